@@ -1,0 +1,131 @@
+//! Where a client's data come from, as given on its command line.
+
+use crate::driver::Workplace;
+use crate::trainer::{CandleTrainer, Trainer, TrainerError};
+use dunlin_core::recipe::DataConfig;
+use dunlin_core::{ClientId, Layout, Recipe};
+use dunlin_nn::data::{self, Dataset, Examples};
+use dunlin_nn::model::Model;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A client's data, as text: `recipe:N` for part N of the recipe's own data set, `idx:DIR` or `csv:FILE` for other data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataSpec {
+    /// Part N of the recipe's data set, split as the recipe says.
+    Recipe(u32),
+    /// A source of the client's own, written as in the recipe's `data.source`.
+    Own(String),
+}
+
+/// A text that names no data.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--data {0:?} is not understood; write recipe:N for part N of the recipe's data, idx:DIR or csv:FILE")]
+pub struct BadDataSpec(pub String);
+
+impl std::str::FromStr for DataSpec {
+    type Err = BadDataSpec;
+
+    fn from_str(text: &str) -> Result<Self, BadDataSpec> {
+        let bad = || BadDataSpec(text.into());
+        match text.split_once(':') {
+            Some(("recipe", part)) => Ok(Self::Recipe(part.parse().map_err(|_| bad())?)),
+            Some(("idx" | "csv", path)) if !path.is_empty() => Ok(Self::Own(text.into())),
+            _ => Err(bad()),
+        }
+    }
+}
+
+/// The built-in workplace: candle models on rows of a data set.
+pub struct DataWorkplace {
+    recipe: Recipe,
+    train: Arc<Dataset>,
+    rows: BTreeMap<ClientId, Arc<[u32]>>,
+}
+
+impl DataWorkplace {
+    /// The clients of a simulation: each has its part of the recipe's data set.
+    ///
+    /// # Errors
+    /// When the data cannot be loaded or split.
+    pub fn whole(recipe: &Recipe, train: Arc<Dataset>, clients: &[ClientId]) -> Result<Self, TrainerError> {
+        let parts = data::partition(&recipe.data, &train, &recipe.data_seed()).map_err(boxed)?;
+        let rows = clients.iter().cloned().zip(parts).map(|(client, part)| (client, part.into())).collect();
+        Ok(Self { recipe: recipe.clone(), train, rows })
+    }
+
+    /// Clients of one process: from part N on in order, or all of them on data of their own.
+    ///
+    /// # Errors
+    /// When the data cannot be loaded or split, or the recipe has fewer parts.
+    pub fn for_clients(recipe: &Recipe, spec: &DataSpec, clients: &[ClientId]) -> Result<Self, TrainerError> {
+        match spec {
+            DataSpec::Recipe(first) => {
+                let train = data::load(&recipe.data, &recipe.data_seed()).map_err(boxed)?.train;
+                let parts = data::partition(&recipe.data, &train, &recipe.data_seed()).map_err(boxed)?;
+                let (first, count) = (*first as usize, clients.len());
+                if first + count > parts.len() {
+                    let message = format!(
+                        "--data recipe:{first} for {count} client(s) needs parts up to {}, the recipe's data.clients is {}",
+                        first + count - 1,
+                        parts.len(),
+                    );
+                    return Err(TrainerError::Failed(message.into()));
+                }
+                let parts = parts.into_iter().skip(first);
+                let rows = clients.iter().cloned().zip(parts).map(|(client, part)| (client, part.into())).collect();
+                Ok(Self { recipe: recipe.clone(), train, rows })
+            }
+            DataSpec::Own(source) => {
+                let config = DataConfig { source: source.clone(), ..recipe.data.clone() };
+                let train = data::load(&config, &recipe.data_seed()).map_err(boxed)?.train;
+                let every: Arc<[u32]> = (0..train.len() as u32).collect();
+                let rows = clients.iter().map(|client| (client.clone(), every.clone())).collect();
+                Ok(Self { recipe: recipe.clone(), train, rows })
+            }
+        }
+    }
+
+    fn model(&self) -> Result<Model, TrainerError> {
+        Model::new(&self.recipe.model.kind, self.train.input()).map_err(boxed)
+    }
+
+    fn rows_of(&self, client: &ClientId) -> Result<&Arc<[u32]>, TrainerError> {
+        self.rows.get(client).ok_or_else(|| TrainerError::Failed(format!("client {client} has no data").into()))
+    }
+}
+
+impl Workplace for DataWorkplace {
+    fn model(&self) -> Result<(Layout, Vec<f32>), TrainerError> {
+        let model = self.model()?;
+        let initial = model.init(&self.recipe.model_seed());
+        Ok((model.layout().clone(), initial))
+    }
+
+    fn examples(&self, client: &ClientId) -> Result<u32, TrainerError> {
+        Ok(self.rows_of(client)?.len() as u32)
+    }
+
+    fn trainer(&self, client: &ClientId) -> Result<Box<dyn Trainer>, TrainerError> {
+        let examples = Examples::new(self.train.clone(), self.rows_of(client)?.clone()).map_err(boxed)?;
+        Ok(Box::new(CandleTrainer::new(self.model()?, examples, self.recipe.training.clone())))
+    }
+}
+
+fn boxed(error: dunlin_nn::Error) -> TrainerError {
+    TrainerError::Failed(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_spec_is_a_part_or_a_source() {
+        assert_eq!("recipe:3".parse(), Ok(DataSpec::Recipe(3)));
+        assert_eq!("csv:a.csv".parse(), Ok(DataSpec::Own("csv:a.csv".into())));
+        for bad in ["", "digits", "recipe:", "recipe:x", "idx:", "sql:x"] {
+            assert_eq!(bad.parse::<DataSpec>(), Err(BadDataSpec(bad.into())));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! State in a directory: it outlives the process, and an idle client's residual is not in RAM.
+
+use super::{ClientState, StateError, new_token};
+use crate::work::{Residual, Update};
+use bytes::Bytes;
+use dunlin_core::message::UpdateHeader;
+use dunlin_core::{ModelVersion, RunId, Token};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// A client's state in files of one directory.
+///
+/// Every file is written under another name and renamed, so a crash leaves the old one or the new one. The rename of
+/// `pending` is what makes an update pending; the rename of its residual is what commits it.
+#[derive(Debug)]
+pub struct DirectoryState {
+    dir: PathBuf,
+    sync: bool,
+    about: About,
+    pending: Option<UpdateHeader>,
+    _lock: File,
+}
+
+/// The small facts, in `client.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct About {
+    token: Option<Token>,
+    run: Option<RunId>,
+    held: Option<ModelVersion>,
+}
+
+const ABOUT: &str = "client.json";
+const RESIDUAL: &str = "residual";
+const PENDING: &str = "pending";
+const PENDING_RESIDUAL: &str = "pending-residual";
+const LOCK: &str = "lock";
+
+impl DirectoryState {
+    /// Opens or makes a directory that survives a crash of the machine.
+    ///
+    /// # Errors
+    /// When it cannot be made or read, or another process uses it.
+    pub fn open(dir: &Path) -> Result<Self, StateError> {
+        Self::with_sync(dir, true)
+    }
+
+    /// Opens or makes a directory that need not survive a crash of the machine: nothing waits for the disk.
+    ///
+    /// # Errors
+    /// When it cannot be made or read, or another process uses it.
+    pub fn scratch(dir: &Path) -> Result<Self, StateError> {
+        Self::with_sync(dir, false)
+    }
+
+    fn with_sync(dir: &Path, sync: bool) -> Result<Self, StateError> {
+        let fail = |source| StateError::File { path: dir.into(), source };
+        fs::create_dir_all(dir).map_err(fail)?;
+        let lock = File::create(dir.join(LOCK)).map_err(fail)?;
+        lock.try_lock().map_err(|_| StateError::InUse { path: dir.into() })?;
+        let path = dir.join(ABOUT);
+        let about = match fs::read(&path) {
+            Ok(json) => serde_json::from_slice(&json).map_err(|_| StateError::Damaged { path })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => About::default(),
+            Err(source) => return Err(StateError::File { path, source }),
+        };
+        let mut state = Self { dir: dir.into(), sync, about, pending: None, _lock: lock };
+        state.pending = state.read_pending()?.map(|(header, _)| header);
+        Ok(state)
+    }
+
+    fn read_pending(&self) -> Result<Option<(UpdateHeader, Bytes)>, StateError> {
+        let path = self.dir.join(PENDING);
+        let Some(bytes) = self.read(PENDING)? else { return Ok(None) };
+        let (header, frame) = postcard::take_from_bytes::<UpdateHeader>(&bytes)
+            .map_err(|_| StateError::Damaged { path: path.clone() })?;
+        if frame.len() as u64 != header.frame_len || dunlin_core::Digest::of(frame) != header.digest {
+            return Err(StateError::Damaged { path });
+        }
+        Ok(Some((header, Bytes::copy_from_slice(frame))))
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
+        let path = self.dir.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StateError::File { path, source }),
+        }
+    }
+
+    fn write(&self, name: &str, parts: &[&[u8]]) -> Result<(), StateError> {
+        let path = self.dir.join(name);
+        let staging = self.dir.join(format!("{name}.new"));
+        let write = || {
+            let mut file = File::create(&staging)?;
+            for part in parts {
+                file.write_all(part)?;
+            }
+            if self.sync {
+                file.sync_all()?;
+            }
+            fs::rename(&staging, &path)?;
+            self.sync_dir()
+        };
+        write().map_err(|source| StateError::File { path: path.clone(), source })
+    }
+
+    fn write_about(&self) -> Result<(), StateError> {
+        let json = serde_json::to_vec(&self.about).expect("names and numbers are JSON");
+        self.write(ABOUT, &[&json])
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StateError> {
+        let path = self.dir.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StateError::File { path, source: error }),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        if self.sync { File::open(&self.dir)?.sync_all() } else { Ok(()) }
+    }
+}
+
+impl ClientState for DirectoryState {
+    fn token(&mut self) -> Result<Token, StateError> {
+        if let Some(token) = self.about.token {
+            return Ok(token);
+        }
+        let token = new_token();
+        self.about.token = Some(token);
+        self.write_about()?;
+        Ok(token)
+    }
+
+    fn bind(&mut self, run: RunId) -> Result<(), StateError> {
+        if self.about.run == Some(run) {
+            return Ok(());
+        }
+        for name in [PENDING, PENDING_RESIDUAL, RESIDUAL] {
+            self.remove(name)?;
+        }
+        self.pending = None;
+        self.about = About { token: self.about.token, run: Some(run), held: None };
+        self.write_about()
+    }
+
+    fn held(&self) -> Option<ModelVersion> {
+        self.about.held
+    }
+
+    fn set_held(&mut self, held: Option<ModelVersion>) -> Result<(), StateError> {
+        self.about.held = held;
+        self.write_about()
+    }
+
+    fn residual(&mut self) -> Result<Option<Residual>, StateError> {
+        let path = self.dir.join(RESIDUAL);
+        let read = || -> io::Result<Option<Residual>> {
+            let mut file = match File::open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let len = file.metadata()?.len();
+            let mut round = [0; 8];
+            file.read_exact(&mut round)?;
+            let mut values = Vec::with_capacity((len as usize).saturating_sub(8) / 4);
+            let mut chunk = vec![0; 1 << 16];
+            loop {
+                let filled = fill(&mut file, &mut chunk)?;
+                values.extend(chunk[..filled].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+                if filled < chunk.len() {
+                    break;
+                }
+            }
+            Ok(Some(Residual { round: u64::from_le_bytes(round), values }))
+        };
+        read().map_err(|source| StateError::File { path: path.clone(), source })
+    }
+
+    fn pending(&self) -> Option<&UpdateHeader> {
+        self.pending.as_ref()
+    }
+
+    fn pending_frame(&mut self) -> Result<Bytes, StateError> {
+        self.read_pending()?.map(|(_, frame)| frame).ok_or(StateError::NothingPending)
+    }
+
+    fn keep(&mut self, update: Update) -> Result<(), StateError> {
+        match &update.residual {
+            Some(residual) => {
+                let mut bytes = Vec::with_capacity(residual.values.len() * 4);
+                for value in &residual.values {
+                    bytes.extend_from_slice(&value.to_le_bytes());
+                }
+                self.write(PENDING_RESIDUAL, &[&residual.round.to_le_bytes(), &bytes])?;
+            }
+            None => self.remove(PENDING_RESIDUAL)?,
+        }
+        let header = postcard::to_stdvec(&update.header).expect("a header has a plain form");
+        self.write(PENDING, &[&header, &update.frame])?;
+        self.pending = Some(update.header);
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), StateError> {
+        self.pending.take().ok_or(StateError::NothingPending)?;
+        let (from, to) = (self.dir.join(PENDING_RESIDUAL), self.dir.join(RESIDUAL));
+        match fs::rename(&from, &to).and_then(|()| self.sync_dir()) {
+            // Renamed before a crash, or there is no feedback.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(StateError::File { path: from, source }),
+            Ok(()) => {}
+        }
+        self.remove(PENDING)
+    }
+
+    fn abandon(&mut self) -> Result<(), StateError> {
+        self.pending.take().ok_or(StateError::NothingPending)?;
+        self.remove(PENDING)?;
+        self.remove(PENDING_RESIDUAL)
+    }
+}
+
+fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,165 @@
+//! The model versions that the clients of one process hold.
+
+use super::StateError;
+use dunlin_codec::grid;
+use dunlin_core::{Digest, ModelVersion, RunId};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Broadcast models by version, shared by all virtual clients of a process.
+///
+/// A version is kept as long as some client holds it: on disk where there is a directory, otherwise in RAM. The newest
+/// few are in RAM in any case, since the cohort of a round trains from the same one.
+#[derive(Debug)]
+pub struct ModelCache {
+    dir: Option<PathBuf>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    run: Option<RunId>,
+    holders: BTreeMap<ModelVersion, u32>,
+    recent: VecDeque<(ModelVersion, Arc<Vec<i32>>)>,
+    in_memory: BTreeMap<ModelVersion, Arc<Vec<i32>>>,
+}
+
+impl ModelCache {
+    /// Versions in RAM when there is a directory: the one that is left and the one that is reached.
+    const RECENT: usize = 2;
+
+    /// A cache that keeps what is held in files under `dir`, or in RAM without one.
+    #[must_use]
+    pub fn new(dir: Option<PathBuf>) -> Self {
+        Self { dir, inner: Mutex::default() }
+    }
+
+    /// Turns to a run; versions of another one are forgotten.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn bind(&self, run: RunId) -> Result<(), StateError> {
+        let mut inner = self.lock();
+        if inner.run != Some(run) {
+            *inner = Inner { run: Some(run), ..Inner::default() };
+        }
+        if let Some(dir) = self.run_dir(&inner) {
+            fs::create_dir_all(&dir).map_err(|source| StateError::File { path: dir, source })?;
+        }
+        Ok(())
+    }
+
+    /// Notes that one more client holds a version from an earlier process, if its file is there and whole.
+    #[must_use]
+    pub fn reclaim(&self, version: ModelVersion) -> bool {
+        let held = self.get(version).is_some();
+        if held {
+            *self.lock().holders.entry(version).or_default() += 1;
+        }
+        held
+    }
+
+    /// A version, from RAM or disk.
+    #[must_use]
+    pub fn get(&self, version: ModelVersion) -> Option<Arc<Vec<i32>>> {
+        let path = {
+            let inner = self.lock();
+            if let Some((_, grid)) = inner.recent.iter().find(|(recent, _)| *recent == version) {
+                return Some(grid.clone());
+            }
+            if let Some(grid) = inner.in_memory.get(&version) {
+                return Some(grid.clone());
+            }
+            self.path(&inner, version)?
+        };
+        let bytes = fs::read(path).ok()?;
+        let (digest, body) = bytes.split_at_checked(32)?;
+        let values: Vec<i32> = body.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        if grid::digest(&values) != digest {
+            return None;
+        }
+        let grid = Arc::new(values);
+        self.lock().remember(version, &grid);
+        Some(grid)
+    }
+
+    /// One client moves from the version that it held to a new one, whose integers have this digest.
+    ///
+    /// # Errors
+    /// When the version cannot be written.
+    pub fn hold(
+        &self,
+        old: Option<ModelVersion>,
+        version: ModelVersion,
+        digest: Digest,
+        grid: &Arc<Vec<i32>>,
+    ) -> Result<(), StateError> {
+        let mut inner = self.lock();
+        let holders = inner.holders.entry(version).or_default();
+        *holders += 1;
+        if *holders == 1 {
+            match self.path(&inner, version) {
+                Some(path) => write(&path, digest, grid).map_err(|source| StateError::File { path, source })?,
+                None => {
+                    inner.in_memory.insert(version, grid.clone());
+                }
+            }
+        }
+        inner.remember(version, grid);
+        if let Some(old) = old {
+            self.release(&mut inner, old);
+        }
+        Ok(())
+    }
+
+    fn release(&self, inner: &mut Inner, version: ModelVersion) {
+        let Some(holders) = inner.holders.get_mut(&version) else { return };
+        *holders -= 1;
+        if *holders == 0 {
+            inner.holders.remove(&version);
+            inner.in_memory.remove(&version);
+            if let Some(path) = self.path(inner, version) {
+                // A file that stays costs disk, nothing else.
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
+    fn run_dir(&self, inner: &Inner) -> Option<PathBuf> {
+        Some(self.dir.as_ref()?.join(inner.run?.to_string()))
+    }
+
+    fn path(&self, inner: &Inner, version: ModelVersion) -> Option<PathBuf> {
+        Some(self.run_dir(inner)?.join(format!("{version}.model")))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        // The maps are consistent between statements, so a panic elsewhere does not spoil them.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn remember(&mut self, version: ModelVersion, grid: &Arc<Vec<i32>>) {
+        if self.recent.iter().any(|(recent, _)| *recent == version) {
+            return;
+        }
+        self.recent.push_back((version, grid.clone()));
+        if self.recent.len() > ModelCache::RECENT {
+            self.recent.pop_front();
+        }
+    }
+}
+
+fn write(path: &std::path::Path, digest: Digest, grid: &[i32]) -> std::io::Result<()> {
+    let mut bytes = Vec::with_capacity(32 + grid.len() * 4);
+    bytes.extend_from_slice(&digest.0);
+    for value in grid {
+        bytes.extend_from_slice(&value.to_le_bytes());
+    }
+    let staging = path.with_extension("new");
+    fs::write(&staging, bytes)?;
+    fs::rename(staging, path)
+}

@@ -1,0 +1,363 @@
+//! From a frame back to values.
+
+use half::f16;
+
+use crate::{
+    Error, FrameKind, Layout, Limits, Segments,
+    bits::BitReader,
+    body::{Frame, Part, Parts},
+    header,
+    positions::{Adaptive, Enumerative, Plain, Positions, Rice},
+    range::{RangeReader, RangeStream},
+    values::{self, Values, is_scaled, value_of, width_of},
+};
+
+/// Where decoded values go: usually a sum that grows by them.
+pub trait Sink {
+    /// Takes one value. Indices rise within a tensor, but small tensors come before the others.
+    fn add(&mut self, index: usize, value: f32);
+
+    /// Takes the values from `start` on.
+    fn add_dense(&mut self, start: usize, values: &[f32]) {
+        for (i, &value) in values.iter().enumerate() {
+            self.add(start + i, value);
+        }
+    }
+}
+
+/// Where decoded integers go.
+pub trait IntegerSink {
+    /// Takes one value.
+    fn add(&mut self, index: usize, value: i32);
+
+    /// Takes the values from `start` on.
+    fn add_dense(&mut self, start: usize, values: &[i32]) {
+        for (i, &value) in values.iter().enumerate() {
+            self.add(start + i, value);
+        }
+    }
+}
+
+/// What a whole frame was found to hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Verified {
+    /// Coordinates that decode to something other than zero.
+    pub nonzeros: usize,
+    /// The largest magnitude; integers count in units of [`crate::grid::UNIT`].
+    pub max_abs: f32,
+}
+
+/// Decodes a frame of any kind without keeping anything: checksum, version, kind, counts, rising indices, finite
+/// values, no byte left over. A frame that passes decodes without error.
+///
+/// # Errors
+/// What is wrong with the frame.
+pub fn verify(frame: &[u8], segments: &Segments, limits: &Limits) -> Result<Verified, Error> {
+    let mut seen = Seen(0.0);
+    let nonzeros = match header::admit(frame, segments, limits)?.kind {
+        FrameKind::Integers => read(frame, segments, limits, ToIntegers(&mut seen))?,
+        FrameKind::F32 | FrameKind::F16 | FrameKind::Int8 | FrameKind::Ternary => {
+            read(frame, segments, limits, ToFloats(&mut seen))?
+        }
+    };
+    Ok(Verified { nonzeros, max_abs: seen.0 })
+}
+
+/// Decodes a frame of floats into `sink`. Zeros of sparse frames are not reported.
+///
+/// # Errors
+/// As [`verify`]; then the sink may have seen a part of the frame, so verify first what comes from elsewhere.
+/// [`Error::WrongKind`] for a frame of integers.
+pub fn decode<S: Sink>(frame: &[u8], segments: &Segments, limits: &Limits, sink: &mut S) -> Result<(), Error> {
+    read(frame, segments, limits, ToFloats(sink)).map(drop)
+}
+
+/// Decodes a frame of integers into `sink`. Zeros of sparse frames are not reported.
+///
+/// # Errors
+/// As [`decode`], with [`Error::WrongKind`] for a frame of floats.
+pub fn decode_integers<S: IntegerSink>(
+    frame: &[u8],
+    segments: &Segments,
+    limits: &Limits,
+    sink: &mut S,
+) -> Result<(), Error> {
+    read(frame, segments, limits, ToIntegers(sink)).map(drop)
+}
+
+fn read<T: Target>(frame: &[u8], segments: &Segments, limits: &Limits, target: T) -> Result<usize, Error> {
+    let (header, body) = header::open(frame, segments, limits)?;
+    let kind = header.kind;
+    if !T::takes(kind) {
+        return Err(Error::WrongKind { got: kind });
+    }
+    let bytes = frame.len();
+    let mut reader = Reader { kind, segments, target, nonzeros: 0 };
+    let description = Frame { kind, small_dense: header.small_dense, nonzeros: header.nonzeros, segments };
+    let mut part = Part::default();
+    let mut plain = values::Plain { width: width_of(kind) };
+    match header.layout {
+        Layout::Dense if header.values_coded => {
+            let mut stream = RangeReader::new(body);
+            reader.read_coded_levels(&mut stream, &mut part)?;
+            stream.finish(bytes)?;
+        }
+        Layout::Dense => reader.read_dense(body, bytes)?,
+        Layout::Raw => {
+            let mut stream = BitReader::new(body);
+            description.code(&mut stream, &mut Plain, &mut plain, &mut reader, &mut part)?;
+            stream.finish(bytes)?;
+        }
+        Layout::Rice => {
+            let mut stream = BitReader::new(body);
+            description.code(&mut stream, &mut Rice, &mut plain, &mut reader, &mut part)?;
+            stream.finish(bytes)?;
+        }
+        Layout::Enumerative => {
+            let mut stream = RangeReader::new(body);
+            read_ranged(&description, header.values_coded, &mut stream, &mut Enumerative::new(), &mut reader)?;
+            stream.finish(bytes)?;
+        }
+        Layout::Adaptive => {
+            let mut stream = RangeReader::new(body);
+            read_ranged(&description, header.values_coded, &mut stream, &mut Adaptive::new(), &mut reader)?;
+            stream.finish(bytes)?;
+        }
+    }
+    if reader.nonzeros != u64::from(header.nonzeros) {
+        return Err(Error::WrongNonzeros { expected: header.nonzeros.into(), got: reader.nonzeros });
+    }
+    Ok(header.nonzeros as usize)
+}
+
+fn read_ranged<'a, P: Positions<RangeReader<'a>>>(
+    frame: &Frame<'_>,
+    values_coded: bool,
+    stream: &mut RangeReader<'a>,
+    positions: &mut P,
+    reader: &mut impl Parts,
+) -> Result<(), Error> {
+    let mut part = Part::default();
+    if frame.kind == FrameKind::Integers {
+        frame.code(stream, positions, &mut values::Integers, reader, &mut part)
+    } else if values_coded {
+        frame.code(stream, positions, &mut values::Levels, reader, &mut part)
+    } else {
+        frame.code(stream, positions, &mut values::Plain { width: width_of(frame.kind) }, reader, &mut part)
+    }
+}
+
+struct Reader<'a, T> {
+    kind: FrameKind,
+    segments: &'a Segments,
+    target: T,
+    nonzeros: u64,
+}
+
+impl<T: Target> Reader<'_, T> {
+    fn scale(&self, segment: usize, bits: u16) -> Result<f32, Error> {
+        let scale = f16::from_bits(bits);
+        if !is_scaled(self.kind) || (scale.is_finite() && scale > f16::ZERO) {
+            return Ok(scale.to_f32());
+        }
+        Err(Error::BadScale { segment })
+    }
+
+    /// Takes the values of a range of the flat vector, of which some may be zero.
+    fn run(
+        &mut self,
+        kind: FrameKind,
+        start: usize,
+        codes: impl Iterator<Item = u32>,
+        scale: f32,
+    ) -> Result<(), Error> {
+        self.nonzeros += self.target.run(kind, start, codes, scale)?;
+        Ok(())
+    }
+
+    fn read_coded_levels<S: RangeStream>(&mut self, stream: &mut S, part: &mut Part) -> Result<(), Error> {
+        for i in 0..self.segments.count() {
+            let range = self.segments.range(i);
+            let scale = self.scale(i, stream.bits(0, 16) as u16)?;
+            part.codes.clear();
+            values::Levels.values(stream, range.len(), &mut part.codes);
+            self.run(self.kind, range.start, part.codes.iter().copied(), scale)?;
+        }
+        Ok(())
+    }
+
+    fn read_dense(&mut self, body: &[u8], frame_bytes: usize) -> Result<(), Error> {
+        let (width, scale_bytes) = (width_of(self.kind) as usize / 8, if is_scaled(self.kind) { 2 } else { 0 });
+        let expected = self.segments.len() * width + self.segments.count() * scale_bytes;
+        match body.len().checked_sub(expected) {
+            None => return Err(Error::Truncated { got: frame_bytes }),
+            Some(0) => {}
+            Some(left) => return Err(Error::TrailingBytes(left)),
+        }
+        let mut rest = body;
+        for i in 0..self.segments.count() {
+            let range = self.segments.range(i);
+            let (scale, after) = rest.split_at(scale_bytes);
+            let (values, after) = after.split_at(range.len() * width);
+            rest = after;
+            let scale = self.scale(i, if let [a, b] = *scale { u16::from_le_bytes([a, b]) } else { 0 })?;
+            match width {
+                1 => self.run(self.kind, range.start, values.iter().map(|&b| b.into()), scale)?,
+                2 => {
+                    let codes = values.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b).into());
+                    self.run(self.kind, range.start, codes, scale)?;
+                }
+                _ => {
+                    let codes = values.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b));
+                    self.run(self.kind, range.start, codes, scale)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<T: Target> Parts for Reader<'_, T> {
+    fn load(&mut self, _: usize, _: &mut Part) {}
+
+    fn store(&mut self, segment: usize, part: &Part, whole: bool) -> Result<u32, Error> {
+        let before = self.nonzeros;
+        let start = self.segments.range(segment).start;
+        if whole {
+            self.run(FrameKind::F16, start, part.codes.iter().copied(), 0.0)?;
+        } else if !part.positions.is_empty() {
+            let scale = self.scale(segment, part.scale)?;
+            for (&position, &code) in part.positions.iter().zip(&part.codes) {
+                self.target.one(self.kind, start + position as usize, code, scale)?;
+            }
+            self.nonzeros += part.positions.len() as u64;
+        }
+        Ok((self.nonzeros - before) as u32)
+    }
+}
+
+/// Turns codes into what a sink takes.
+trait Target {
+    fn takes(kind: FrameKind) -> bool;
+
+    /// A value that must not be zero.
+    fn one(&mut self, kind: FrameKind, index: usize, code: u32, scale: f32) -> Result<(), Error>;
+
+    /// Values from `start` on; returns how many are not zero.
+    fn run(
+        &mut self,
+        kind: FrameKind,
+        start: usize,
+        codes: impl Iterator<Item = u32>,
+        scale: f32,
+    ) -> Result<u64, Error>;
+}
+
+struct ToFloats<'a, S>(&'a mut S);
+
+impl<S: Sink> Target for ToFloats<'_, S> {
+    fn takes(kind: FrameKind) -> bool {
+        kind != FrameKind::Integers
+    }
+
+    #[inline]
+    fn one(&mut self, kind: FrameKind, index: usize, code: u32, scale: f32) -> Result<(), Error> {
+        let value = value_of(kind, code, scale);
+        if !value.is_finite() {
+            return Err(Error::NotFinite { index, nan: value.is_nan() });
+        }
+        if value == 0.0 {
+            return Err(Error::BadValue { index });
+        }
+        self.0.add(index, value);
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        kind: FrameKind,
+        mut start: usize,
+        mut codes: impl Iterator<Item = u32>,
+        scale: f32,
+    ) -> Result<u64, Error> {
+        let mut buffer = [0.0; RUN];
+        let mut nonzeros = 0;
+        loop {
+            let mut count = 0;
+            for (slot, code) in buffer.iter_mut().zip(codes.by_ref()) {
+                *slot = value_of(kind, code, scale);
+                count += 1;
+            }
+            let values = &buffer[..count];
+            if let Some(i) = values.iter().position(|value| !value.is_finite()) {
+                return Err(Error::NotFinite { index: start + i, nan: values[i].is_nan() });
+            }
+            nonzeros += values.iter().map(|value| u64::from(*value != 0.0)).sum::<u64>();
+            self.0.add_dense(start, values);
+            if count < RUN {
+                return Ok(nonzeros);
+            }
+            start += RUN;
+        }
+    }
+}
+
+struct ToIntegers<'a, S>(&'a mut S);
+
+impl<S: IntegerSink> Target for ToIntegers<'_, S> {
+    fn takes(kind: FrameKind) -> bool {
+        kind == FrameKind::Integers
+    }
+
+    #[inline]
+    fn one(&mut self, _: FrameKind, index: usize, code: u32, _: f32) -> Result<(), Error> {
+        if code == 0 {
+            return Err(Error::BadValue { index });
+        }
+        self.0.add(index, code as i32);
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        _: FrameKind,
+        mut start: usize,
+        mut codes: impl Iterator<Item = u32>,
+        _: f32,
+    ) -> Result<u64, Error> {
+        let mut buffer = [0; RUN];
+        let mut nonzeros = 0;
+        loop {
+            let mut count = 0;
+            for (slot, code) in buffer.iter_mut().zip(codes.by_ref()) {
+                *slot = code as i32;
+                count += 1;
+            }
+            let values = &buffer[..count];
+            nonzeros += values.iter().map(|value| u64::from(*value != 0)).sum::<u64>();
+            self.0.add_dense(start, values);
+            if count < RUN {
+                return Ok(nonzeros);
+            }
+            start += RUN;
+        }
+    }
+}
+
+/// The largest magnitude seen.
+struct Seen(f32);
+
+impl Sink for Seen {
+    fn add(&mut self, _: usize, value: f32) {
+        self.0 = self.0.max(value.abs());
+    }
+}
+
+impl IntegerSink for Seen {
+    fn add(&mut self, _: usize, value: i32) {
+        self.0 = self.0.max(value.unsigned_abs() as f32 * crate::grid::UNIT);
+    }
+}
+
+/// Values handed to a sink at a time.
+const RUN: usize = 1024;

@@ -1,0 +1,130 @@
+//! What can go wrong while encoding or decoding, with the numbers that explain it.
+
+/// Why a vector could not be encoded or a frame could not be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A model must have at least one tensor.
+    #[error("a parameter vector needs at least one segment")]
+    NoSegments,
+    /// A tensor without elements, or with rows of length zero.
+    #[error("segment {segment} has length {len} and row {row}; both must be at least 1")]
+    EmptySegment {
+        /// Position in the list of segments.
+        segment: usize,
+        /// Its number of elements.
+        len: usize,
+        /// Its innermost row.
+        row: usize,
+    },
+    /// More coordinates than an index of 32 bits can name.
+    #[error("{coordinates} coordinates; at most {} can be indexed", u32::MAX)]
+    TooManyCoordinates {
+        /// Sum of the segments' lengths.
+        coordinates: u64,
+    },
+    /// The density is not in (0, 1].
+    #[error("density {density} is outside (0, 1]")]
+    BadDensity {
+        /// The refused value.
+        density: f64,
+    },
+    /// The vector does not have the length that the segments add up to.
+    #[error("the vector has {got} coordinates, the segments {expected}")]
+    WrongLength {
+        /// What the segments add up to.
+        expected: usize,
+        /// The vector's length.
+        got: usize,
+    },
+    /// NaN or infinity.
+    #[error("coordinate {index} is {}", if *nan { "not a number" } else { "infinite" })]
+    NotFinite {
+        /// Index in the flat vector.
+        index: usize,
+        /// Whether it is NaN; otherwise it is infinite.
+        nan: bool,
+    },
+    /// The frame ends before its content does.
+    #[error("the frame of {got} bytes is cut short")]
+    Truncated {
+        /// The frame's length in bytes.
+        got: usize,
+    },
+    /// The frame is longer than the caller is willing to look at.
+    #[error("the frame has {got} bytes, the limit is {limit}")]
+    TooLarge {
+        /// The frame's length in bytes.
+        got: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The first byte is not a frame's.
+    #[error("not a frame: first byte is {0:#04x}")]
+    NotAFrame(u8),
+    /// The bytes are not the bytes that were written.
+    #[error("checksum {got:#010x}, the frame says {expected:#010x}")]
+    Checksum {
+        /// From the trailer.
+        expected: u32,
+        /// Computed.
+        got: u32,
+    },
+    /// Written by another version of this format.
+    #[error("frame version {0}; this build reads version {version}", version = crate::header::VERSION)]
+    UnknownVersion(u8),
+    /// A kind byte that this version does not define.
+    #[error("unknown frame kind {0:#04x}")]
+    UnknownKind(u8),
+    /// The frame is valid but not of the kind that the caller can take.
+    #[error("a frame of {got:?} cannot be used here")]
+    WrongKind {
+        /// What the frame holds.
+        got: crate::FrameKind,
+    },
+    /// The frame was made for another model.
+    #[error("the frame covers {got} coordinates, the model has {expected}")]
+    WrongCoordinates {
+        /// The model's coordinates.
+        expected: usize,
+        /// The frame's coordinates.
+        got: u64,
+    },
+    /// More non-zeros than there are places for them.
+    #[error("{got} non-zeros where at most {limit} fit")]
+    TooManyNonzeros {
+        /// What the frame says.
+        got: u64,
+        /// What fits.
+        limit: u64,
+    },
+    /// The content does not hold as many non-zeros as the header says.
+    #[error("{got} non-zeros where the frame promises {expected}")]
+    WrongNonzeros {
+        /// What the frame says.
+        expected: u64,
+        /// What was found.
+        got: u64,
+    },
+    /// Indices repeat, go back or leave their tensor.
+    #[error("indices of segment {segment} do not rise within it")]
+    IndexOrder {
+        /// Position in the list of segments.
+        segment: usize,
+    },
+    /// Bytes after the content.
+    #[error("{0} bytes follow the content")]
+    TrailingBytes(usize),
+    /// A scale that is not finite and positive.
+    #[error("the scale of segment {segment} is not finite and positive")]
+    BadScale {
+        /// Position in the list of segments.
+        segment: usize,
+    },
+    /// A value that no encoder writes: zero at a listed index, or out of its range.
+    #[error("coordinate {index} carries a value that is zero or out of range")]
+    BadValue {
+        /// Index in the flat vector.
+        index: usize,
+    },
+}

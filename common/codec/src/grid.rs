@@ -1,0 +1,85 @@
+//! The broadcast model: integers in units of 2^-24, so that everybody who applies the same frames holds the same model.
+//!
+//! Every half-precision value is a multiple of 2^-24, so ternary and f16 frames apply exactly. Int8 and f32 values are
+//! rounded to the grid, halves to even.
+
+use crate::{
+    Error, IntegerSink, Limits, Segments, Sink, decode, decode_integers,
+    header::{self, FrameKind},
+};
+
+/// One step of the grid: 2^-24, the smallest positive half-precision number.
+pub const UNIT: f32 = 1.0 / UNITS_PER_ONE;
+
+/// Writes `grid` as floats, rounded to nearest even where an integer needs more than 24 bits.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn to_f32(grid: &[i32], values: &mut [f32]) {
+    assert_eq!(grid.len(), values.len(), "one value per grid point");
+    for (value, &n) in values.iter_mut().zip(grid) {
+        *value = n as f32 * UNIT;
+    }
+}
+
+/// Fills `grid` with the nearest integers, halves to even, saturating at the bounds of `i32`; NaN becomes 0.
+pub fn from_f32(values: &[f32], grid: &mut Vec<i32>) {
+    grid.clear();
+    grid.extend(values.iter().map(|&value| round(value)));
+}
+
+/// Adds a frame of any kind to `grid`, saturating at the bounds of `i32`.
+///
+/// Corrupt input may leave `grid` partly changed: [`crate::verify`] frames that come from elsewhere first.
+///
+/// # Errors
+/// As [`crate::verify`], and [`Error::WrongLength`] if `grid` is not as long as the model.
+pub fn apply_update(frame: &[u8], segments: &Segments, limits: &Limits, grid: &mut [i32]) -> Result<(), Error> {
+    if grid.len() != segments.len() {
+        return Err(Error::WrongLength { expected: segments.len(), got: grid.len() });
+    }
+    let mut sink = Grid(grid);
+    match header::admit(frame, segments, limits)?.kind {
+        FrameKind::Integers => decode_integers(frame, segments, limits, &mut sink),
+        FrameKind::F32 | FrameKind::F16 | FrameKind::Int8 | FrameKind::Ternary => {
+            decode(frame, segments, limits, &mut sink)
+        }
+    }
+}
+
+/// BLAKE3 of the integers in little-endian bytes: equal digests mean equal models, on every machine.
+pub fn digest(grid: &[i32]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = [0u8; 4 * DIGEST_CHUNK];
+    for chunk in grid.chunks(DIGEST_CHUNK) {
+        for (bytes, n) in buffer.as_chunks_mut::<4>().0.iter_mut().zip(chunk) {
+            *bytes = n.to_le_bytes();
+        }
+        hasher.update(&buffer[..4 * chunk.len()]);
+    }
+    hasher.finalize().into()
+}
+
+struct Grid<'a>(&'a mut [i32]);
+
+impl Sink for Grid<'_> {
+    fn add(&mut self, index: usize, value: f32) {
+        self.0[index] = self.0[index].saturating_add(round(value));
+    }
+}
+
+impl IntegerSink for Grid<'_> {
+    fn add(&mut self, index: usize, value: i32) {
+        self.0[index] = self.0[index].saturating_add(value);
+    }
+}
+
+/// Scaling by a power of two is exact, and the cast saturates.
+#[inline]
+fn round(value: f32) -> i32 {
+    (value * UNITS_PER_ONE).round_ties_even() as i32
+}
+
+const UNITS_PER_ONE: f32 = 16_777_216.0;
+/// 16 KiB at a time keeps the buffer in the first-level cache.
+const DIGEST_CHUNK: usize = 4096;

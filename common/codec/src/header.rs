@@ -1,0 +1,196 @@
+//! The first bytes of a frame, its checksum, and the limits checked before anything else.
+//!
+//! ```text
+//! 0xD7  version  kind  varint coordinates  varint nonzeros  body …  crc32c (4 bytes, little endian)
+//! kind: bits 0–2 content, bits 3–5 layout, bit 6 values range-coded, bit 7 small tensors dense
+//! ```
+
+use crate::{Error, Segments};
+
+/// What a frame says about itself before its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// What the values are.
+    pub kind: FrameKind,
+    /// How they are laid out.
+    pub layout: Layout,
+    /// Length of the flat vector.
+    pub coordinates: u32,
+    /// How many of them decode to something other than zero.
+    pub nonzeros: u32,
+    /// Whether values (8-bit ones) go through the range coder.
+    pub(crate) values_coded: bool,
+    /// Whether tensors under [`SMALL_TENSOR`] elements travel whole, as f16.
+    pub(crate) small_dense: bool,
+    /// Where the body starts.
+    pub(crate) body: usize,
+}
+
+/// What the values of a frame are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FrameKind {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// 8-bit levels with a scale per tensor.
+    Int8,
+    /// Signs with a scale per tensor.
+    Ternary,
+    /// Exact 32-bit integers in units of [`crate::grid::UNIT`].
+    Integers,
+}
+
+/// How the values of a frame are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// Every coordinate, no positions.
+    Dense,
+    /// Positions as bitmaps or plain indices.
+    Raw,
+    /// Positions as Rice-coded gaps.
+    Rice,
+    /// Positions as counts and ranks.
+    Enumerative,
+    /// Positions by the adaptive range coder.
+    Adaptive,
+}
+
+/// What a receiver is willing to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest frame in bytes.
+    pub max_frame_bytes: usize,
+}
+
+impl Limits {
+    /// No encoder of this crate needs more than the dense f32 vector, a bitmap with its rounding, and a few bytes per
+    /// tensor. The longest: nearly everything sent as f32 with the coder forced to [`crate::EntropyCoder::Raw`].
+    pub fn for_segments(segments: &Segments) -> Self {
+        Self { max_frame_bytes: 4 * segments.len() + segments.len() / 4 + 16 * segments.count() + 64 }
+    }
+}
+
+impl FrameHeader {
+    /// Reads the header only: nothing is allocated and the checksum is not looked at.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`], [`Error::NotAFrame`], [`Error::UnknownVersion`], [`Error::UnknownKind`], or
+    /// [`Error::TooManyNonzeros`] when there are more non-zeros than coordinates.
+    pub fn parse(frame: &[u8]) -> Result<Self, Error> {
+        let truncated = Error::Truncated { got: frame.len() };
+        let &[magic, version, kind_byte, ..] = frame else { return Err(truncated) };
+        if magic != MAGIC {
+            return Err(Error::NotAFrame(magic));
+        }
+        if version != VERSION {
+            return Err(Error::UnknownVersion(version));
+        }
+        let unknown = Error::UnknownKind(kind_byte);
+        let kind = *KINDS.get(usize::from(kind_byte & 7)).ok_or(unknown)?;
+        let layout = *LAYOUTS.get(usize::from(kind_byte >> 3 & 7)).ok_or(unknown)?;
+        let values_coded = kind_byte & VALUES_CODED != 0;
+        let small_dense = kind_byte & SMALL_DENSE != 0;
+        let ranged = matches!(layout, Layout::Enumerative | Layout::Adaptive);
+        let values_ok = match kind {
+            FrameKind::Int8 => !values_coded || ranged || layout == Layout::Dense,
+            FrameKind::Integers => !values_coded && (ranged || layout == Layout::Dense),
+            FrameKind::Ternary => !values_coded && layout != Layout::Dense,
+            FrameKind::F32 | FrameKind::F16 => !values_coded,
+        };
+        if !values_ok || (small_dense && kind != FrameKind::Ternary) {
+            return Err(unknown);
+        }
+        let mut body = 3;
+        let coordinates = read_varint(frame, &mut body)?;
+        let nonzeros = read_varint(frame, &mut body)?;
+        if nonzeros > coordinates {
+            return Err(Error::TooManyNonzeros { got: nonzeros.into(), limit: coordinates.into() });
+        }
+        Ok(Self { kind, layout, coordinates, nonzeros, values_coded, small_dense, body })
+    }
+
+    /// Starts a frame.
+    pub(crate) fn write(&self, frame: &mut Vec<u8>) {
+        let kind = KINDS.iter().position(|&k| k == self.kind).expect("every kind is listed") as u8;
+        let layout = LAYOUTS.iter().position(|&l| l == self.layout).expect("every layout is listed") as u8;
+        let flags = if self.values_coded { VALUES_CODED } else { 0 } | if self.small_dense { SMALL_DENSE } else { 0 };
+        frame.clear();
+        frame.extend([MAGIC, VERSION, kind | layout << 3 | flags]);
+        write_varint(frame, self.coordinates);
+        write_varint(frame, self.nonzeros);
+    }
+}
+
+/// Ends a frame.
+pub(crate) fn seal(frame: &mut Vec<u8>) {
+    let checksum = crc32c::crc32c(frame);
+    frame.extend(checksum.to_le_bytes());
+}
+
+/// Checks length and header against the model.
+pub(crate) fn admit(frame: &[u8], segments: &Segments, limits: &Limits) -> Result<FrameHeader, Error> {
+    if frame.len() > limits.max_frame_bytes {
+        return Err(Error::TooLarge { got: frame.len(), limit: limits.max_frame_bytes });
+    }
+    let header = FrameHeader::parse(frame)?;
+    if header.coordinates as usize != segments.len() {
+        return Err(Error::WrongCoordinates { expected: segments.len(), got: header.coordinates.into() });
+    }
+    Ok(header)
+}
+
+/// Checks all that [`admit`] does and the checksum; returns the header and the body.
+pub(crate) fn open<'a>(
+    frame: &'a [u8],
+    segments: &Segments,
+    limits: &Limits,
+) -> Result<(FrameHeader, &'a [u8]), Error> {
+    let header = admit(frame, segments, limits)?;
+    let Some((content, trailer)) = frame.split_last_chunk::<TRAILER_BYTES>() else {
+        return Err(Error::Truncated { got: frame.len() });
+    };
+    let body = content.get(header.body..).ok_or(Error::Truncated { got: frame.len() })?;
+    let (expected, got) = (u32::from_le_bytes(*trailer), crc32c::crc32c(content));
+    if expected != got {
+        return Err(Error::Checksum { expected, got });
+    }
+    Ok((header, body))
+}
+
+fn read_varint(frame: &[u8], at: &mut usize) -> Result<u32, Error> {
+    let mut value = 0u64;
+    for shift in [0, 7, 14, 21, 28] {
+        let &byte = frame.get(*at).ok_or(Error::Truncated { got: frame.len() })?;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    u32::try_from(value).map_err(|_| Error::TooManyCoordinates { coordinates: value })
+}
+
+fn write_varint(frame: &mut Vec<u8>, mut value: u32) {
+    while value >= 0x80 {
+        frame.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    frame.push(value as u8);
+}
+
+/// Tensors with fewer elements travel whole in sparse ternary frames: positions and a scale would cost as much.
+pub const SMALL_TENSOR: usize = 256;
+
+/// The version that this build writes and reads.
+pub(crate) const VERSION: u8 = 1;
+pub(crate) const TRAILER_BYTES: usize = 4;
+
+const MAGIC: u8 = 0xD7;
+const VALUES_CODED: u8 = 1 << 6;
+const SMALL_DENSE: u8 = 1 << 7;
+/// Indexed by the kind byte's low bits; the order is the format.
+const KINDS: [FrameKind; 5] =
+    [FrameKind::F32, FrameKind::F16, FrameKind::Int8, FrameKind::Ternary, FrameKind::Integers];
+/// Indexed by the kind byte's middle bits; the order is the format.
+const LAYOUTS: [Layout; 5] = [Layout::Dense, Layout::Raw, Layout::Rice, Layout::Enumerative, Layout::Adaptive];

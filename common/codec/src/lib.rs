@@ -1,0 +1,76 @@
+//! Sparsify, quantize and entropy-code the updates of a federation, where bytes are the budget.
+//!
+//! A [`Codec`] says how many coordinates of a flat parameter vector are sent (exact top-k by magnitude over all
+//! tensors), how they are rounded, and how positions and values are written. An [`Encoder`] turns a vector into one
+//! *frame* and leaves what the frame does not carry behind in the vector, for the next round (error feedback, Seide et
+//! al. 2014; ternary top-k with one magnitude per tensor, Sattler et al. 2019). [`verify`] checks a frame from
+//! elsewhere, [`decode`] adds it to any [`Sink`], and [`grid`] applies it to the broadcast model in integers, so that
+//! all who apply the same frames hold the same bits.
+//!
+//! ```
+//! use dunlin_codec::{Codec, Encoder, EntropyCoder, Limits, Quantizer, Segment, Segments, Sink, decode, verify};
+//!
+//! struct Sum(Vec<f32>);
+//!
+//! impl Sink for Sum {
+//!     fn add(&mut self, index: usize, value: f32) {
+//!         self.0[index] += value;
+//!     }
+//! }
+//!
+//! // One matrix of 100 × 64 and its bias.
+//! let segments = Segments::new(vec![Segment { len: 6400, row: 64 }, Segment { len: 100, row: 100 }])?;
+//! let update: Vec<f32> = (0..6500).map(|i| (i as f32).sin() * 0.01).collect();
+//!
+//! let codec = Codec { density: 0.01, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
+//! let mut residual = update.clone();
+//! let encoded = Encoder::new().encode_with_feedback(&codec, &segments, &mut residual)?;
+//! assert!(encoded.stages.coded * 80 < encoded.stages.dense);
+//!
+//! let limits = Limits::for_segments(&segments);
+//! assert_eq!(verify(&encoded.frame, &segments, &limits)?.nonzeros, encoded.nonzeros);
+//! let mut sum = Sum(vec![0.0; segments.len()]);
+//! decode(&encoded.frame, &segments, &limits, &mut sum)?;
+//! assert!((0..6500).all(|i| residual[i] == update[i] - sum.0[i]));
+//! # Ok::<(), dunlin_codec::Error>(())
+//! ```
+//!
+//! # What is sent
+//! - `density` < 1: the round(density · n) largest of the n coordinates that compete, at least 1, never a zero, ties by
+//!   the lowest index. What rounds to zero in the quantizer stays behind and is not sent.
+//! - In sparse [`Quantizer::Ternary`] frames, tensors under [`SMALL_TENSOR`] elements do not compete and are not part
+//!   of n: they travel whole in half precision, for one bit if they are all zero.
+//! - `density` = 1: everything. Ternary frames, and pruned vectors under [`EntropyCoder::Auto`], still write positions,
+//!   of all that is not zero.
+//!
+//! # How it is written
+//! Positions are written by one of four coders ([`EntropyCoder`]); [`EntropyCoder::Auto`] writes the frame with each of
+//! them that could win and keeps the shortest. On independent coordinates it stays within a few bytes of the entropy
+//! ([`limit`]); where tensors, rows or columns differ in density it goes below the entropy of the mean density. The
+//! range coder, the models and the choices between them use integer arithmetic and correctly rounded sums, products
+//! and quotients only, so the same vector gives the same frame on every machine.
+//!
+//! Nothing here panics on bytes from elsewhere, and nothing larger than the receiver's own model is allocated for them.
+
+mod bits;
+mod body;
+mod codec;
+mod decode;
+mod encode;
+mod error;
+pub mod grid;
+mod header;
+pub mod limit;
+mod model;
+mod positions;
+mod range;
+mod segment;
+mod select;
+mod values;
+
+pub use codec::{Codec, EntropyCoder, Quantizer, StageBytes};
+pub use decode::{IntegerSink, Sink, Verified, decode, decode_integers, verify};
+pub use encode::{Encoded, Encoder};
+pub use error::Error;
+pub use header::{FrameHeader, FrameKind, Layout, Limits, SMALL_TENSOR};
+pub use segment::{Segment, Segments};

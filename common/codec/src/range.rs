@@ -1,0 +1,274 @@
+//! A binary range coder with carry propagation, after Martin (1979) as used by LZMA, with 18-bit probabilities.
+
+use crate::{Error, bits::Stream};
+
+/// A stream that can spend fractions of a bit on a choice.
+pub(crate) trait RangeStream: Stream {
+    /// One binary choice; `p` is the probability of `true` in 2^-[`P_BITS`], within `P_MIN..=P_MAX`.
+    fn choice(&mut self, p: u32, choice: bool) -> bool;
+
+    /// One of `n` ≤ 4096 equally likely values.
+    fn uniform(&mut self, value: u32, n: u32) -> u32;
+}
+
+/// One of `n` equally likely values, for any `n` ≥ 1: the top 12 bits exactly, the others as plain bits. The excess
+/// over log2(n) is below 2^-10 bits. A reader may return a value ≥ `n` from a stream that no writer wrote.
+pub(crate) fn uniform<S: RangeStream>(stream: &mut S, value: u64, n: u64) -> u64 {
+    let width = 64 - (n - 1).leading_zeros();
+    let mut low_bits = width.saturating_sub(12);
+    let mut result = u64::from(stream.uniform((value >> low_bits) as u32, ((n - 1) >> low_bits) as u32 + 1));
+    while low_bits > 0 {
+        let bits = low_bits.min(16);
+        low_bits -= bits;
+        let chunk = (value >> low_bits) as u32 & ((1 << bits) - 1);
+        result = result << bits | u64::from(stream.bits(chunk, bits));
+    }
+    result
+}
+
+/// Writes to the end of a byte vector.
+pub(crate) struct RangeWriter<'a> {
+    out: &'a mut Vec<u8>,
+    low: u32,
+    range: u32,
+}
+
+impl<'a> RangeWriter<'a> {
+    pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out, low: 0, range: u32::MAX }
+    }
+
+    /// Ends the stream with as few bytes as name a value inside the last interval; readers see zeros after them.
+    pub(crate) fn finish(mut self) {
+        let (by, bytes) = shortest_end(self.low, self.range);
+        self.advance(by);
+        self.out.extend_from_slice(&self.low.to_be_bytes()[..bytes]);
+    }
+
+    #[inline]
+    fn advance(&mut self, by: u32) {
+        let (low, carry) = self.low.overflowing_add(by);
+        self.low = low;
+        if carry {
+            for byte in self.out.iter_mut().rev() {
+                *byte = byte.wrapping_add(1);
+                if *byte != 0 {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn normalize(&mut self) {
+        while self.range < RANGE_MIN {
+            self.out.push((self.low >> 24) as u8);
+            self.low <<= 8;
+            self.range <<= 8;
+        }
+    }
+}
+
+impl Stream for RangeWriter<'_> {
+    const READS: bool = false;
+
+    #[inline]
+    fn bits(&mut self, value: u32, bits: u32) -> u32 {
+        self.range >>= bits;
+        self.advance(self.range * value);
+        self.normalize();
+        value
+    }
+}
+
+impl RangeStream for RangeWriter<'_> {
+    #[inline]
+    fn choice(&mut self, p: u32, choice: bool) -> bool {
+        let bound = split(self.range, p);
+        if choice {
+            self.range = bound;
+        } else {
+            self.advance(bound);
+            self.range -= bound;
+        }
+        self.normalize();
+        choice
+    }
+
+    #[inline]
+    fn uniform(&mut self, value: u32, n: u32) -> u32 {
+        self.range /= n;
+        self.advance(self.range * value);
+        self.normalize();
+        value
+    }
+}
+
+/// Reads what [`RangeWriter`] wrote. Any bytes decode to something; nothing overflows or divides by zero.
+pub(crate) struct RangeReader<'a> {
+    data: &'a [u8],
+    at: usize,
+    code: u32,
+    range: u32,
+}
+
+impl<'a> RangeReader<'a> {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
+        let mut reader = Self { data, at: WINDOW_BYTES, code: 0, range: u32::MAX };
+        reader.code = reader.window();
+        reader
+    }
+
+    /// Checks that the stream is as long as its writer would have made it.
+    pub(crate) fn finish(self, frame_bytes: usize) -> Result<(), Error> {
+        let low = self.window().wrapping_sub(self.code);
+        let length = self.at - WINDOW_BYTES + shortest_end(low, self.range).1;
+        match self.data.len().checked_sub(length) {
+            None => Err(Error::Truncated { got: frame_bytes }),
+            Some(0) => Ok(()),
+            Some(left) => Err(Error::TrailingBytes(left)),
+        }
+    }
+
+    /// The last bytes read; zeros past the end.
+    fn window(&self) -> u32 {
+        (self.at - WINDOW_BYTES..self.at).fold(0, |window, at| window << 8 | self.byte(at))
+    }
+
+    #[inline]
+    fn byte(&self, at: usize) -> u32 {
+        self.data.get(at).map_or(0, |&byte| u32::from(byte))
+    }
+
+    #[inline]
+    fn normalize(&mut self) {
+        while self.range < RANGE_MIN {
+            self.code = self.code << 8 | self.byte(self.at);
+            self.at += 1;
+            self.range <<= 8;
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, n: u32) -> u32 {
+        let value = (self.code / self.range).min(n - 1);
+        self.code -= value * self.range;
+        self.normalize();
+        value
+    }
+}
+
+impl Stream for RangeReader<'_> {
+    const READS: bool = true;
+
+    #[inline]
+    fn bits(&mut self, _: u32, bits: u32) -> u32 {
+        self.range >>= bits;
+        self.take(1 << bits)
+    }
+}
+
+impl RangeStream for RangeReader<'_> {
+    #[inline]
+    fn choice(&mut self, p: u32, _: bool) -> bool {
+        let bound = split(self.range, p);
+        // Selects instead of branches: the choice is what no branch predictor knows.
+        let choice = self.code < bound;
+        let passed = bound & u32::from(choice).wrapping_sub(1);
+        self.code -= passed;
+        self.range = std::hint::select_unpredictable(choice, bound, self.range - bound);
+        self.normalize();
+        choice
+    }
+
+    #[inline]
+    fn uniform(&mut self, _: u32, n: u32) -> u32 {
+        self.range /= n;
+        self.take(n)
+    }
+}
+
+/// Writes nothing and adds up what it would cost.
+#[derive(Default)]
+pub(crate) struct Cost {
+    /// In 2^-16 bits.
+    pub(crate) total: u64,
+}
+
+impl Stream for Cost {
+    const READS: bool = false;
+
+    #[inline]
+    fn bits(&mut self, value: u32, bits: u32) -> u32 {
+        self.total += u64::from(bits) << 16;
+        value
+    }
+}
+
+impl RangeStream for Cost {
+    #[inline]
+    fn choice(&mut self, p: u32, choice: bool) -> bool {
+        let p = if choice { p } else { (1 << P_BITS) - p };
+        self.total += u64::from(COSTS[(p >> COST_SHIFT) as usize]);
+        choice
+    }
+
+    fn uniform(&mut self, value: u32, n: u32) -> u32 {
+        self.total += u64::from(log2(n));
+        value
+    }
+}
+
+/// How far to advance from `low` within `range` so that as few bytes as possible name the result, and how many.
+fn shortest_end(low: u32, range: u32) -> (u32, usize) {
+    let low = u64::from(low);
+    for bytes in 0..WINDOW_BYTES {
+        let rest = u64::from(u32::MAX) >> (8 * bytes);
+        let end = (low + rest) & !rest;
+        if end < low + u64::from(range) {
+            return ((end - low) as u32, bytes);
+        }
+    }
+    (0, WINDOW_BYTES)
+}
+
+#[inline]
+fn split(range: u32, p: u32) -> u32 {
+    ((u64::from(range) * u64::from(p)) >> P_BITS) as u32
+}
+
+/// log2 of x > 0 in 2^-16 bits, rounded down, in integers so that every machine makes the same choices.
+const fn log2(x: u32) -> u32 {
+    let whole = x.ilog2();
+    let mut mantissa = (x as u64) << (32 - whole);
+    let mut log = whole;
+    let mut i = 0;
+    while i < 16 {
+        mantissa = ((mantissa as u128 * mantissa as u128) >> 32) as u64;
+        let doubled = mantissa >> 33;
+        log = log << 1 | doubled as u32;
+        mantissa >>= doubled;
+        i += 1;
+    }
+    log
+}
+
+/// Probabilities of choices are in 2^-`P_BITS`.
+pub(crate) const P_BITS: u32 = 18;
+/// The least probability of either choice: as little as keeps certain choices nearly free.
+pub(crate) const P_MIN: u32 = 1 << 7;
+pub(crate) const P_MAX: u32 = (1 << P_BITS) - P_MIN;
+
+const RANGE_MIN: u32 = 1 << 24;
+/// A reader looks this far ahead.
+const WINDOW_BYTES: usize = 4;
+const COST_SHIFT: u32 = 5;
+static COSTS: [u32; 1 << (P_BITS - COST_SHIFT)] = {
+    let mut costs = [0; 1 << (P_BITS - COST_SHIFT)];
+    let mut i = 0;
+    while i < costs.len() {
+        costs[i] = (P_BITS << 16) - log2(((i as u32) << COST_SHIFT) + (1 << COST_SHIFT >> 1));
+        i += 1;
+    }
+    costs
+};

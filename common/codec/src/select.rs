@@ -1,0 +1,186 @@
+//! Exact top-k by magnitude without sorting the vector.
+
+use std::ops::Range;
+
+use crate::Error;
+
+/// Reusable buffers of [`select`].
+#[derive(Default)]
+pub(crate) struct Selection {
+    /// What was selected, rising: flat indices.
+    pub(crate) indices: Vec<u32>,
+    /// Coordinates that share the threshold's bucket: inverted magnitude, then index, so the smallest go first.
+    ties: Vec<u64>,
+}
+
+impl Selection {
+    /// Selects the `k` coordinates of `ranges` (rising, disjoint) with the largest magnitude, all non-zeros if there
+    /// are fewer. Equal magnitudes go by the lowest index.
+    ///
+    /// A histogram over exponent and three bits of mantissa finds the bucket of the threshold; only the coordinates in
+    /// that bucket are compared exactly.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] with the first such index.
+    pub(crate) fn select(&mut self, u: &[f32], ranges: &[Range<usize>], k: usize) -> Result<(), Error> {
+        self.indices.clear();
+        self.ties.clear();
+        let mut histogram = [[0u32; BUCKETS]; LANES];
+        for range in ranges {
+            let (chunks, rest) = u[range.clone()].as_chunks::<LANES>();
+            for chunk in chunks {
+                for (lane, value) in chunk.iter().enumerate() {
+                    histogram[lane][bucket(*value)] += 1;
+                }
+            }
+            for value in rest {
+                histogram[0][bucket(*value)] += 1;
+            }
+        }
+        let counts: [usize; BUCKETS] =
+            std::array::from_fn(|i| histogram.iter().map(|lane| lane[i] as usize).sum::<usize>());
+        if counts[bucket(f32::INFINITY)..].iter().any(|&count| count > 0) {
+            return Err(not_finite(u, ranges));
+        }
+
+        // The bucket that holds the k-th largest, and how many of it are still wanted.
+        let (mut threshold, mut wanted) = (BUCKETS, k);
+        while threshold > 0 && counts[threshold - 1] <= wanted {
+            threshold -= 1;
+            wanted -= counts[threshold];
+        }
+        if threshold == 0 || wanted == 0 {
+            // Whole buckets, and of bucket 0 (zeros and the smallest subnormals) whatever is not zero.
+            let least = ((threshold as u32) << SHIFT).max(1);
+            self.gather(u, ranges, least, |_| true);
+            return Ok(());
+        }
+        let bucket_start = ((threshold as u32 - 1) << SHIFT).max(1);
+        let bucket_end = (threshold as u32) << SHIFT;
+        let mut ties = std::mem::take(&mut self.ties);
+        for_each_at_least(u, ranges, bucket_start, |index, magnitude| {
+            if magnitude < bucket_end {
+                ties.push(key(magnitude, index));
+            }
+        });
+        let last = if wanted < ties.len() { *ties.select_nth_unstable(wanted - 1).1 } else { u64::MAX };
+        self.ties = ties;
+        self.gather(u, ranges, bucket_start, |key| key <= last);
+        Ok(())
+    }
+
+    fn gather(&mut self, u: &[f32], ranges: &[Range<usize>], least: u32, keep: impl Fn(u64) -> bool) {
+        let indices = &mut self.indices;
+        for_each_at_least(u, ranges, least, |index, magnitude| {
+            if keep(key(magnitude, index)) {
+                indices.push(index);
+            }
+        });
+    }
+}
+
+/// Calls `found(index, magnitude bits)` for every coordinate whose magnitude's bits reach `least`. Blocks without one
+/// are skipped by a loop that vectorises.
+#[inline]
+fn for_each_at_least(u: &[f32], ranges: &[Range<usize>], least: u32, mut found: impl FnMut(u32, u32)) {
+    for range in ranges {
+        for (block, values) in u[range.clone()].chunks(BLOCK).enumerate() {
+            if values.iter().fold(0, |most, value| most.max(magnitude(*value))) < least {
+                continue;
+            }
+            let start = range.start + block * BLOCK;
+            for (i, value) in values.iter().enumerate() {
+                let magnitude = magnitude(*value);
+                if magnitude >= least {
+                    found((start + i) as u32, magnitude);
+                }
+            }
+        }
+    }
+}
+
+fn not_finite(u: &[f32], ranges: &[Range<usize>]) -> Error {
+    let index = ranges.iter().flat_map(Clone::clone).find(|&i| !u[i].is_finite()).unwrap_or_default();
+    Error::NotFinite { index, nan: u[index].is_nan() }
+}
+
+/// The bits of |value|, which order like the magnitudes themselves.
+#[inline]
+fn magnitude(value: f32) -> u32 {
+    value.to_bits() & 0x7fff_ffff
+}
+
+#[inline]
+fn bucket(value: f32) -> usize {
+    (magnitude(value) >> SHIFT) as usize
+}
+
+#[inline]
+fn key(magnitude: u32, index: u32) -> u64 {
+    u64::from(!magnitude) << 32 | u64::from(index)
+}
+
+/// Leaves the exponent and three bits of mantissa: 2048 buckets.
+const SHIFT: u32 = 20;
+const BUCKETS: usize = 1 << (31 - SHIFT);
+/// Separate histograms, so that neighbours in the same bucket do not wait for each other's store.
+const LANES: usize = 4;
+const BLOCK: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn top(u: &[f32], k: usize) -> Vec<u32> {
+        let mut selection = Selection::default();
+        selection.select(u, slice::from_ref(&(0..u.len())), k).unwrap();
+        selection.indices
+    }
+
+    #[test]
+    fn zeros_are_never_selected() {
+        assert_eq!(top(&[0.0, -0.0, 1.0, 0.0, -2.0], 4), [2, 4]);
+        assert_eq!(top(&[0.0, -0.0], 1), [0u32; 0]);
+    }
+
+    #[test]
+    fn ties_go_to_the_lowest_index() {
+        assert_eq!(top(&[1.0, -1.0, 1.0, 2.0, 1.0], 3), [0, 1, 3]);
+    }
+
+    #[test]
+    fn the_smallest_subnormal_counts_as_a_value() {
+        assert_eq!(top(&[f32::from_bits(1), 0.0, -f32::from_bits(2)], 1), [2]);
+        assert_eq!(top(&[f32::from_bits(1), 0.0, -f32::from_bits(2)], 3), [0, 2]);
+    }
+
+    #[test]
+    fn only_the_given_ranges_compete() {
+        let mut selection = Selection::default();
+        selection.select(&[9.0, 1.0, 2.0, 9.0, 3.0], &[1..3, 4..5], 2).unwrap();
+        assert_eq!(selection.indices, [2, 4]);
+    }
+
+    #[test]
+    fn the_first_value_that_is_not_finite_is_named() {
+        let mut selection = Selection::default();
+        let result = selection.select(&[0.0, 1.0, f32::NAN, f32::INFINITY], slice::from_ref(&(0..4)), 2);
+        assert_eq!(result, Err(Error::NotFinite { index: 2, nan: true }));
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_full_sort(u in prop::collection::vec(prop_oneof![-2f32..2.0, Just(0.0), Just(0.5), any::<f32>()], 1..300), k in 1usize..300) {
+            let u: Vec<f32> = u.into_iter().map(|x| if x.is_finite() { x } else { 0.0 }).collect();
+            let mut order: Vec<u32> = (0..u.len() as u32).filter(|&i| u[i as usize] != 0.0).collect();
+            order.sort_by(|&a, &b| u[b as usize].abs().total_cmp(&u[a as usize].abs()).then(a.cmp(&b)));
+            order.truncate(k);
+            order.sort_unstable();
+            prop_assert_eq!(top(&u, k), order);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Frames as they were written when the format was made. A change here is a change of the format: raise the version.
+//! `UPDATE_GOLDEN=1` writes them anew.
+
+use std::{fs, path::PathBuf};
+
+use dunlin_codec::{Encoder, EntropyCoder, Quantizer};
+
+use crate::support::{CODERS, QUANTIZERS, codec, segments};
+
+/// Numbers from a recurrence, not from a generator that may change.
+fn numbers(len: usize) -> Vec<f32> {
+    let mut state = 1u32;
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let uniform = (state >> 8) as f32 / (1 << 24) as f32 - 0.5;
+            uniform * uniform * uniform
+        })
+        .collect()
+}
+
+fn check(name: &str, frame: &[u8]) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("bin");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, frame).unwrap();
+    }
+    let golden = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(golden == frame, "{name} differs from its golden bytes");
+}
+
+#[test]
+fn frames_are_the_golden_bytes() {
+    let segments = segments(&[(600, 20), (12, 12), (300, 300)]);
+    let u = numbers(segments.len());
+    let mut encoder = Encoder::new();
+    for quantizer in QUANTIZERS {
+        for coder in CODERS {
+            if coder == EntropyCoder::Auto || (coder != EntropyCoder::Adaptive && quantizer != Quantizer::Ternary) {
+                continue;
+            }
+            let frame = encoder.encode(&codec(0.1, quantizer, coder), &segments, &u).unwrap().frame;
+            check(&format!("{quantizer:?}-{coder:?}").to_lowercase(), &frame);
+        }
+        if quantizer != Quantizer::F32 {
+            let frame = encoder.encode(&codec(1.0, quantizer, EntropyCoder::Adaptive), &segments, &u).unwrap().frame;
+            check(&format!("{quantizer:?}-dense").to_lowercase(), &frame);
+        }
+    }
+    let codebook: Vec<i32> = u.iter().map(|x| (x * 50.0) as i32 * 640).collect();
+    check("integers-codebook", &encoder.encode_integers(&segments, &codebook).unwrap().frame);
+    let classes: Vec<i32> = u.iter().map(|x| (x * 1e6) as i32).collect();
+    check("integers-classes", &encoder.encode_integers(&segments, &classes).unwrap().frame);
+}

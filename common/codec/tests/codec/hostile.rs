@@ -1,0 +1,155 @@
+use dunlin_codec::{Encoder, EntropyCoder, Error, FrameHeader, Limits, Segments, Sink, decode, grid, verify};
+use proptest::prelude::*;
+
+use crate::support::{CODERS, QUANTIZERS, codec, gaussian, integers, segments};
+
+/// Refuses what no sink should ever see.
+struct Strict(usize);
+
+impl Sink for Strict {
+    fn add(&mut self, index: usize, value: f32) {
+        assert!(index < self.0 && value.is_finite(), "{value} at {index} of {}", self.0);
+    }
+}
+
+fn model() -> Segments {
+    segments(&[(700, 25), (30, 30), (400, 400)])
+}
+
+/// A frame of every kind and layout.
+fn frames(segments: &Segments) -> Vec<Vec<u8>> {
+    let u = gaussian(1, segments.len());
+    let mut encoder = Encoder::new();
+    let mut frames = Vec::new();
+    for density in [0.05, 0.6, 1.0] {
+        for quantizer in QUANTIZERS {
+            for coder in CODERS {
+                frames.push(encoder.encode(&codec(density, quantizer, coder), segments, &u).unwrap().frame);
+            }
+        }
+    }
+    let sparse: Vec<i32> = (0..segments.len() as i32).map(|i| if i % 7 == 0 { i % 3 * 100 - 100 } else { 0 }).collect();
+    let dense: Vec<i32> = u.iter().map(|x| (x * 1e6) as i32).collect();
+    frames.extend([sparse, dense].map(|values| encoder.encode_integers(segments, &values).unwrap().frame));
+    frames
+}
+
+/// Whatever the bytes: no panic, nothing out of range, and what verifies also decodes.
+fn probe(frame: &[u8], segments: &Segments) {
+    let limits = Limits::for_segments(segments);
+    let verified = verify(frame, segments, &limits);
+    let floats = decode(frame, segments, &limits, &mut Strict(segments.len()));
+    let ints = integers(frame, segments);
+    assert_eq!(verified.is_ok(), floats.is_ok() || ints.is_ok());
+    let mut grid = vec![0; segments.len()];
+    assert_eq!(verified.is_ok(), grid::apply_update(frame, segments, &limits, &mut grid).is_ok());
+}
+
+/// Makes the checksum right, so that the decoder itself is tested.
+fn reseal(frame: &mut [u8]) {
+    if let Some((content, trailer)) = frame.split_last_chunk_mut::<4>() {
+        *trailer = crc32c::crc32c(content).to_le_bytes();
+    }
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    let segments = model();
+    for frame in frames(&segments) {
+        for len in 0..frame.len() {
+            assert!(verify(&frame[..len], &segments, &Limits::for_segments(&segments)).is_err());
+            let mut resealed = frame[..len].to_vec();
+            reseal(&mut resealed);
+            probe(&resealed, &segments);
+        }
+    }
+}
+
+#[test]
+fn trailing_bytes_are_refused() {
+    let segments = model();
+    for mut frame in frames(&segments) {
+        let end = frame.len() - 4;
+        frame[end..].fill(0);
+        frame.extend([0; 9]);
+        reseal(&mut frame);
+        let result = verify(&frame, &segments, &Limits { max_frame_bytes: usize::MAX });
+        assert_eq!(result, Err(Error::TrailingBytes(9)));
+    }
+}
+
+#[test]
+fn every_changed_byte_is_noticed_and_harmless_even_with_a_new_checksum() {
+    let segments = model();
+    let limits = Limits::for_segments(&segments);
+    for frame in frames(&segments) {
+        for i in 0..frame.len().min(600) {
+            for change in [1, 0x80, 0xff] {
+                let mut mutated = frame.clone();
+                mutated[i] ^= change;
+                assert!(verify(&mutated, &segments, &limits).is_err());
+                reseal(&mut mutated);
+                probe(&mutated, &segments);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_claim_of_four_billion_coordinates_is_refused_from_the_header() {
+    let segments = model();
+    let frame = [0xD7, 1, 0x23, 0xff, 0xff, 0xff, 0xff, 0x0f, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0];
+    assert_eq!(FrameHeader::parse(&frame).unwrap().coordinates, u32::MAX);
+    let expected = Error::WrongCoordinates { expected: segments.len(), got: u32::MAX.into() };
+    assert_eq!(verify(&frame, &segments, &Limits::for_segments(&segments)), Err(expected));
+}
+
+#[test]
+fn a_frame_over_the_limit_is_not_looked_at() {
+    let limit = Limits { max_frame_bytes: 10 };
+    assert_eq!(verify(&[0; 11], &model(), &limit), Err(Error::TooLarge { got: 11, limit: 10 }));
+}
+
+#[test]
+fn each_part_of_the_header_has_its_own_refusal() {
+    let parse = |bytes: &[u8]| FrameHeader::parse(bytes).unwrap_err();
+    assert_eq!(parse(&[]), Error::Truncated { got: 0 });
+    assert_eq!(parse(&[1, 1, 0, 1, 0]), Error::NotAFrame(1));
+    assert_eq!(parse(&[0xD7, 9, 0, 1, 0]), Error::UnknownVersion(9));
+    assert_eq!(parse(&[0xD7, 1, 7, 1, 0]), Error::UnknownKind(7));
+    assert_eq!(parse(&[0xD7, 1, 0, 1, 2]), Error::TooManyNonzeros { got: 2, limit: 1 });
+    assert_eq!(parse(&[0xD7, 1, 0, 0x80]), Error::Truncated { got: 4 });
+}
+
+#[test]
+fn a_frame_for_another_model_is_refused() {
+    let frame = Encoder::new()
+        .encode(&codec(0.1, QUANTIZERS[3], EntropyCoder::Auto), &model(), &gaussian(1, model().len()))
+        .unwrap()
+        .frame;
+    let other = segments(&[(700, 25)]);
+    let result = verify(&frame, &other, &Limits::for_segments(&other));
+    assert_eq!(result, Err(Error::WrongCoordinates { expected: 700, got: 1130 }));
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        probe(&bytes, &model());
+    }
+
+    #[test]
+    fn random_bodies_behind_a_valid_header_never_panic(
+        kind in any::<u8>(),
+        nonzeros in 0u32..1200,
+        body in prop::collection::vec(any::<u8>(), 0..400),
+    ) {
+        let segments = model();
+        let mut frame = vec![0xD7, 1, kind, 0xea, 0x08, nonzeros as u8 | 0x80, (nonzeros >> 7) as u8];
+        frame[5] = (nonzeros & 0x7f) as u8 | 0x80;
+        frame.extend(body);
+        frame.extend([0; 4]);
+        reseal(&mut frame);
+        probe(&frame, &segments);
+    }
+}

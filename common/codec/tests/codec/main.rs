@@ -1,0 +1,9 @@
+//! The codec from outside: what goes in comes out, how small it gets, and what it refuses.
+
+mod golden;
+mod hostile;
+mod integers;
+mod pitfalls;
+mod round_trip;
+mod size;
+mod support;

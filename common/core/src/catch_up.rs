@@ -1,0 +1,142 @@
+//! From the model that a client holds to the one that it wants: the receiving end of a [`CatchUp`].
+
+use crate::id::Digest;
+use crate::message::{CatchUp, CatchUpBase};
+use dunlin_codec::{Limits, Segments, grid};
+
+/// Why frames did not lead to the version that was promised. The remedy is to fetch anew, holding nothing.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CatchUpError {
+    /// The frames build on a model that the client does not hold.
+    #[error("the frames build on a held model, and none is held")]
+    NothingHeld,
+    /// Other frames arrived than were announced.
+    #[error("frames of {got:?} bytes arrived where {expected:?} were announced")]
+    WrongFrames {
+        /// Lengths announced.
+        expected: Vec<u32>,
+        /// Lengths received.
+        got: Vec<usize>,
+    },
+    /// A frame cannot be applied to this model.
+    #[error("frame {index} of {count}: {source}")]
+    Frame {
+        /// Which frame, from 1.
+        index: usize,
+        /// How many there are.
+        count: usize,
+        /// What is wrong with it.
+        source: dunlin_codec::Error,
+    },
+    /// The result is not the model that the server has.
+    #[error("the model has digest {got} and should have {expected}")]
+    WrongDigest {
+        /// The server's digest.
+        expected: Digest,
+        /// The result's digest.
+        got: Digest,
+    },
+}
+
+/// Applies the frames in order and checks the result's digest; integers are in units of [`grid::UNIT`].
+///
+/// # Errors
+/// When a frame is missing, damaged or for another model, or the result differs from the server's.
+pub fn apply(
+    segments: &Segments,
+    catch_up: &CatchUp,
+    frames: &[impl AsRef<[u8]>],
+    held: Option<&[i32]>,
+    seeded: &[i32],
+) -> Result<Vec<i32>, CatchUpError> {
+    let got: Vec<usize> = frames.iter().map(|frame| frame.as_ref().len()).collect();
+    if !got.iter().copied().eq(catch_up.frame_lens.iter().map(|&len| len as usize)) {
+        return Err(CatchUpError::WrongFrames { expected: catch_up.frame_lens.clone(), got });
+    }
+    let mut model = match catch_up.base {
+        CatchUpBase::Zero => vec![0; segments.len()],
+        CatchUpBase::Seeded => seeded.to_vec(),
+        CatchUpBase::Held => held.ok_or(CatchUpError::NothingHeld)?.to_vec(),
+    };
+    let limits = Limits::for_segments(segments);
+    for (index, frame) in (1..).zip(frames) {
+        let applied = grid::apply_update(frame.as_ref(), segments, &limits, &mut model);
+        applied.map_err(|source| CatchUpError::Frame { index, count: frames.len(), source })?;
+    }
+    let got = Digest(grid::digest(&model));
+    if got != catch_up.digest {
+        return Err(CatchUpError::WrongDigest { expected: catch_up.digest, got });
+    }
+    Ok(model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ModelVersion;
+    use dunlin_codec::{Encoder, Segment};
+
+    fn segments() -> Segments {
+        Segments::new(vec![Segment { len: 4, row: 4 }]).unwrap()
+    }
+
+    fn frame(delta: [i32; 4]) -> Vec<u8> {
+        Encoder::new().encode_integers(&segments(), &delta).unwrap().frame
+    }
+
+    fn catch_up(base: CatchUpBase, frames: &[Vec<u8>], result: [i32; 4]) -> CatchUp {
+        let frame_lens = frames.iter().map(|frame| frame.len() as u32).collect();
+        CatchUp { base, version: ModelVersion(3), digest: Digest(grid::digest(&result)), frame_lens }
+    }
+
+    #[test]
+    fn frames_are_applied_in_order_to_the_base_named() {
+        let frames = [frame([1, 0, 0, -2]), frame([0, 5, 0, -2])];
+        let (held, seeded) = ([10, 10, 10, 10], [100, 100, 100, 100]);
+        for (base, result) in [
+            (CatchUpBase::Zero, [1, 5, 0, -4]),
+            (CatchUpBase::Seeded, [101, 105, 100, 96]),
+            (CatchUpBase::Held, [11, 15, 10, 6]),
+        ] {
+            let got = apply(&segments(), &catch_up(base, &frames, result), &frames, Some(&held), &seeded);
+            assert_eq!(got, Ok(result.to_vec()), "{base:?}");
+        }
+    }
+
+    #[test]
+    fn no_frames_leave_the_base() {
+        let none: [Vec<u8>; 0] = [];
+        let same = catch_up(CatchUpBase::Seeded, &none, [7; 4]);
+        assert_eq!(apply(&segments(), &same, &none, None, &[7; 4]), Ok(vec![7; 4]));
+    }
+
+    #[test]
+    fn a_held_base_must_be_held() {
+        let frames = [frame([1, 0, 0, 0])];
+        let from_held = catch_up(CatchUpBase::Held, &frames, [1, 0, 0, 0]);
+        assert_eq!(apply(&segments(), &from_held, &frames, None, &[0; 4]), Err(CatchUpError::NothingHeld));
+    }
+
+    #[test]
+    fn another_model_than_promised_is_noticed() {
+        let frames = [frame([1, 0, 0, 0])];
+        let promised = catch_up(CatchUpBase::Held, &frames, [1, 0, 0, 0]);
+        let drifted = apply(&segments(), &promised, &frames, Some(&[0, 0, 1, 0]), &[0; 4]);
+        assert!(matches!(drifted, Err(CatchUpError::WrongDigest { .. })));
+    }
+
+    #[test]
+    fn missing_cut_and_damaged_frames_are_refused() {
+        let frames = [frame([1, 2, 3, 4])];
+        let whole = catch_up(CatchUpBase::Zero, &frames, [1, 2, 3, 4]);
+        let none: [Vec<u8>; 0] = [];
+        let missing = apply(&segments(), &whole, &none, None, &[0; 4]);
+        assert!(matches!(missing, Err(CatchUpError::WrongFrames { .. })));
+        for at in 0..frames[0].len() {
+            let mut damaged = frames.clone();
+            damaged[0][at] ^= 0x55;
+            let refused = apply(&segments(), &whole, &damaged, None, &[0; 4]);
+            assert!(matches!(refused, Err(CatchUpError::Frame { index: 1, count: 1, .. })), "byte {at}: {refused:?}");
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! The recipe: one file that describes a federation, whether simulated or run on separate machines.
+
+mod check;
+mod document;
+mod keys;
+mod parse;
+mod write;
+
+pub use keys::{Form, KEYS, Key};
+pub use parse::{Place, Problem, RecipeError};
+pub use write::reference;
+
+use dunlin_codec::{Codec, EntropyCoder, Quantizer};
+use serde::{Deserialize, Serialize};
+
+/// Everything that decides the result of a federation.
+///
+/// Two parties that hold the same recipe and the same data compute the same model. Every key has a default; the
+/// default as a whole is the digits federation that `dunlin simulate` runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// A name for people and for listings.
+    pub name: String,
+    /// The root of all randomness of the run.
+    pub seed: u64,
+    /// What is trained.
+    pub model: ModelConfig,
+    /// What it is trained on, and how the data lies among the clients of a simulation.
+    pub data: DataConfig,
+    /// How many rounds, who takes part, when a round ends, when the run ends.
+    pub rounds: RoundsConfig,
+    /// What a client does with its data in a round.
+    pub training: TrainingConfig,
+    /// What the server does with the mean of the updates.
+    pub strategy: StrategyConfig,
+    /// How updates travel to the server.
+    pub uplink: LinkConfig,
+    /// How the global model travels to the clients.
+    pub downlink: LinkConfig,
+    /// Bounds on what a client may send.
+    pub limits: LimitsConfig,
+    /// Links and devices of the clients, for simulated time.
+    pub network: NetworkConfig,
+}
+
+/// Which model is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The architecture.
+    pub kind: ModelKind,
+}
+
+/// A built-in architecture, or one that the user registered with the library.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelKind {
+    /// Multinomial logistic regression.
+    Softmax,
+    /// Two hidden layers of 200 units (McMahan et al. 2017).
+    #[serde(rename = "2nn")]
+    TwoNn,
+    /// Two 5×5 convolutions (32 and 64 channels), each with 2×2 max pooling, and 512 units (McMahan et al. 2017).
+    McmahanCnn,
+    /// A ResNet of three stages of one block (He et al. 2016) with group normalization.
+    #[serde(rename = "resnet8")]
+    ResNet8,
+    /// One flat tensor of `data.features` parameters and no real work: for measuring everything but training.
+    Trivial,
+}
+
+/// The data set and its split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// `digits` (embedded), `mnist`, `fashion-mnist`, `idx:DIR`, `csv:FILE`, or `none` with a trivial model.
+    pub source: String,
+    /// Number of clients among which the training set is split.
+    pub clients: u32,
+    /// How it is split.
+    pub partition: Partition,
+    /// Concentration of the Dirichlet split; small means that each client sees few labels.
+    pub alpha: f64,
+    /// Label-sorted shards dealt to each client by the shard split.
+    pub shards_per_client: u32,
+    /// File with one client number per training row, for the split by key.
+    pub key_file: String,
+    /// Column of a CSV file that holds the label.
+    pub label: String,
+    /// Share of a source without a test set of its own that is held out for the server's evaluation.
+    pub test_share: f64,
+    /// Size of the trivial model, in parameters.
+    pub features: u64,
+}
+
+/// How a data set is split among clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Partition {
+    /// Shuffled, equal parts.
+    Iid,
+    /// Sorted by label, cut into shards, `shards_per_client` of them each (McMahan et al. 2017).
+    Shards,
+    /// Label proportions of each client drawn from a Dirichlet distribution (Hsu et al. 2019).
+    Dirichlet,
+    /// By the client number that `key_file` gives for each row.
+    Key,
+}
+
+/// Rounds: participation, closing, ending.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RoundsConfig {
+    /// Most rounds to run.
+    pub count: u64,
+    /// Updates that a full round averages.
+    pub cohort: u32,
+    /// Clients chosen per update wanted; above 1, the slowest are not waited for.
+    pub over_selection: f64,
+    /// Smallest share of `cohort` whose updates a round may publish with at its deadline.
+    pub quorum: f64,
+    /// Seconds after which a round closes with what it has, or is abandoned below quorum.
+    pub deadline_s: f64,
+    /// Seconds without progress after which a chosen client counts as lost.
+    pub idle_timeout_s: f64,
+    /// Clients that must have checked in before the first cohort is chosen; 0 means `data.clients`.
+    pub min_clients: u32,
+    /// Evaluate on the server's test set every so many rounds; 0 means only at the end.
+    pub evaluate_every: u64,
+    /// Ask clients to evaluate on their own data every so many rounds; 0 means never.
+    pub federated_evaluation_every: u64,
+    /// Stop when this test accuracy is reached; 0 means never.
+    pub target_accuracy: f64,
+    /// Whether reaching the target is required: then a run that ends without it ends with an error.
+    pub target_required: bool,
+    /// Rounds abandoned in a row after which the run gives up.
+    pub max_abandoned: u32,
+}
+
+/// Local training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// The local optimizer; its state starts anew in each round.
+    pub optimizer: OptimizerKind,
+    /// Step size in the first round.
+    pub learning_rate: f64,
+    /// Factor on the step size per round.
+    pub learning_rate_decay: f64,
+    /// Momentum of SGD.
+    pub momentum: f64,
+    /// L2 penalty, applied to the gradient.
+    pub weight_decay: f64,
+    /// Examples in a batch; 0 means all of them.
+    pub batch: u32,
+    /// Passes over the client's data in a round.
+    pub epochs: u32,
+    /// Weight μ of the proximal term μ/2·‖w − ŵ‖² (`FedProx`, Li et al. 2020); 0 turns it off.
+    pub proximal: f64,
+    /// Largest L2 norm of a batch gradient; 0 means no bound.
+    pub clip_norm: f64,
+}
+
+/// A client's optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerKind {
+    /// Stochastic gradient descent, with momentum on request.
+    Sgd,
+    /// Adam (Kingma & Ba 2015) with β₁ = 0.9, β₂ = 0.999, ε = 1e-8.
+    Adam,
+}
+
+/// The server's optimizer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StrategyConfig {
+    /// The rule that turns the mean update into a step.
+    pub kind: StrategyKind,
+    /// Step size η of the server; 0 means the kind's own default (1 for averaging, 0.1 for the adaptive kinds).
+    pub learning_rate: f64,
+    /// Factor on the step size per round.
+    pub learning_rate_decay: f64,
+    /// Momentum of `FedAvgM`, and β₁ of the adaptive kinds.
+    pub momentum: f64,
+    /// β₂ of `FedAdam` and `FedYogi`.
+    pub beta2: f64,
+    /// Degree of adaptivity τ of the adaptive kinds.
+    pub tau: f64,
+}
+
+/// A server optimizer (Reddi et al. 2021).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StrategyKind {
+    /// The mean update as it is.
+    FedAvg,
+    /// With heavy-ball momentum.
+    FedAvgM,
+    /// Adagrad on the server.
+    FedAdagrad,
+    /// Adam on the server.
+    FedAdam,
+    /// Yogi on the server.
+    FedYogi,
+}
+
+/// How model changes travel in one direction.
+///
+/// Its default is the uplink's; the downlink's differs, so a section that is read must have every key, and
+/// [`Recipe::from_toml`] fills in the default of the right direction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkConfig {
+    /// Share of the coordinates that are sent; 1 sends all.
+    pub density: f64,
+    /// What becomes of each value that is sent.
+    pub quantizer: Quantizer,
+    /// What codes the positions and symbols.
+    pub coder: EntropyCoder,
+    /// Share β of what was left behind that is tried again next time; 0 turns feedback off. The downlink's feedback
+    /// is the difference between the server's model and the broadcast one, so there 1 is the only other choice.
+    pub feedback: f64,
+    /// Rounds over which the density falls geometrically from `warmup_density` to `density`.
+    pub warmup_rounds: u64,
+    /// Density in the first round of the warm-up.
+    pub warmup_density: f64,
+}
+
+/// Bounds on what a client may claim or send.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Most training examples that one update may stand for.
+    pub max_examples: u32,
+    /// Largest magnitude of one coordinate of an update.
+    pub max_update_abs: f32,
+    /// Most clients that may be registered.
+    pub max_clients: u32,
+    /// Packets kept for clients that missed rounds.
+    pub packet_ring: u32,
+}
+
+/// The simulated world; a federation of separate machines has a real one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Kinds of client; none means links and devices that take no time.
+    pub class: Vec<ClientClass>,
+}
+
+/// One kind of client in a simulation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientClass {
+    /// Name for the report.
+    pub name: String,
+    /// Share of the clients that are of this class, relative to the other classes' shares.
+    pub share: f64,
+    /// Upload bandwidth in kilobits per second; 0 means infinite.
+    pub up_kbps: f64,
+    /// Download bandwidth in kilobits per second; 0 means infinite.
+    pub down_kbps: f64,
+    /// One-way latency in milliseconds.
+    pub latency_ms: f64,
+    /// Probability that a message is lost and must be sent again.
+    pub loss: f64,
+    /// Probability that a client leaves in a round before its update is sent.
+    pub churn: f64,
+    /// Training examples that the device processes per second; 0 means infinitely many.
+    pub examples_per_s: f64,
+}
+
+impl Recipe {
+    /// The codec of one direction in a round (1-based), after the warm-up schedule.
+    #[must_use]
+    pub fn codec(link: &LinkConfig, round: u64) -> Codec {
+        let density = if round > link.warmup_rounds || link.warmup_rounds == 0 {
+            link.density
+        } else {
+            let progress = (round - 1) as f64 / link.warmup_rounds as f64;
+            link.warmup_density * (link.density / link.warmup_density).powf(progress)
+        };
+        Codec { density, quantizer: link.quantizer, coder: link.coder }
+    }
+
+    /// Clients asked in a round: the cohort and its over-selection.
+    #[must_use]
+    pub fn cohort_size(&self) -> u32 {
+        (f64::from(self.rounds.cohort) * self.rounds.over_selection).ceil() as u32
+    }
+
+    /// Fewest updates with which a round may publish.
+    #[must_use]
+    pub fn quorum(&self) -> u32 {
+        ((f64::from(self.rounds.cohort) * self.rounds.quorum).ceil() as u32).max(1)
+    }
+
+    /// Clients that must be known before the first cohort is chosen.
+    #[must_use]
+    pub fn min_clients(&self) -> u32 {
+        if self.rounds.min_clients == 0 { self.data.clients } else { self.rounds.min_clients }
+    }
+
+    /// The seed from which the model's initial parameters are drawn.
+    #[must_use]
+    pub fn model_seed(&self) -> crate::Seed {
+        crate::Seed::from_u64(self.seed).derive("model")
+    }
+
+    /// The seed with which the data are split.
+    #[must_use]
+    pub fn data_seed(&self) -> crate::Seed {
+        crate::Seed::from_u64(self.seed).derive("data")
+    }
+
+    /// A digest of every key: two recipes with the same digest describe the same federation.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let json = serde_json::to_vec(self).expect("a recipe holds only numbers, strings and lists");
+        blake3::derive_key("dunlin 2026 recipe v1", &json)
+    }
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            name: "digits".into(),
+            seed: 1,
+            model: ModelConfig::default(),
+            data: DataConfig::default(),
+            rounds: RoundsConfig::default(),
+            training: TrainingConfig::default(),
+            strategy: StrategyConfig::default(),
+            uplink: LinkConfig::default(),
+            downlink: LinkConfig { feedback: 1.0, ..LinkConfig::default() },
+            limits: LimitsConfig::default(),
+            network: NetworkConfig::default(),
+        }
+    }
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self { kind: ModelKind::TwoNn }
+    }
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            source: "digits".into(),
+            clients: 20,
+            partition: Partition::Dirichlet,
+            alpha: 0.5,
+            shards_per_client: 2,
+            key_file: String::new(),
+            label: "label".into(),
+            test_share: 0.2,
+            features: 1_663_370,
+        }
+    }
+}
+
+impl Default for RoundsConfig {
+    fn default() -> Self {
+        Self {
+            count: 60,
+            cohort: 10,
+            over_selection: 1.0,
+            quorum: 0.8,
+            deadline_s: 600.0,
+            idle_timeout_s: 60.0,
+            min_clients: 0,
+            evaluate_every: 1,
+            federated_evaluation_every: 0,
+            target_accuracy: 0.0,
+            target_required: false,
+            max_abandoned: 10,
+        }
+    }
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self {
+            optimizer: OptimizerKind::Sgd,
+            learning_rate: 0.1,
+            learning_rate_decay: 1.0,
+            momentum: 0.0,
+            weight_decay: 0.0,
+            batch: 10,
+            epochs: 5,
+            proximal: 0.0,
+            clip_norm: 0.0,
+        }
+    }
+}
+
+impl Default for StrategyConfig {
+    fn default() -> Self {
+        Self {
+            kind: StrategyKind::FedAvg,
+            learning_rate: 0.0,
+            learning_rate_decay: 1.0,
+            momentum: 0.9,
+            beta2: 0.99,
+            tau: 1e-3,
+        }
+    }
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self {
+            density: 0.01,
+            quantizer: Quantizer::Ternary,
+            coder: EntropyCoder::Auto,
+            feedback: 0.9,
+            warmup_rounds: 0,
+            warmup_density: 0.1,
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { max_examples: 1_000_000, max_update_abs: 16.0, max_clients: 100_000, packet_ring: 64 }
+    }
+}
+
+impl Default for ClientClass {
+    fn default() -> Self {
+        Self {
+            name: "client".into(),
+            share: 1.0,
+            up_kbps: 0.0,
+            down_kbps: 0.0,
+            latency_ms: 0.0,
+            loss: 0.0,
+            churn: 0.0,
+            examples_per_s: 0.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

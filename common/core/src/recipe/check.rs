@@ -1,0 +1,116 @@
+//! What a recipe must fulfil beyond the form of each key: the rules that tie keys together.
+
+use super::parse::Problem;
+use super::{ModelKind, Partition, Recipe};
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+/// A rule that a recipe breaks.
+pub(super) struct Conflict {
+    /// What is wrong, told of the key that would usually be changed.
+    pub(super) problem: Problem,
+    /// The keys whose values took part, the one at fault first.
+    pub(super) keys: &'static [&'static str],
+}
+
+/// The first rule that ties keys together and is broken.
+///
+/// Each key by itself is taken to be of its [`Form`](super::Form).
+pub(super) fn conflict(recipe: &Recipe) -> Option<Conflict> {
+    data(recipe).or_else(|| rounds(recipe)).or_else(|| links(recipe)).or_else(|| classes(recipe))
+}
+
+fn data(recipe: &Recipe) -> Option<Conflict> {
+    let data = &recipe.data;
+    if data.source == "none" && recipe.model.kind != ModelKind::Trivial {
+        return conflict_of(
+            &["data.source", "model.kind"],
+            quoted(&data.source),
+            "a data set, because only a trivial `model.kind` trains without one",
+        );
+    }
+    if data.partition == Partition::Key && data.key_file.is_empty() {
+        return conflict_of(
+            &["data.key_file", "data.partition"],
+            quoted(&data.key_file),
+            "the path of a file, because `data.partition` is \"key\"",
+        );
+    }
+    None
+}
+
+fn rounds(recipe: &Recipe) -> Option<Conflict> {
+    let (rounds, clients) = (&recipe.rounds, recipe.data.clients);
+    if rounds.cohort > clients {
+        return conflict_of(
+            &["rounds.cohort", "data.clients"],
+            rounds.cohort,
+            format!("at most `data.clients`, which is {clients}"),
+        );
+    }
+    if recipe.cohort_size() > clients {
+        return conflict_of(
+            &["rounds.over_selection", "rounds.cohort", "data.clients"],
+            rounds.over_selection,
+            format!(
+                "at most {}, because `rounds.cohort` is {} and `data.clients` is {clients}",
+                f64::from(clients) / f64::from(rounds.cohort),
+                rounds.cohort,
+            ),
+        );
+    }
+    if rounds.min_clients > clients {
+        return conflict_of(
+            &["rounds.min_clients", "data.clients"],
+            rounds.min_clients,
+            format!("at most `data.clients`, which is {clients}"),
+        );
+    }
+    if recipe.min_clients() > recipe.limits.max_clients {
+        return conflict_of(
+            &["limits.max_clients", "rounds.min_clients", "data.clients"],
+            recipe.limits.max_clients,
+            format!("at least {}, the number of clients that the first round waits for", recipe.min_clients()),
+        );
+    }
+    if rounds.target_required && rounds.target_accuracy == 0.0 {
+        return conflict_of(
+            &["rounds.target_accuracy", "rounds.target_required"],
+            rounds.target_accuracy,
+            "above 0, because `rounds.target_required` is true",
+        );
+    }
+    None
+}
+
+fn links(recipe: &Recipe) -> Option<Conflict> {
+    let links = [
+        (&recipe.uplink, "uplink", &["uplink.warmup_density", "uplink.density", "uplink.warmup_rounds"]),
+        (&recipe.downlink, "downlink", &["downlink.warmup_density", "downlink.density", "downlink.warmup_rounds"]),
+    ];
+    for (link, name, keys) in links {
+        if link.warmup_rounds > 0 && link.warmup_density < link.density {
+            return conflict_of(
+                keys,
+                link.warmup_density,
+                format!("at least `{name}.density`, which is {}", link.density),
+            );
+        }
+    }
+    None
+}
+
+fn classes(recipe: &Recipe) -> Option<Conflict> {
+    let mut names = BTreeSet::new();
+    let twin = recipe.network.class.iter().find(|class| !names.insert(&class.name))?;
+    conflict_of(&["network.class.name", "network.class"], quoted(&twin.name), "different in each class")
+}
+
+fn conflict_of(keys: &'static [&'static str], value: impl Display, right: impl Display) -> Option<Conflict> {
+    let problem = Problem::Wrong { key: keys[0].to_owned(), value: value.to_string(), right: right.to_string() };
+    Some(Conflict { problem, keys })
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}

@@ -1,0 +1,412 @@
+//! Every key of a recipe: what it means, in which unit, and which values it may have.
+//!
+//! This one table is behind the checks, the suggestions for a misspelt key, the commented recipe and the reference.
+
+use std::fmt;
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
+use toml::Value;
+
+/// One key of a recipe.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// The dotted path, such as `rounds.deadline_s`, as `--set` takes it.
+    pub path: &'static str,
+    /// What a number counts, such as `s` or `kbit/s`; empty for pure numbers, texts and choices.
+    pub unit: &'static str,
+    /// The values that the key may have.
+    pub form: Form,
+    /// What the key means, as a sentence.
+    pub doc: &'static str,
+}
+
+/// The values that a key may have.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    /// Any text.
+    Text,
+    /// Any text but the empty one.
+    Name,
+    /// `true` or `false`.
+    Flag,
+    /// One of a few words.
+    Choice(&'static [&'static str]),
+    /// A whole number between two bounds, both included.
+    Whole(i64, i64),
+    /// A finite number between two bounds.
+    Real(Bound<f64>, Bound<f64>),
+    /// 0 for no limit, or a number from 0.001 to a thousand million.
+    Rate,
+    /// The number 0 or the number 1.
+    ZeroOrOne,
+    /// The name of a data set, or where its files are.
+    Source,
+    /// A section that may be repeated.
+    Sections,
+}
+
+/// The largest count: more is a slip of the keyboard, and up to here sums of two fit into 32 bits.
+const MANY: i64 = 1_000_000_000;
+
+/// The longest time that a recipe may name, a year: still exact in nanoseconds of 64 bits.
+const MAX_TIME_S: f64 = 31_536_000.0;
+
+/// The longest latency, an hour: enough for any link on Earth.
+const MAX_LATENCY_MS: f64 = 3_600_000.0;
+
+/// The slowest rate that is not 0: anything slower would exceed every deadline, and simulated time with it.
+const MIN_RATE: f64 = 0.001;
+
+/// The fastest rate; above it, 0 for "takes no time" says the same.
+const MAX_RATE: f64 = 1e9;
+
+/// The largest magnitude that a coordinate may have: scales travel as 16-bit floats.
+const MAX_SCALE: f64 = 65504.0;
+
+/// The data sets with a name of their own.
+const SOURCES: &[&str] = &["digits", "mnist", "fashion-mnist", "none"];
+
+const POSITIVE: Form = Form::Real(Excluded(0.0), Unbounded);
+const NOT_NEGATIVE: Form = Form::Real(Included(0.0), Unbounded);
+const SHARE: Form = Form::Real(Excluded(0.0), Included(1.0));
+const PROPER_FRACTION: Form = Form::Real(Included(0.0), Excluded(1.0));
+const UNIT_INTERVAL: Form = Form::Real(Included(0.0), Included(1.0));
+const TIME_S: Form = Form::Real(Excluded(0.0), Included(MAX_TIME_S));
+const QUANTIZERS: Form = Form::Choice(&["f32", "f16", "int8", "ternary"]);
+const CODERS: Form = Form::Choice(&["auto", "raw", "rice", "enumerative", "adaptive"]);
+
+/// Every key, in the order of the recipe's sections.
+pub const KEYS: &[Key] = &[
+    key("name", "", Form::Name, "A name for people and for listings."),
+    key("seed", "", Form::Whole(0, i64::MAX), "The root of all randomness of the run."),
+    key(
+        "model.kind",
+        "",
+        Form::Choice(&["softmax", "2nn", "mcmahan-cnn", "resnet8", "trivial"]),
+        "The architecture: softmax is logistic regression; 2nn has two hidden layers of 200 units and mcmahan-cnn two \
+         convolutions (both McMahan et al. 2017); resnet8 is a small ResNet with group normalization; trivial trains \
+         nothing and serves to measure everything else.",
+    ),
+    key(
+        "data.source",
+        "",
+        Form::Source,
+        "The data set; digits is part of the program, idx: reads the files of a directory in the format of MNIST, csv: a \
+         table, and none is for the trivial model.",
+    ),
+    key(
+        "data.clients",
+        "clients",
+        Form::Whole(1, MANY),
+        "Among how many clients the training set is split; with clients that bring their own data, how many there are.",
+    ),
+    key(
+        "data.partition",
+        "",
+        Form::Choice(&["iid", "shards", "dirichlet", "key"]),
+        "How it is split: iid shuffles and cuts equal parts; shards sorts by label and deals out shards (McMahan et \
+         al. 2017); dirichlet draws the label proportions of each client (Hsu et al. 2019); key takes the client \
+         numbers from a file.",
+    ),
+    key(
+        "data.alpha",
+        "",
+        POSITIVE,
+        "Concentration of the Dirichlet split; small means that each client sees few labels.",
+    ),
+    key("data.shards_per_client", "shards", Form::Whole(1, MANY), "Shards dealt to each client by the shard split."),
+    key(
+        "data.key_file",
+        "",
+        Form::Text,
+        "File with one client number per training row; the split by key needs it, no other reads it.",
+    ),
+    key("data.label", "", Form::Name, "Column of a CSV file that holds the label."),
+    key(
+        "data.test_share",
+        "",
+        Form::Real(Excluded(0.0), Excluded(1.0)),
+        "Share held out for the server's evaluation when the source has no test set of its own.",
+    ),
+    key("data.features", "parameters", Form::Whole(1, MANY), "Size of the trivial model."),
+    key("rounds.count", "rounds", Form::Whole(1, MANY), "Most rounds to run."),
+    key("rounds.cohort", "updates", Form::Whole(1, MANY), "Updates that a full round averages."),
+    key(
+        "rounds.over_selection",
+        "",
+        Form::Real(Included(1.0), Unbounded),
+        "Clients chosen per update wanted; above 1, the slowest are not waited for.",
+    ),
+    key(
+        "rounds.quorum",
+        "",
+        SHARE,
+        "Smallest share of rounds.cohort whose updates a round may publish with at its deadline.",
+    ),
+    key(
+        "rounds.deadline_s",
+        "s",
+        TIME_S,
+        "Time after which a round closes with what it has, or is abandoned below the quorum.",
+    ),
+    key("rounds.idle_timeout_s", "s", TIME_S, "Time without progress after which a chosen client counts as lost."),
+    key(
+        "rounds.min_clients",
+        "clients",
+        Form::Whole(0, MANY),
+        "Clients that must have checked in before the first cohort is chosen; 0 means data.clients.",
+    ),
+    key(
+        "rounds.evaluate_every",
+        "rounds",
+        Form::Whole(0, MANY),
+        "Evaluate on the server's test set every so many rounds; 0 means only at the end.",
+    ),
+    key(
+        "rounds.federated_evaluation_every",
+        "rounds",
+        Form::Whole(0, MANY),
+        "Ask clients to evaluate on their own data every so many rounds; 0 means never.",
+    ),
+    key("rounds.target_accuracy", "", UNIT_INTERVAL, "Stop when this test accuracy is reached; 0 means never."),
+    key(
+        "rounds.target_required",
+        "",
+        Form::Flag,
+        "Whether reaching the target is required: then a run that ends without it ends with an error.",
+    ),
+    key(
+        "rounds.max_abandoned",
+        "rounds",
+        Form::Whole(1, MANY),
+        "Rounds abandoned in a row after which the run gives up.",
+    ),
+    key(
+        "training.optimizer",
+        "",
+        Form::Choice(&["sgd", "adam"]),
+        "The local optimizer; its state starts anew in each round.",
+    ),
+    key("training.learning_rate", "", POSITIVE, "Step size in the first round."),
+    key("training.learning_rate_decay", "", POSITIVE, "Factor on the step size per round."),
+    key("training.momentum", "", PROPER_FRACTION, "Momentum of SGD; Adam does not read it."),
+    key("training.weight_decay", "", NOT_NEGATIVE, "L2 penalty, applied to the gradient."),
+    key("training.batch", "examples", Form::Whole(0, MANY), "Examples in a batch; 0 means all of the client's."),
+    key("training.epochs", "", Form::Whole(1, MANY), "Passes over the client's data in a round."),
+    key(
+        "training.proximal",
+        "",
+        NOT_NEGATIVE,
+        "Weight μ of the proximal term μ/2·‖w − ŵ‖² (FedProx, Li et al. 2020); 0 turns it off.",
+    ),
+    key("training.clip_norm", "", NOT_NEGATIVE, "Largest L2 norm of a batch gradient; 0 means no bound."),
+    key(
+        "strategy.kind",
+        "",
+        Form::Choice(&["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"]),
+        "What the server does with the mean update: fedavg takes it as it is, fedavgm adds momentum, the others are \
+         adaptive (Reddi et al. 2021).",
+    ),
+    key(
+        "strategy.learning_rate",
+        "",
+        NOT_NEGATIVE,
+        "Step size η of the server; 0 means the kind's own: 1 for fedavg and fedavgm, 0.1 for the adaptive kinds.",
+    ),
+    key("strategy.learning_rate_decay", "", POSITIVE, "Factor on the server's step size per round."),
+    key("strategy.momentum", "", PROPER_FRACTION, "Momentum of fedavgm, and β₁ of the adaptive kinds."),
+    key("strategy.beta2", "", PROPER_FRACTION, "β₂ of fedadam and fedyogi."),
+    key("strategy.tau", "", POSITIVE, "Degree of adaptivity τ of the adaptive kinds."),
+    key("uplink.density", "", SHARE, "Share of an update's coordinates that are sent; 1 sends all."),
+    key(
+        "uplink.quantizer",
+        "",
+        QUANTIZERS,
+        "What becomes of each value that is sent; ternary keeps its sign and one scale per tensor.",
+    ),
+    key("uplink.coder", "", CODERS, "What codes positions and symbols; auto takes the smallest result."),
+    key(
+        "uplink.feedback",
+        "",
+        UNIT_INTERVAL,
+        "Share β of what was left behind that the client tries again next time; 0 turns feedback off.",
+    ),
+    key(
+        "uplink.warmup_rounds",
+        "rounds",
+        Form::Whole(0, MANY),
+        "Rounds over which the density falls geometrically from warmup_density to density; 0 means no warm-up.",
+    ),
+    key("uplink.warmup_density", "", SHARE, "Density in the first round of the warm-up."),
+    key("downlink.density", "", SHARE, "Share of the global model's coordinates that are sent; 1 sends all."),
+    key(
+        "downlink.quantizer",
+        "",
+        QUANTIZERS,
+        "What becomes of each value that is sent; ternary keeps its sign and one scale per tensor.",
+    ),
+    key("downlink.coder", "", CODERS, "What codes positions and symbols; auto takes the smallest result."),
+    key(
+        "downlink.feedback",
+        "",
+        Form::ZeroOrOne,
+        "1 keeps what was not sent, the difference between the server's model and the broadcast one, for later rounds; \
+         0 forgets it, which with a lossy codec loses most of every step and serves for comparison only.",
+    ),
+    key(
+        "downlink.warmup_rounds",
+        "rounds",
+        Form::Whole(0, MANY),
+        "Rounds over which the density falls geometrically from warmup_density to density; 0 means no warm-up.",
+    ),
+    key("downlink.warmup_density", "", SHARE, "Density in the first round of the warm-up."),
+    key(
+        "limits.max_examples",
+        "examples",
+        Form::Whole(1, MANY),
+        "Most training examples that one update may stand for.",
+    ),
+    key(
+        "limits.max_update_abs",
+        "",
+        Form::Real(Excluded(0.0), Included(MAX_SCALE)),
+        "Largest magnitude of one coordinate of an update.",
+    ),
+    key("limits.max_clients", "clients", Form::Whole(1, MANY), "Most clients that may be registered."),
+    key("limits.packet_ring", "packets", Form::Whole(1, MANY), "Broadcasts kept for clients that missed rounds."),
+    key("network.class", "", Form::Sections, "Kinds of client; none means links and devices that take no time."),
+    key("network.class.name", "", Form::Name, "Name for the report."),
+    key("network.class.share", "", POSITIVE, "Share of the clients, relative to the shares of the other classes."),
+    key("network.class.up_kbps", "kbit/s", Form::Rate, "Upload bandwidth; 0 means infinite."),
+    key("network.class.down_kbps", "kbit/s", Form::Rate, "Download bandwidth; 0 means infinite."),
+    key(
+        "network.class.latency_ms",
+        "ms",
+        Form::Real(Included(0.0), Included(MAX_LATENCY_MS)),
+        "Time that a message is under way, in one direction.",
+    ),
+    key("network.class.loss", "", PROPER_FRACTION, "Probability that a message is lost and must be sent again."),
+    key(
+        "network.class.churn",
+        "",
+        PROPER_FRACTION,
+        "Probability that a client leaves in a round before its update is sent.",
+    ),
+    key(
+        "network.class.examples_per_s",
+        "examples/s",
+        Form::Rate,
+        "Training examples that the device processes; 0 means infinitely many.",
+    ),
+];
+
+/// The sections, in order, each with what it is about.
+pub(super) const SECTIONS: &[(&str, &str)] = &[
+    ("model", "What is trained."),
+    ("data", "What it is trained on, and how the data lies among the clients."),
+    ("rounds", "How many rounds, who takes part, when a round ends, when the run ends."),
+    ("training", "What a client does with its data in a round."),
+    ("strategy", "What the server does with the mean of the updates."),
+    ("uplink", "How updates travel to the server."),
+    ("downlink", "How the global model travels to the clients."),
+    ("limits", "Bounds on what a client may send."),
+    ("network", "Links and devices of the clients, for simulated time; separate machines have real ones."),
+    ("network.class", "One kind of client."),
+];
+
+const fn key(path: &'static str, unit: &'static str, form: Form, doc: &'static str) -> Key {
+    Key { path, unit, form, doc }
+}
+
+impl Key {
+    /// The key of this dotted path.
+    #[must_use]
+    pub fn find(path: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.path == path)
+    }
+
+    /// The section that the key stands in; empty at the top of the recipe.
+    #[must_use]
+    pub fn section(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// The key's name inside its section.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
+    }
+
+    /// What may stand there, in words.
+    pub(super) fn values(&self) -> String {
+        match self.form {
+            Form::Sections => format!("a list of sections, each headed `[[{}]]`", self.path),
+            form if self.unit.is_empty() => form.to_string(),
+            form => format!("{form} ({})", self.unit),
+        }
+    }
+}
+
+impl Form {
+    /// Whether `value` is of this form.
+    #[must_use]
+    pub(super) fn admits(&self, value: &Value) -> bool {
+        let real = || match value {
+            Value::Integer(whole) => Some(*whole as f64),
+            Value::Float(real) if real.is_finite() => Some(*real),
+            _ => None,
+        };
+        match self {
+            Self::Text => value.is_str(),
+            Self::Name => value.as_str().is_some_and(|text| !text.is_empty()),
+            Self::Flag => value.is_bool(),
+            Self::Choice(words) => value.as_str().is_some_and(|text| words.contains(&text)),
+            Self::Whole(min, max) => value.as_integer().is_some_and(|whole| (*min..=*max).contains(&whole)),
+            Self::Real(min, max) => real().is_some_and(|real| std::ops::RangeBounds::contains(&(*min, *max), &real)),
+            Self::Rate => real().is_some_and(|real| real == 0.0 || (MIN_RATE..=MAX_RATE).contains(&real)),
+            Self::ZeroOrOne => real().is_some_and(|real| real == 0.0 || real == 1.0),
+            Self::Source => value.as_str().is_some_and(|text| match text.split_once(':') {
+                None => SOURCES.contains(&text),
+                Some((kind, path)) => matches!(kind, "idx" | "csv") && !path.is_empty(),
+            }),
+            Self::Sections => value.as_array().is_some_and(|items| items.iter().all(Value::is_table)),
+        }
+    }
+
+    /// Whether `--set` takes the text after `=` as it stands.
+    pub(super) fn is_textual(&self) -> bool {
+        matches!(self, Self::Text | Self::Name | Self::Source | Self::Choice(_))
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text => f.write_str("a text"),
+            Self::Name => f.write_str("a text that is not empty"),
+            Self::Flag => f.write_str("true or false"),
+            Self::Choice(words) => {
+                let (last, others) = words.split_last().expect("a choice has words");
+                write!(f, "{} or {last}", others.join(", "))
+            }
+            Self::Whole(min, max) => write!(f, "a whole number from {min} to {max}"),
+            Self::Real(min, max) => {
+                let kind = if *max == Unbounded { "a finite number" } else { "a number" };
+                let min = match min {
+                    Included(min) => format!("of at least {min}"),
+                    Excluded(min) => format!("above {min}"),
+                    Unbounded => String::new(),
+                };
+                let max = match max {
+                    Included(max) => format!(" and at most {max}"),
+                    Excluded(max) => format!(" and below {max}"),
+                    Unbounded => String::new(),
+                };
+                write!(f, "{kind} {min}{max}")
+            }
+            Self::Rate => write!(f, "0 or a number from {MIN_RATE} to {MAX_RATE}"),
+            Self::ZeroOrOne => f.write_str("0 or 1"),
+            Self::Source => write!(f, "{}, idx:DIRECTORY or csv:FILE", SOURCES.join(", ")),
+            Self::Sections => f.write_str("a list of sections"),
+        }
+    }
+}

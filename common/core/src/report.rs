@@ -1,0 +1,218 @@
+//! What a run tells about itself: one line a round, and the report at its end.
+
+use crate::answer::Outcome;
+use dunlin_codec::StageBytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Payload bytes of both directions and what they would have cost as f32.
+///
+/// Payload is every frame with its header and checksum, each transfer counted, summed over clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes {
+    /// Clients to server: update frames.
+    pub up: u64,
+    /// Server to clients: packets, merged deltas and snapshots.
+    pub down: u64,
+    /// The same uploads as f32.
+    pub up_dense: u64,
+    /// The same downloads, each a whole model, as f32.
+    pub down_dense: u64,
+}
+
+impl std::ops::AddAssign for Bytes {
+    fn add_assign(&mut self, other: Self) {
+        self.up += other.up;
+        self.down += other.down;
+        self.up_dense += other.up_dense;
+        self.down_dense += other.down_dense;
+    }
+}
+
+/// An evaluation by clients on their own data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FederatedEvaluation {
+    /// Clients that reported.
+    pub clients: u32,
+    /// Examples looked at, over all of them.
+    pub examples: u64,
+    /// Share predicted right.
+    pub accuracy: f64,
+    /// Mean loss of an example.
+    pub loss: f64,
+}
+
+/// One round, as a line of `rounds.jsonl`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RoundSummary {
+    /// Number of the round, from 1.
+    pub round: u64,
+    /// Whether its updates made a new model; otherwise it was abandoned.
+    pub published: bool,
+    /// The model version after the round.
+    pub version: u64,
+    /// Clients among which the cohort was chosen.
+    pub eligible: u32,
+    /// Clients asked.
+    pub chosen: u32,
+    /// Clients whose update was accepted.
+    pub clients: u32,
+    /// Clients that were lost: no progress, or none before the deadline.
+    pub lost: u32,
+    /// Messages refused while the round ran.
+    pub rejected: u32,
+    /// The same by reason.
+    pub rejects: BTreeMap<String, u32>,
+    /// Training examples behind the accepted updates.
+    pub examples: u64,
+    /// Mean of the clients' training losses, weighted by examples.
+    pub train_loss: f64,
+    /// Share of the server's test set predicted right, where this round was evaluated.
+    pub accuracy: Option<f64>,
+    /// Mean loss on the server's test set, where this round was evaluated.
+    pub loss: Option<f64>,
+    /// Evaluation on clients' data, where this round had one.
+    pub federated: Option<FederatedEvaluation>,
+    /// Payload bytes of the round.
+    pub bytes: Bytes,
+    /// Uplink bytes after sparsifying: a 32-bit index and an f32 for each coordinate sent.
+    pub sparse: u64,
+    /// Uplink bytes after quantizing, before entropy coding.
+    pub quantized: u64,
+    /// Uplink bytes as sent; equal to `bytes.up` unless uploads were repeated.
+    pub coded: u64,
+    /// Size of the packet that leads to the new version.
+    pub packet: u64,
+    /// Real time from opening to publication, in seconds.
+    pub seconds: f64,
+    /// Simulated time from opening to publication, in seconds.
+    pub simulated_seconds: Option<f64>,
+    /// Digest of the broadcast model after the round.
+    pub model_digest: String,
+}
+
+impl RoundSummary {
+    /// Takes the uplink stages of the accepted updates.
+    pub fn set_stages(&mut self, stages: StageBytes) {
+        self.sparse = stages.sparse;
+        self.quantized = stages.quantized;
+        self.coded = stages.coded;
+    }
+}
+
+/// A target accuracy and when it was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    /// The accuracy asked for.
+    pub accuracy: f64,
+    /// First round that reached it; absent if none did.
+    pub round: Option<u64>,
+}
+
+/// The end of a run, as `report.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The recipe's name.
+    pub name: String,
+    /// How the run ended.
+    pub outcome: Outcome,
+    /// Rounds run, abandoned ones included.
+    pub rounds: u64,
+    /// Rounds abandoned.
+    pub abandoned: u64,
+    /// Accuracy of the final model on the server's test set.
+    pub accuracy: f64,
+    /// Mean loss of the final model on the server's test set.
+    pub loss: f64,
+    /// The target, where the recipe has one.
+    pub target: Option<Target>,
+    /// Parameters of the model.
+    pub params: u64,
+    /// Of them not zero in the final model.
+    pub nonzero: u64,
+    /// Payload bytes of the run.
+    pub bytes: Bytes,
+    /// Uplink bytes by stage.
+    pub uplink: StageBytes,
+    /// Messages refused, by reason.
+    pub rejects: BTreeMap<String, u32>,
+    /// Clients that took part.
+    pub clients: u32,
+    /// Real time, in seconds.
+    pub seconds: f64,
+    /// Simulated time, in seconds.
+    pub simulated_seconds: Option<f64>,
+    /// Digest of the final broadcast model.
+    pub model_digest: String,
+}
+
+impl Report {
+    /// Sums the rounds of a run; what only its end knows is given apart.
+    #[must_use]
+    pub fn from_rounds(
+        name: &str,
+        outcome: Outcome,
+        rounds: &[RoundSummary],
+        target_accuracy: f64,
+        end: &RunEnd,
+    ) -> Self {
+        let mut bytes = Bytes::default();
+        let mut uplink = StageBytes::default();
+        let mut rejects = BTreeMap::new();
+        let mut simulated = None;
+        for round in rounds {
+            bytes += round.bytes;
+            uplink.dense += round.bytes.up_dense;
+            uplink.sparse += round.sparse;
+            uplink.quantized += round.quantized;
+            uplink.coded += round.coded;
+            for (label, count) in &round.rejects {
+                *rejects.entry(label.clone()).or_default() += count;
+            }
+            if let Some(seconds) = round.simulated_seconds {
+                *simulated.get_or_insert(0.0) += seconds;
+            }
+        }
+        let reached = |round: &&RoundSummary| round.accuracy.is_some_and(|accuracy| accuracy >= target_accuracy);
+        let target = (target_accuracy > 0.0)
+            .then(|| Target { accuracy: target_accuracy, round: rounds.iter().find(reached).map(|round| round.round) });
+        Self {
+            name: name.into(),
+            outcome,
+            rounds: rounds.len() as u64,
+            abandoned: rounds.iter().filter(|round| !round.published).count() as u64,
+            accuracy: end.accuracy,
+            loss: end.loss,
+            target,
+            params: end.params,
+            nonzero: end.nonzero,
+            bytes,
+            uplink,
+            rejects,
+            clients: end.clients,
+            seconds: end.seconds,
+            simulated_seconds: simulated,
+            model_digest: end.model_digest.clone(),
+        }
+    }
+}
+
+/// What [`Report::from_rounds`] cannot read from the rounds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunEnd {
+    /// Accuracy of the final model.
+    pub accuracy: f64,
+    /// Mean loss of the final model.
+    pub loss: f64,
+    /// Parameters of the model.
+    pub params: u64,
+    /// Of them not zero.
+    pub nonzero: u64,
+    /// Clients that took part.
+    pub clients: u32,
+    /// Real time of the run, in seconds.
+    pub seconds: f64,
+    /// Digest of the final broadcast model.
+    pub model_digest: String,
+}

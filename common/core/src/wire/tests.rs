@@ -1,0 +1,122 @@
+//! What was written reads back, and each malformed field gets its own answer.
+
+use super::*;
+
+fn sample_session() -> Session {
+    Session { run: RunId([1; 8]), client: ClientId::new("a").unwrap(), token: Token([7; 16]) }
+}
+
+fn sample_header() -> UpdateHeader {
+    UpdateHeader {
+        client: ClientId::new("a").unwrap(),
+        round: RoundId { term: 1, number: 3 },
+        base: ModelVersion(2),
+        examples: 60,
+        loss: 0.5,
+        frame_len: 100,
+        digest: Digest([3; 32]),
+    }
+}
+
+#[test]
+fn join_reads_back_and_other_versions_are_told_so() {
+    let join = Join { protocol: 1, client: ClientId::new("a").unwrap(), token: Token([7; 16]) };
+    let message = join.to_wire("test");
+    assert_eq!(Join::try_from(&message), Ok(join));
+    assert_eq!(Join::try_from(&v1::JoinRequest { protocol: 0, ..message.clone() }), Err(Reject::ProtocolTooOld));
+    assert_eq!(Join::try_from(&v1::JoinRequest { protocol: 2, ..message.clone() }), Err(Reject::ProtocolTooNew));
+    assert_eq!(Join::try_from(&v1::JoinRequest { client: "../x".into(), ..message.clone() }), Err(Reject::Malformed));
+    assert_eq!(Join::try_from(&v1::JoinRequest { token: vec![1].into(), ..message }), Err(Reject::Malformed));
+    let welcome = Welcome { run: RunId([1; 8]), recipe: "name = \"x\"".into(), layout: Digest([2; 32]) };
+    assert_eq!(read_join_reply(join_reply(Ok(welcome.clone()))), Ok(welcome));
+    assert_eq!(read_join_reply(join_reply(Err(Reject::WrongSession))), Err(Reject::WrongSession));
+}
+
+#[test]
+fn every_assignment_and_every_reject_reads_back() {
+    let round = RoundId { term: 2, number: 5 };
+    let codec = Codec { density: 0.25, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
+    let mut answers = vec![
+        Ok(Assignment::Train(TrainTask { round, base: ModelVersion(4), deadline_ms: 10, codec })),
+        Ok(Assignment::Evaluate(EvaluationTask { round, version: ModelVersion(5), deadline_ms: 10 })),
+        Ok(Assignment::Wait { reason: Waiting::NotChosen, retry_after_ms: 5 }),
+        Ok(Assignment::Finished { outcome: Outcome::Completed, version: ModelVersion(9) }),
+    ];
+    answers.extend(Reject::ALL.iter().map(|&reject| Err(reject)));
+    for answer in answers {
+        assert_eq!(read_check_in_reply(check_in_reply(answer.clone())), answer);
+    }
+}
+
+#[test]
+fn every_codec_reads_back_and_a_density_outside_its_range_is_refused() {
+    for quantizer in QUANTIZERS {
+        for coder in CODERS {
+            let codec = Codec { density: 0.5, quantizer, coder };
+            assert_eq!(codec_from_wire(&codec_to_wire(&codec)), Ok(codec));
+        }
+    }
+    for density in [0.0, -1.0, 1.5, f64::NAN] {
+        let message = v1::Codec { density, quantizer: 1, coder: 1 };
+        assert_eq!(codec_from_wire(&message), Err(Reject::Malformed));
+    }
+    assert_eq!(codec_from_wire(&v1::Codec { density: 1.0, quantizer: 0, coder: 1 }), Err(Reject::Malformed));
+    assert_eq!(codec_from_wire(&v1::Codec { density: 1.0, quantizer: i32::MIN, coder: 1 }), Err(Reject::Malformed));
+}
+
+#[test]
+fn an_update_header_reads_back_and_impossible_counts_get_their_own_answer() {
+    let message = update_header(&sample_session(), &sample_header());
+    assert_eq!(read_update_header(Some(message.clone())), Ok((sample_session(), sample_header())));
+    let with = |change: &dyn Fn(&mut v1::UpdateHeader)| {
+        let mut message = message.clone();
+        change(&mut message);
+        read_update_header(Some(message)).unwrap_err()
+    };
+    assert_eq!(with(&|m| m.examples = 0), Reject::NoExamples);
+    assert_eq!(with(&|m| m.examples = -5), Reject::NoExamples);
+    assert_eq!(with(&|m| m.examples = 1 << 40), Reject::TooManyExamples);
+    assert_eq!(with(&|m| m.digest = vec![1].into()), Reject::Malformed);
+    assert_eq!(with(&|m| m.round = None), Reject::Malformed);
+    assert_eq!(with(&|m| m.session = None), Reject::Malformed);
+    assert_eq!(read_update_header(None), Err(Reject::Malformed));
+}
+
+#[test]
+fn an_evaluation_reads_back_and_impossible_results_are_refused() {
+    let round = RoundId { term: 1, number: 1 };
+    let report = EvaluationReport { round, version: ModelVersion(1), examples: 10, correct: 9, loss_sum: 1.5 };
+    let message = evaluation(&sample_session(), &report);
+    assert_eq!(read_evaluation(&message), Ok((sample_session(), report)));
+    let with = |change: &dyn Fn(&mut v1::ReportEvaluationRequest)| {
+        let mut message = message.clone();
+        change(&mut message);
+        read_evaluation(&message).unwrap_err()
+    };
+    assert_eq!(with(&|m| m.examples = -1), Reject::NoExamples);
+    assert_eq!(with(&|m| m.correct = 11), Reject::Malformed);
+    assert_eq!(with(&|m| m.correct = -1), Reject::Malformed);
+    assert_eq!(with(&|m| m.loss_sum = f64::NAN), Reject::NotANumber);
+    assert_eq!(with(&|m| m.loss_sum = f64::INFINITY), Reject::Infinite);
+}
+
+#[test]
+fn catch_ups_uploads_and_offsets_read_back() {
+    let plan = CatchUp {
+        base: CatchUpBase::Held,
+        version: ModelVersion(3),
+        digest: Digest([9; 32]),
+        frame_lens: vec![1, 2, 3],
+    };
+    assert_eq!(CatchUp::try_from(v1::CatchUp::from(&plan)), Ok(plan));
+    let endless =
+        v1::CatchUp { base: 1, version: 1, digest: vec![0; 32].into(), frame_lens: vec![1; MAX_CATCH_UP_FRAMES + 1] };
+    assert_eq!(CatchUp::try_from(endless), Err(Reject::Malformed));
+    let receipt = Receipt { round: RoundId { term: 1, number: 2 }, digest: Digest([1; 32]), duplicate: true };
+    for answer in [Ok(Uploaded::Receipt(receipt)), Ok(Uploaded::Retry(Waiting::Busy, 7)), Err(Reject::Late)] {
+        assert_eq!(read_upload_reply(upload_reply(answer)), answer);
+    }
+    for answer in [Ok(Held::Offset(5)), Ok(Held::Receipt(receipt)), Err(Reject::Late)] {
+        assert_eq!(read_upload_offset_reply(upload_offset_reply(answer)), answer);
+    }
+}

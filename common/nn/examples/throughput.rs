@@ -1,0 +1,49 @@
+//! Training speed of a model on one thread, in examples per second:
+//! `cargo run -p dunlin-nn --example throughput -- 2nn 10`
+#![allow(clippy::print_stdout, reason = "a program that reports on the terminal")]
+
+use dunlin_core::Seed;
+use dunlin_core::recipe::{ModelKind, TrainingConfig};
+use dunlin_nn::data::{Dataset, Examples};
+use dunlin_nn::model::{InputShape, Model};
+use dunlin_nn::train::{TrainTask, train};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let name = arguments.next().unwrap_or_else(|| "2nn".into());
+    let batch: u32 = arguments.next().unwrap_or_else(|| "10".into()).parse()?;
+    let (kind, input, rows) = match name.as_str() {
+        "softmax" => (ModelKind::Softmax, MNIST, 20_000),
+        "2nn" => (ModelKind::TwoNn, MNIST, 10_000),
+        "mcmahan-cnn" => (ModelKind::McmahanCnn, MNIST, 500),
+        "resnet8" => (ModelKind::ResNet8, InputShape { channels: 3, height: 32, width: 32, classes: 10 }, 500),
+        "trivial" => (ModelKind::Trivial, InputShape { channels: 1, height: 1, width: 1_663_370, classes: 1 }, 1),
+        _ => return Err("softmax, 2nn, mcmahan-cnn, resnet8 and trivial are known".into()),
+    };
+    let features = if kind == ModelKind::Trivial { 1 } else { input.features() };
+    let values = (0..rows * features).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
+    let shape = if kind == ModelKind::Trivial { InputShape { width: 1, ..input } } else { input };
+    let labels = (0..rows).map(|row| (row % shape.classes) as u32).collect();
+    let data = Examples::all(Arc::new(Dataset::new("noise", shape, values, labels)?));
+    let mut model = Model::new(&kind, &input)?;
+    let start = model.init(&Seed::from_u64(1));
+    let config = TrainingConfig { batch, epochs: 1, learning_rate: 0.01, ..TrainingConfig::default() };
+    let mut fastest = f64::INFINITY;
+    for round in 1..=5 {
+        let task = TrainTask { config: &config, round, seed: Seed::from_u64(round) };
+        let begin = Instant::now();
+        train(&mut model, &data, &start, &task, &mut |_, _| ControlFlow::Continue(()))?;
+        fastest = fastest.min(begin.elapsed().as_secs_f64());
+    }
+    println!(
+        "{name}, batch {batch}: {:.0} examples/s ({:.3} ms a pass), best of 5",
+        rows as f64 / fastest,
+        fastest * 1e3
+    );
+    Ok(())
+}
+
+const MNIST: InputShape = InputShape { channels: 1, height: 28, width: 28, classes: 10 };

@@ -1,0 +1,119 @@
+use super::*;
+use rand::RngCore;
+
+const MNIST: InputShape = InputShape { channels: 1, height: 28, width: 28, classes: 10 };
+const DIGITS: InputShape = InputShape { channels: 1, height: 8, width: 8, classes: 10 };
+const TRAINABLE: [ModelKind; 4] = [ModelKind::Softmax, ModelKind::TwoNn, ModelKind::McmahanCnn, ModelKind::ResNet8];
+
+fn count(kind: &ModelKind, input: InputShape) -> usize {
+    Model::new(kind, &input).unwrap().layout().len()
+}
+
+#[test]
+fn parameter_counts_are_those_of_the_papers() {
+    assert_eq!(count(&ModelKind::Softmax, MNIST), 7_850);
+    assert_eq!(count(&ModelKind::TwoNn, MNIST), 199_210);
+    assert_eq!(count(&ModelKind::McmahanCnn, MNIST), 1_663_370);
+    assert_eq!(count(&ModelKind::ResNet8, MNIST), 77_754);
+    assert_eq!(count(&ModelKind::ResNet8, InputShape { channels: 3, height: 32, width: 32, classes: 10 }), 78_042);
+    assert_eq!(count(&ModelKind::Trivial, InputShape { channels: 1, height: 1, width: 123, classes: 1 }), 123);
+}
+
+#[test]
+fn inputs_that_an_architecture_cannot_take_are_refused() {
+    let narrow = InputShape { height: 1, width: 30, ..DIGITS };
+    assert!(matches!(Model::new(&ModelKind::McmahanCnn, &narrow), Err(Error::Config { key: "model.kind", .. })));
+    let nothing = InputShape { width: 0, ..DIGITS };
+    assert!(matches!(Model::new(&ModelKind::Softmax, &nothing), Err(Error::Config { .. })));
+    let huge = InputShape { channels: 1, height: 1, width: usize::MAX, classes: 1 };
+    assert!(matches!(Model::new(&ModelKind::Trivial, &huge), Err(Error::Config { .. })));
+}
+
+#[test]
+fn every_architecture_takes_small_odd_and_colour_images() {
+    for kind in TRAINABLE {
+        for input in [DIGITS, InputShape { channels: 3, height: 7, width: 5, classes: 4 }] {
+            let mut model = Model::new(&kind, &input).unwrap();
+            model.load(&model.init(&Seed::from_u64(1))).unwrap();
+            let x = Tensor::ones((2, input.features()), DType::F32, &Device::Cpu).unwrap();
+            assert_eq!(model.forward(&x).unwrap().dims(), [2, input.classes], "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn the_flat_vector_comes_back_as_it_went_in() {
+    let mut model = Model::new(&ModelKind::ResNet8, &DIGITS).unwrap();
+    let flat: Vec<f32> = (0..model.layout().len()).map(|i| i as f32).collect();
+    model.load(&flat).unwrap();
+    assert_eq!(model.flat().unwrap(), flat);
+    let error = model.load(&flat[1..]).unwrap_err();
+    assert!(matches!(error, Error::ParameterCount { expected: 77_754, actual: 77_753 }));
+}
+
+#[test]
+fn initial_weights_are_golden_and_within_their_bound() {
+    let model = Model::new(&ModelKind::TwoNn, &DIGITS).unwrap();
+    let flat = model.init(&Seed::from_u64(1));
+    let first = &flat[model.layout().range(0)];
+    let (low, high) = first.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
+    assert!(-0.125 <= low && low < -0.1249 && 0.1249 < high && high <= 0.125, "{low} {high}");
+    // A change here changes every run that anybody has recorded.
+    assert_eq!([flat[0], flat[1], flat[30_000]], [-0.079_765_59, 0.017_047_554, -0.021_191_917]);
+    assert_ne!(flat, model.init(&Seed::from_u64(2)));
+}
+
+#[test]
+fn norms_start_as_the_identity() {
+    let model = Model::new(&ModelKind::ResNet8, &DIGITS).unwrap();
+    let flat = model.init(&Seed::from_u64(1));
+    let of = |name| {
+        let index = model.layout().tensors().iter().position(|tensor| tensor.name == name).unwrap();
+        &flat[model.layout().range(index)]
+    };
+    assert_eq!((of("norm.weight"), of("norm.bias")), ([1.0; 16].as_slice(), [0.0; 16].as_slice()));
+}
+
+/// The slope of the loss along a random direction against a central difference, in 64 bits.
+#[test]
+fn the_gradient_of_every_whole_model_is_right() {
+    for kind in TRAINABLE {
+        for input in [DIGITS, InputShape { channels: 2, height: 7, width: 6, classes: 3 }] {
+            let mut model = Model::with_dtype(&kind, &input, DType::F64).unwrap();
+            model.load(&model.init(&Seed::from_u64(5))).unwrap();
+            let mut rng = Seed::from_u64(6).rng();
+            let mut random = |len: usize| -> Vec<f64> {
+                (0..len).map(|_| f64::from(rng.next_u32()) / f64::from(u32::MAX) - 0.5).collect()
+            };
+            let x = Tensor::from_vec(random(3 * input.features()), (3, input.features()), &Device::Cpu).unwrap();
+            let loss = |model: &Model| {
+                ops::cross_entropy(&mut Graph::Candle, &model.forward(&x).unwrap(), &[0, 2, 1]).unwrap()
+            };
+            let mut tape = Tape::default();
+            let logits = model.record(&x, &mut tape).unwrap();
+            let recorded = ops::cross_entropy(&mut Graph::Tape(&mut tape), &logits, &[0, 2, 1]).unwrap();
+            let gradients = tape.backward(&recorded).unwrap();
+            let candles = loss(&model).backward().unwrap();
+            let mut slope = 0.0;
+            let mut directions = Vec::new();
+            for variable in model.variables() {
+                let direction = random(variable.elem_count());
+                let direction = Tensor::from_vec(direction, variable.shape(), &Device::Cpu).unwrap();
+                let product = (&direction * gradients.of(variable).unwrap()).unwrap();
+                let difference = (gradients.of(variable).unwrap() - candles.get(variable).unwrap()).unwrap();
+                assert!(difference.abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap() < 1e-12, "{kind:?}");
+                slope += product.sum_all().unwrap().to_scalar::<f64>().unwrap();
+                directions.push((variable.as_tensor().copy().unwrap(), direction));
+            }
+            let step = 1e-6;
+            let at = |offset: f64| {
+                for (variable, (origin, direction)) in model.variables().iter().zip(&directions) {
+                    variable.set(&(origin + (direction * offset).unwrap()).unwrap()).unwrap();
+                }
+                loss(&model).to_scalar::<f64>().unwrap()
+            };
+            let numeric = (at(step) - at(-step)) / (2.0 * step);
+            assert!((numeric - slope).abs() < 1e-5 * numeric.abs().max(0.1), "{kind:?}: {slope}, want {numeric}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Softmax and cross-entropy in one operation.
+
+use super::{Graph, elements, for_float, with_elements};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
+
+/// Mean over the batch of −log softmax(logits)\[label\], a scalar; `logits` is [batch, classes], labels are below
+/// `classes`.
+///
+/// The exponentials are taken in f64 after subtracting the row's largest logit, so it does not overflow.
+pub(crate) fn cross_entropy(graph: &mut Graph<'_>, logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
+    graph.apply1(logits, CrossEntropy { labels: labels.to_vec() })
+}
+
+/// −log softmax(row)\[label\], in nats.
+pub(crate) fn row_loss<T: WithDType>(row: &[T], label: usize) -> f64 {
+    log_sum_exp(row) - row[label].to_f64()
+}
+
+struct CrossEntropy {
+    labels: Vec<u32>,
+}
+
+/// log Σ exp of a row.
+fn log_sum_exp<T: WithDType>(row: &[T]) -> f64 {
+    let largest = row.iter().map(|x| x.to_f64()).fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = row.iter().map(|x| (x.to_f64() - largest).exp()).sum();
+    largest + sum.ln()
+}
+
+impl CustomOp1 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+
+    fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (batch, classes) = layout.shape().dims2()?;
+        if batch == 0 || batch != self.labels.len() || self.labels.iter().any(|&label| label as usize >= classes) {
+            candle_core::bail!("cross_entropy: {} labels for logits of {:?}", self.labels.len(), layout.dims());
+        }
+        for_float!(logits.dtype(), T => {
+            let rows = elements::<T>(logits, layout)?.chunks_exact(classes);
+            let total: f64 = rows.zip(&self.labels).map(|(row, &label)| row_loss(row, label as usize)).sum();
+            Ok((T::to_cpu_storage_owned(vec![T::from_f64(total / batch as f64)]), Shape::from(())))
+        })
+    }
+
+    fn bwd(&self, logits: &Tensor, _loss: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let (batch, classes) = logits.dims2()?;
+        for_float!(logits.dtype(), T => {
+            let scale = gradient.to_scalar::<T>()?.to_f64() / batch as f64;
+            let dx = with_elements::<T, _>(logits, |logits| {
+                let mut dx = Vec::with_capacity(logits.len());
+                for (row, &label) in logits.chunks_exact(classes).zip(&self.labels) {
+                    let normaliser = log_sum_exp(row);
+                    for (class, &x) in row.iter().enumerate() {
+                        let target = f64::from(u8::from(class == label as usize));
+                        dx.push(T::from_f64(((x.to_f64() - normaliser).exp() - target) * scale));
+                    }
+                }
+                Ok(dx)
+            })?;
+            Ok(Some(Tensor::from_vec(dx, logits.shape(), logits.device())?))
+        })
+    }
+}

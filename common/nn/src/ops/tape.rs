@@ -1,0 +1,181 @@
+//! A gradient tape for the operations of this module.
+//!
+//! candle's own `backward` adds each gradient to a tensor of zeros, and splits every addition of more than 65,536
+//! elements over one pool of threads for the whole process, behind a lock: trainings side by side would queue for it.
+//! The tape keeps first gradients as they are and stays on its thread.
+
+use super::{for_float, with_elements};
+use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, TensorId, WithDType};
+use std::collections::HashMap;
+
+/// The operations of one forward pass, in order.
+#[derive(Default)]
+pub(crate) struct Tape {
+    calls: Vec<Call>,
+}
+
+struct Call {
+    operation: Operation,
+    result: Tensor,
+}
+
+enum Operation {
+    One(Box<dyn CustomOp1>, Tensor),
+    Two(Box<dyn CustomOp2>, [Tensor; 2]),
+    Three(Box<dyn CustomOp3>, [Tensor; 3]),
+    /// A tensor in another shape.
+    Reshape(Tensor),
+}
+
+/// The gradients of a loss with respect to everything that went into it.
+pub(crate) struct Gradients(HashMap<TensorId, Tensor>);
+
+impl Gradients {
+    /// The gradient with respect to `tensor`, if the loss depends on it.
+    pub(crate) fn of(&self, tensor: &Tensor) -> Option<&Tensor> {
+        self.0.get(&tensor.id())
+    }
+
+    fn add<T: WithDType>(&mut self, tensor: &Tensor, gradient: Tensor) -> Result<()> {
+        let sum = match self.0.get(&tensor.id()) {
+            None => gradient,
+            Some(first) => {
+                let sum = with_elements::<T, _>(first, |first| {
+                    with_elements::<T, _>(&gradient, |second| {
+                        Ok(first.iter().zip(second).map(|(&first, &second)| first + second).collect::<Vec<T>>())
+                    })
+                })?;
+                Tensor::from_vec(sum, tensor.shape(), tensor.device())?
+            }
+        };
+        self.0.insert(tensor.id(), sum);
+        Ok(())
+    }
+}
+
+impl Tape {
+    /// Whether a tensor came from this tape; the gradient of one that did not, the network's input, is not needed.
+    pub(super) fn produced(&self, tensor: &Tensor) -> bool {
+        self.calls.iter().any(|call| call.result.id() == tensor.id())
+    }
+
+    pub(super) fn apply1(&mut self, x: &Tensor, op: impl CustomOp1 + 'static) -> Result<Tensor> {
+        let result = x.apply_op1_no_bwd(&op)?;
+        Ok(self.record(Operation::One(Box::new(op), x.clone()), result))
+    }
+
+    pub(super) fn apply2(&mut self, x: &Tensor, y: &Tensor, op: impl CustomOp2 + 'static) -> Result<Tensor> {
+        let result = x.apply_op2_no_bwd(y, &op)?;
+        Ok(self.record(Operation::Two(Box::new(op), [x.clone(), y.clone()]), result))
+    }
+
+    pub(super) fn apply3(
+        &mut self,
+        x: &Tensor,
+        w: &Tensor,
+        b: &Tensor,
+        op: impl CustomOp3 + 'static,
+    ) -> Result<Tensor> {
+        let result = x.apply_op3_no_bwd(w, b, &op)?;
+        Ok(self.record(Operation::Three(Box::new(op), [x.clone(), w.clone(), b.clone()]), result))
+    }
+
+    pub(super) fn reshape(&mut self, x: &Tensor, result: Tensor) -> Tensor {
+        self.record(Operation::Reshape(x.clone()), result)
+    }
+
+    fn record(&mut self, operation: Operation, result: Tensor) -> Tensor {
+        self.calls.push(Call { operation, result: result.clone() });
+        result
+    }
+
+    /// The gradients of a scalar that this tape produced.
+    pub(crate) fn backward(self, loss: &Tensor) -> Result<Gradients> {
+        for_float!(loss.dtype(), T => self.walk::<T>(loss))
+    }
+
+    fn walk<T: WithDType>(self, loss: &Tensor) -> Result<Gradients> {
+        let mut gradients = Gradients(HashMap::from([(loss.id(), loss.ones_like()?)]));
+        for Call { operation, result } in self.calls.into_iter().rev() {
+            // Taken out, so that a layer's gradient is freed as soon as it has been passed on.
+            let Some(dy) = gradients.0.remove(&result.id()) else { continue };
+            let passed_on = match operation {
+                Operation::One(op, x) => vec![(op.bwd(&x, &result, &dy)?, x)],
+                Operation::Two(op, [x, y]) => {
+                    let (dx, dy) = op.bwd(&x, &y, &result, &dy)?;
+                    vec![(dx, x), (dy, y)]
+                }
+                Operation::Three(op, [x, w, b]) => {
+                    let (dx, dw, db) = op.bwd(&x, &w, &b, &result, &dy)?;
+                    vec![(dx, x), (dw, w), (db, b)]
+                }
+                Operation::Reshape(x) => vec![(Some(dy.reshape(x.shape())?), x)],
+            };
+            for (gradient, tensor) in passed_on {
+                if let Some(gradient) = gradient {
+                    gradients.add::<T>(&tensor, gradient)?;
+                }
+            }
+        }
+        Ok(gradients)
+    }
+}
+
+/// Where operations are applied: with candle's graph behind the results, or with a tape.
+pub(crate) enum Graph<'a> {
+    /// The results know where they came from if a variable went in; candle's `backward` works.
+    Candle,
+    /// The results know nothing; the tape does.
+    Tape(&'a mut Tape),
+}
+
+impl Graph<'_> {
+    pub(super) fn apply1(&mut self, x: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
+        match self {
+            Self::Candle => x.apply_op1(op),
+            Self::Tape(tape) => tape.apply1(x, op),
+        }
+    }
+
+    pub(super) fn apply2(
+        &mut self,
+        x: &Tensor,
+        y: &Tensor,
+        op: impl CustomOp2 + Send + Sync + 'static,
+    ) -> Result<Tensor> {
+        match self {
+            Self::Candle => x.apply_op2(y, op),
+            Self::Tape(tape) => tape.apply2(x, y, op),
+        }
+    }
+
+    pub(super) fn apply3(
+        &mut self,
+        x: &Tensor,
+        w: &Tensor,
+        b: &Tensor,
+        op: impl CustomOp3 + Send + Sync + 'static,
+    ) -> Result<Tensor> {
+        match self {
+            Self::Candle => x.apply_op3(w, b, op),
+            Self::Tape(tape) => tape.apply3(x, w, b, op),
+        }
+    }
+
+    /// Whether somebody will ask for the gradient with respect to this tensor.
+    pub(super) fn needs_gradient(&self, x: &Tensor) -> bool {
+        match self {
+            Self::Candle => x.track_op(),
+            Self::Tape(tape) => tape.produced(x),
+        }
+    }
+
+    /// [n, a, b, …] as [n, a·b·…].
+    pub(crate) fn flatten(&mut self, x: &Tensor) -> Result<Tensor> {
+        let flat = x.flatten_from(1)?;
+        Ok(match self {
+            Self::Candle => flat,
+            Self::Tape(tape) => tape.reshape(x, flat),
+        })
+    }
+}

@@ -1,0 +1,210 @@
+use super::*;
+use crate::data::{self, Dataset};
+use crate::model::InputShape;
+use dunlin_core::recipe::DataConfig;
+use std::sync::Arc;
+
+fn digits() -> (Examples, Examples) {
+    let split = data::load(&DataConfig::default(), &Seed::from_u64(1)).unwrap();
+    (Examples::all(split.train), Examples::all(split.test))
+}
+
+fn small(data: &Examples, rows: u32) -> Examples {
+    Examples::new(data.dataset().clone(), (0..rows).collect::<Vec<_>>()).unwrap()
+}
+
+fn run(kind: &ModelKind, data: &Examples, config: &TrainingConfig) -> Result<TrainResult, Error> {
+    let mut model = Model::new(kind, data.dataset().input()).unwrap();
+    let start = model.init(&Seed::from_u64(3));
+    let task = TrainTask { config, round: 1, seed: Seed::from_u64(4) };
+    train(&mut model, data, &start, &task, &mut |_, _| ControlFlow::Continue(()))
+}
+
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
+}
+
+fn start_of(kind: &ModelKind, data: &Examples) -> Vec<f32> {
+    Model::new(kind, data.dataset().input()).unwrap().init(&Seed::from_u64(3))
+}
+
+#[test]
+fn two_nn_learns_the_digits() {
+    let (training, test) = digits();
+    let result = run(&ModelKind::TwoNn, &training, &TrainingConfig::default()).unwrap();
+    let mut model = Model::new(&ModelKind::TwoNn, training.dataset().input()).unwrap();
+    let evaluation = evaluate(&mut model, &test, &result.params).unwrap();
+    assert_eq!((evaluation.examples, result.examples as usize), (test.len() as u64, training.len()));
+    assert!(evaluation.accuracy() > 0.9, "{evaluation:?}");
+    assert!(evaluation.loss() < 0.3 && result.loss < 0.2, "{evaluation:?} {}", result.loss);
+}
+
+#[test]
+fn convolutional_models_learn_a_few_digits() {
+    let training = small(&digits().0, 200);
+    for kind in [ModelKind::McmahanCnn, ModelKind::ResNet8] {
+        let config = TrainingConfig { epochs: 16, ..TrainingConfig::default() };
+        let result = run(&kind, &training, &config).unwrap();
+        let mut model = Model::new(&kind, training.dataset().input()).unwrap();
+        let evaluation = evaluate(&mut model, &training, &result.params).unwrap();
+        assert!(evaluation.accuracy() > 0.9, "{kind:?}: {evaluation:?}");
+    }
+}
+
+#[test]
+fn four_trainings_at_once_give_the_bits_of_one_alone() {
+    let training = small(&digits().0, 50);
+    for kind in [ModelKind::TwoNn, ModelKind::McmahanCnn, ModelKind::ResNet8] {
+        let config = TrainingConfig { epochs: 2, ..TrainingConfig::default() };
+        let alone = run(&kind, &training, &config).unwrap();
+        std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(|| run(&kind, &training, &config).unwrap()));
+            for thread in threads {
+                assert!(thread.join().unwrap() == alone, "{kind:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn another_seed_gives_another_order_and_another_result() {
+    let training = small(&digits().0, 50);
+    let config = TrainingConfig::default();
+    let mut model = Model::new(&ModelKind::Softmax, training.dataset().input()).unwrap();
+    let start = model.init(&Seed::from_u64(3));
+    let mut with_seed = |seed| {
+        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(seed) };
+        train(&mut model, &training, &start, &task, &mut |_, _| ControlFlow::Continue(())).unwrap().params
+    };
+    assert_ne!(with_seed(1), with_seed(2));
+}
+
+#[test]
+fn every_step_is_reported_and_the_last_partial_batch_is_used() {
+    let training = small(&digits().0, 25);
+    for (batch, steps) in [(10, 6), (0, 2), (25, 2), (100, 2), (1, 50)] {
+        let config = TrainingConfig { batch, epochs: 2, ..TrainingConfig::default() };
+        let mut model = Model::new(&ModelKind::Softmax, training.dataset().input()).unwrap();
+        let start = model.init(&Seed::from_u64(3));
+        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4) };
+        let mut reports = Vec::new();
+        let result = train(&mut model, &training, &start, &task, &mut |done, total| {
+            reports.push((done, total));
+            ControlFlow::Continue(())
+        });
+        assert_eq!(reports, (1..=steps).map(|step| (step, steps)).collect::<Vec<_>>());
+        assert_eq!(result.unwrap().steps, steps);
+    }
+}
+
+#[test]
+fn a_caller_can_stop_a_training() {
+    let training = small(&digits().0, 25);
+    let config = TrainingConfig::default();
+    for kind in [ModelKind::Softmax, ModelKind::Trivial] {
+        let mut model = Model::new(&kind, training.dataset().input()).unwrap();
+        let start = model.init(&Seed::from_u64(3));
+        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4) };
+        let result = train(&mut model, &training, &start, &task, &mut |_, _| ControlFlow::Break(()));
+        assert!(matches!(result, Err(Error::Stopped)));
+    }
+}
+
+#[test]
+fn a_step_size_beyond_reason_is_reported_as_divergence() {
+    let training = small(&digits().0, 40);
+    let config = TrainingConfig { learning_rate: 1e30, ..TrainingConfig::default() };
+    let result = run(&ModelKind::TwoNn, &training, &config);
+    assert!(matches!(result, Err(Error::Diverged { step: 2..=4 })), "{result:?}");
+}
+
+#[test]
+fn parameters_that_overflow_in_the_last_step_are_divergence_too() {
+    let training = small(&digits().0, 10);
+    let config = TrainingConfig { learning_rate: f64::from(f32::MAX) * 1e9, epochs: 1, ..TrainingConfig::default() };
+    assert!(matches!(run(&ModelKind::Softmax, &training, &config), Err(Error::Diverged { step: 1 })));
+}
+
+#[test]
+fn the_proximal_term_keeps_the_client_near_its_start() {
+    let training = small(&digits().0, 100);
+    let start = start_of(&ModelKind::TwoNn, &training);
+    let distances = [0.0, 0.1, 1.0].map(|proximal| {
+        let config = TrainingConfig { proximal, ..TrainingConfig::default() };
+        distance(&run(&ModelKind::TwoNn, &training, &config).unwrap().params, &start)
+    });
+    assert!(distances[0] > distances[1] && distances[1] > distances[2], "{distances:?}");
+}
+
+#[test]
+fn one_clipped_full_step_moves_by_rate_times_bound() {
+    let training = small(&digits().0, 30);
+    let start = start_of(&ModelKind::TwoNn, &training);
+    let step = |clip_norm| {
+        let config = TrainingConfig { clip_norm, batch: 0, epochs: 1, learning_rate: 2.0, ..TrainingConfig::default() };
+        distance(&run(&ModelKind::TwoNn, &training, &config).unwrap().params, &start)
+    };
+    assert!((step(0.01) - 0.02).abs() < 1e-5, "{}", step(0.01));
+    assert_eq!(step(1e6), step(0.0));
+}
+
+#[test]
+fn every_optimizer_lowers_the_loss() {
+    let training = small(&digits().0, 200);
+    let sgd = TrainingConfig { learning_rate: 0.1, epochs: 5, ..TrainingConfig::default() };
+    let momentum = TrainingConfig { momentum: 0.9, weight_decay: 1e-4, ..sgd.clone() };
+    let adam = dunlin_core::recipe::OptimizerKind::Adam;
+    let adam = TrainingConfig { optimizer: adam, learning_rate: 1e-3, ..sgd.clone() };
+    for config in [sgd, momentum, adam] {
+        let result = run(&ModelKind::TwoNn, &training, &config).unwrap();
+        assert!(result.loss < 1.8, "{:?}: {}", config.optimizer, result.loss);
+    }
+}
+
+#[test]
+fn arguments_that_do_not_fit_are_errors() {
+    let training = small(&digits().0, 10);
+    let config = TrainingConfig::default();
+    let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4) };
+    let go = &mut |_, _| ControlFlow::Continue(());
+    let mut model = Model::new(&ModelKind::Softmax, training.dataset().input()).unwrap();
+    let start = model.init(&Seed::from_u64(3));
+    let short = train(&mut model, &training, &start[1..], &task, go);
+    assert!(matches!(short, Err(Error::ParameterCount { expected: 650, actual: 649 })));
+    let empty = Examples::new(training.dataset().clone(), Vec::new()).unwrap();
+    assert!(matches!(train(&mut model, &empty, &start, &task, go), Err(Error::NoExamples)));
+    let other = InputShape { channels: 1, height: 1, width: 2, classes: 2 };
+    let other = Examples::all(Arc::new(Dataset::new("other", other, vec![0.0; 4], vec![0, 1]).unwrap()));
+    assert!(matches!(train(&mut model, &other, &start, &task, go), Err(Error::InputShape { .. })));
+    assert!(matches!(evaluate(&mut model, &other, &start), Err(Error::InputShape { .. })));
+}
+
+#[test]
+fn evaluations_of_parts_add_up_to_that_of_the_whole() {
+    let (_, test) = digits();
+    let mut model = Model::new(&ModelKind::Softmax, test.dataset().input()).unwrap();
+    let params = model.init(&Seed::from_u64(3));
+    let whole = evaluate(&mut model, &test, &params).unwrap();
+    let (left, right) = test.indices().split_at(100);
+    let mut sum = Evaluation::default();
+    for part in [left, right] {
+        let part = Examples::new(test.dataset().clone(), part).unwrap();
+        sum = sum + evaluate(&mut model, &part, &params).unwrap();
+    }
+    assert_eq!((whole.examples, whole.correct), (sum.examples, sum.correct));
+    assert!((whole.loss_sum - sum.loss_sum).abs() < 1e-3);
+}
+
+#[test]
+fn the_trivial_model_moves_every_parameter_and_repeats_itself() {
+    let config = DataConfig { source: "none".into(), features: 5000, clients: 3, ..DataConfig::default() };
+    let split = data::load(&config, &Seed::from_u64(1)).unwrap();
+    let client = small(&Examples::all(split.train.clone()), 1);
+    let first = run(&ModelKind::Trivial, &client, &TrainingConfig::default()).unwrap();
+    let second = run(&ModelKind::Trivial, &client, &TrainingConfig::default()).unwrap();
+    assert_eq!(first, second);
+    assert_eq!((first.examples, first.steps), (1, 1));
+    assert!(first.params.iter().all(|&value| value != 0.0));
+    let mut model = Model::new(&ModelKind::Trivial, client.dataset().input()).unwrap();
+    assert_eq!(evaluate(&mut model, &client, &first.params).unwrap(), Evaluation::default());
+}

@@ -1,0 +1,204 @@
+//! One version of the broadcast model and the cheapest way to it from whatever a client holds.
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use dunlin_codec::{Encoder, Limits, Segments, grid, limit};
+use dunlin_core::message::{CatchUp, CatchUpBase};
+use dunlin_core::{Digest, ModelVersion};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// A version as it is handed out: immutable, shared by all fetch handlers.
+///
+/// A way is worked out once for each version that clients hold, which takes time in proportion to the model; callers on
+/// an async worker should do so on a blocking thread.
+pub struct Broadcast {
+    segments: Arc<Segments>,
+    initial: Arc<Vec<i32>>,
+    version: ModelVersion,
+    digest: Digest,
+    grid: Arc<Vec<i32>>,
+    /// Leads to the version without a gap; the key is the version that a packet leads to.
+    packets: BTreeMap<ModelVersion, Bytes>,
+    packet_ring: u32,
+    /// Ways worked out so far, by the version held; at most one more than there are packets.
+    plans: Mutex<BTreeMap<Option<ModelVersion>, Slot>>,
+}
+
+/// A way to a version: what the client is told, and the frames that follow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The base to build on, the version and digest to arrive at, and the length of each frame.
+    pub catch_up: CatchUp,
+    /// The frames in order.
+    pub frames: Vec<Bytes>,
+}
+
+/// A way that is being worked out, or has been.
+type Slot = Arc<OnceLock<Arc<Plan>>>;
+
+impl Broadcast {
+    /// The state of a version; `initial` is version 0. Of `packets`, those that lead to the version without a gap are
+    /// kept, at most `packet_ring` of them.
+    #[must_use]
+    pub fn new(
+        segments: Arc<Segments>,
+        initial: Arc<Vec<i32>>,
+        version: ModelVersion,
+        grid: Arc<Vec<i32>>,
+        packets: Vec<(ModelVersion, Bytes)>,
+        packet_ring: u32,
+    ) -> Self {
+        let mut all: BTreeMap<ModelVersion, Bytes> = packets.into_iter().collect();
+        let mut kept = BTreeMap::new();
+        let mut next = version;
+        while let Some(packet) = all.remove(&next).filter(|_| kept.len() < packet_ring as usize) {
+            kept.insert(next, packet);
+            next = ModelVersion(next.0.saturating_sub(1));
+        }
+        let digest = Digest(grid::digest(&grid));
+        Self { segments, initial, version, digest, grid, packets: kept, packet_ring, plans: Mutex::default() }
+    }
+
+    /// The state of the version that `packet` leads to from this one.
+    #[must_use]
+    pub fn advance(&self, grid: Arc<Vec<i32>>, digest: Digest, packet: Bytes) -> Self {
+        let version = self.version.next();
+        let mut packets = self.packets.clone();
+        packets.insert(version, packet);
+        while packets.len() > self.packet_ring as usize {
+            packets.pop_first();
+        }
+        Self {
+            segments: Arc::clone(&self.segments),
+            initial: Arc::clone(&self.initial),
+            version,
+            digest,
+            grid,
+            packets,
+            packet_ring: self.packet_ring,
+            plans: Mutex::default(),
+        }
+    }
+
+    /// The version handed out.
+    #[must_use]
+    pub fn version(&self) -> ModelVersion {
+        self.version
+    }
+
+    /// Digest of its integers.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Its integers, in units of [`grid::UNIT`].
+    #[must_use]
+    pub fn grid(&self) -> &Arc<Vec<i32>> {
+        &self.grid
+    }
+
+    /// The way here with the fewest bytes: the packets since, all of them merged into one, the difference from the
+    /// seeded initial model, or a snapshot.
+    ///
+    /// A version that the packets do not reach back to, or one from the future, counts as nothing held.
+    #[must_use]
+    pub fn catch_up(&self, held: Option<ModelVersion>) -> Arc<Plan> {
+        let held = held.filter(|&held| self.reaches(held));
+        let slot = {
+            let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(plans.entry(held).or_default())
+        };
+        // Outside the lock: a second caller with the same version waits, others do not.
+        Arc::clone(slot.get_or_init(|| match held {
+            Some(held) => self.way_from_held(held),
+            None => self.way_from_nothing(),
+        }))
+    }
+
+    fn reaches(&self, held: ModelVersion) -> bool {
+        held == self.version || (held < self.version && self.packets.contains_key(&held.next()))
+    }
+
+    fn way_from_held(&self, held: ModelVersion) -> Arc<Plan> {
+        let packets: Vec<Bytes> = self.packets.range(held.next()..).map(|(_, packet)| packet.clone()).collect();
+        let mut best = Arc::new(self.plan(CatchUpBase::Held, packets));
+        if best.frames.len() <= 1 {
+            return best;
+        }
+        let mut delta = vec![0; self.grid.len()];
+        let limits = Limits::for_segments(&self.segments);
+        let mut applied =
+            best.frames.iter().map(|packet| grid::apply_update(packet, &self.segments, &limits, &mut delta));
+        if applied.all(|packet| packet.is_ok()) {
+            self.improve(&mut best, CatchUpBase::Held, &delta);
+        }
+        if could_beat(&best, changed(&self.grid, &self.initial), self.grid.len()) {
+            let fresh = self.catch_up(None);
+            if fresh.catch_up.total_bytes() < best.catch_up.total_bytes() {
+                best = fresh;
+            }
+        }
+        best
+    }
+
+    fn way_from_nothing(&self) -> Arc<Plan> {
+        if self.grid == self.initial {
+            return Arc::new(self.plan(CatchUpBase::Seeded, Vec::new()));
+        }
+        let since_start: Vec<i32> = self.grid.iter().zip(self.initial.iter()).map(|(&now, &then)| now - then).collect();
+        let mut best = Arc::new(self.merged(CatchUpBase::Seeded, &since_start));
+        // The initial model has hardly a zero, so a snapshot is smaller only where training made zeros.
+        if nonzero(&self.grid) <= nonzero(&since_start) {
+            self.improve(&mut best, CatchUpBase::Zero, &self.grid);
+        }
+        best
+    }
+
+    /// Takes the difference as one frame if that is smaller.
+    fn improve(&self, best: &mut Arc<Plan>, base: CatchUpBase, delta: &[i32]) {
+        if could_beat(best, nonzero(delta), delta.len()) {
+            let merged = self.merged(base, delta);
+            if merged.catch_up.total_bytes() < best.catch_up.total_bytes() {
+                *best = Arc::new(merged);
+            }
+        }
+    }
+
+    fn merged(&self, base: CatchUpBase, delta: &[i32]) -> Plan {
+        let encoded = Encoder::new().encode_integers(&self.segments, delta);
+        let encoded = encoded.expect("a delta has the length of its model, and integers are always finite");
+        self.plan(base, vec![encoded.frame.into()])
+    }
+
+    fn plan(&self, base: CatchUpBase, frames: Vec<Bytes>) -> Plan {
+        // A model has at most 2³⁰ parameters; one whose frame exceeds 4 GiB is refused by the client's length check.
+        let frame_lens = frames.iter().map(|frame| u32::try_from(frame.len()).unwrap_or(u32::MAX)).collect();
+        Plan { catch_up: CatchUp { base, version: self.version, digest: self.digest, frame_lens }, frames }
+    }
+}
+
+/// Whether one frame with so many changed coordinates of `len` could be smaller than a plan's frames; if not, it need
+/// not be written to find out.
+fn could_beat(plan: &Plan, nonzeros: usize, len: usize) -> bool {
+    if nonzeros == 0 {
+        return true;
+    }
+    let bits = nonzeros as f64 * limit::bits_per_nonzero(nonzeros as f64 / len as f64) * STRUCTURE;
+    bits / 8.0 < plan.catch_up.total_bytes() as f64
+}
+
+fn nonzero(delta: &[i32]) -> usize {
+    delta.iter().filter(|&&step| step != 0).count()
+}
+
+fn changed(now: &[i32], then: &[i32]) -> usize {
+    now.iter().zip(then).filter(|(now, then)| now != then).count()
+}
+
+/// Share of the entropy of independent positions and signs that the coder needs at least: contexts have been seen to
+/// save a fifth of it.
+const STRUCTURE: f64 = 0.5;

@@ -1,0 +1,182 @@
+//! Every way leads to the same model, and the cheapest is taken.
+
+use super::*;
+use dunlin_codec::{Codec, EntropyCoder, Quantizer, Segment};
+use dunlin_core::catch_up::{self, CatchUpError};
+use proptest::prelude::*;
+
+const LEN: usize = 3000;
+
+fn segments() -> Arc<Segments> {
+    Arc::new(Segments::new(vec![Segment { len: LEN - 400, row: 26 }, Segment { len: 400, row: 400 }]).unwrap())
+}
+
+/// A broadcast and all the models on the way to it, of which each client holds one.
+struct History {
+    broadcast: Broadcast,
+    models: Vec<Arc<Vec<i32>>>,
+}
+
+impl History {
+    fn new(packet_ring: u32) -> Self {
+        let initial = Arc::new((0..LEN as i32).map(|i| (i * 7919) % 200_003 - 100_000).collect::<Vec<_>>());
+        let (version, grid) = (ModelVersion(0), Arc::clone(&initial));
+        let broadcast = Broadcast::new(segments(), Arc::clone(&initial), version, grid, vec![], packet_ring);
+        Self { broadcast, models: vec![initial] }
+    }
+
+    fn apply(&mut self, packet: Vec<u8>) {
+        let mut next = self.broadcast.grid().to_vec();
+        grid::apply_update(&packet, &segments(), &Limits::for_segments(&segments()), &mut next).unwrap();
+        let (digest, next) = (Digest(grid::digest(&next)), Arc::new(next));
+        self.models.push(Arc::clone(&next));
+        self.broadcast = self.broadcast.advance(next, digest, packet.into());
+    }
+
+    fn arrive(&self, held: Option<u64>) -> Result<Vec<i32>, CatchUpError> {
+        let plan = self.broadcast.catch_up(held.map(ModelVersion));
+        let model = held.and_then(|held| self.models.get(held as usize)).map(|model| model.as_slice());
+        catch_up::apply(&segments(), &plan.catch_up, &plan.frames, model, &self.models[0])
+    }
+}
+
+/// A packet as the downlink makes it: which coordinates it touches depends on `seed`.
+fn sparse(seed: u64, density: f64) -> Vec<u8> {
+    let values: Vec<f32> =
+        (0..LEN as u64).map(|i| (((i + seed) * 2_654_435_761 % 1000) as f32 - 500.0) * 1e-5).collect();
+    let codec = Codec { density, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
+    Encoder::new().encode(&codec, &segments(), &values).unwrap().frame
+}
+
+fn integers(step: i32) -> Vec<u8> {
+    let delta: Vec<i32> = (0..LEN as i32).map(|i| i % 5 * step).collect();
+    Encoder::new().encode_integers(&segments(), &delta).unwrap().frame
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn from_any_version_held_the_way_leads_to_the_same_model(
+        packet_ring in 0..6u32,
+        packets in prop::collection::vec((any::<bool>(), 0..50u64, 0.01..1.0f64), 0..8),
+    ) {
+        let mut history = History::new(packet_ring);
+        for (whole, seed, density) in packets {
+            history.apply(if whole { integers(seed as i32 - 20) } else { sparse(seed, density) });
+            let newest = history.broadcast.version().0;
+            for held in (0..=newest).map(Some).chain([None]) {
+                let arrived = history.arrive(held);
+                prop_assert_eq!(arrived.as_ref(), Ok(&**history.broadcast.grid()), "from {:?}", held);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_seeded_model_needs_no_bytes() {
+    let history = History::new(4);
+    for held in [None, Some(0)] {
+        assert_eq!(history.broadcast.catch_up(held.map(ModelVersion)).frames.len(), 0);
+        assert_eq!(history.arrive(held).as_ref(), Ok(&*history.models[0]));
+    }
+    let base = history.broadcast.catch_up(None).catch_up.base;
+    assert_eq!(base, CatchUpBase::Seeded);
+}
+
+#[test]
+fn one_packet_behind_is_sent_that_packet() {
+    let mut history = History::new(4);
+    history.apply(sparse(1, 0.1));
+    history.apply(sparse(2, 0.1));
+    let plan = history.broadcast.catch_up(Some(ModelVersion(1)));
+    assert_eq!((plan.catch_up.base, plan.frames.clone()), (CatchUpBase::Held, vec![Bytes::from(sparse(2, 0.1))]));
+}
+
+#[test]
+fn packets_that_touch_other_coordinates_are_sent_as_they_are() {
+    let mut history = History::new(4);
+    for seed in [1, 300, 700] {
+        history.apply(sparse(seed, 0.01));
+    }
+    let plan = history.broadcast.catch_up(Some(ModelVersion(1)));
+    let bytes: u64 = plan.frames.iter().map(|frame| frame.len() as u64).sum();
+    assert_eq!((plan.frames.len(), plan.catch_up.total_bytes()), (2, bytes));
+}
+
+#[test]
+fn many_packets_that_touch_the_same_coordinates_are_merged() {
+    let mut history = History::new(64);
+    for _ in 0..40 {
+        history.apply(sparse(1, 0.05));
+    }
+    let plan = history.broadcast.catch_up(Some(ModelVersion(2)));
+    let packets = 38 * sparse(1, 0.05).len() as u64;
+    assert_eq!((plan.frames.len(), plan.catch_up.base), (1, CatchUpBase::Held));
+    assert!(plan.catch_up.total_bytes() < packets / 4, "{} of {packets}", plan.catch_up.total_bytes());
+}
+
+#[test]
+fn a_version_beyond_the_ring_or_from_the_future_counts_as_nothing_held() {
+    let mut history = History::new(2);
+    for seed in 1..=4 {
+        history.apply(sparse(seed, 0.05));
+    }
+    for held in [0, 1, 5, u64::MAX] {
+        assert_eq!(history.broadcast.catch_up(Some(ModelVersion(held))), history.broadcast.catch_up(None));
+    }
+    assert_eq!(history.broadcast.catch_up(Some(ModelVersion(2))).catch_up.base, CatchUpBase::Held);
+    assert_eq!(history.broadcast.catch_up(None).catch_up.base, CatchUpBase::Seeded);
+}
+
+#[test]
+fn a_pruned_model_is_sent_as_a_snapshot() {
+    let mut history = History::new(2);
+    let mut prune: Vec<i32> = history.models[0].iter().map(|&n| -n).collect();
+    prune[17] = 0;
+    history.apply(Encoder::new().encode_integers(&segments(), &prune).unwrap().frame);
+    let plan = history.broadcast.catch_up(None);
+    assert_eq!(plan.catch_up.base, CatchUpBase::Zero);
+    assert!(plan.catch_up.total_bytes() < 40, "{}", plan.catch_up.total_bytes());
+    assert_eq!(history.arrive(None).as_ref(), Ok(&**history.broadcast.grid()));
+}
+
+#[test]
+fn a_way_is_worked_out_once() {
+    let mut history = History::new(8);
+    for seed in 1..=3 {
+        history.apply(sparse(seed, 0.05));
+    }
+    let ways: Vec<_> = std::thread::scope(|scope| {
+        let ask = || history.broadcast.catch_up(Some(ModelVersion(0)));
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(ways.iter().all(|way| Arc::ptr_eq(way, &ways[0])));
+}
+
+#[test]
+fn a_restored_broadcast_keeps_only_packets_without_a_gap() {
+    let mut history = History::new(8);
+    for seed in 1..=4 {
+        history.apply(sparse(seed, 0.05));
+    }
+    let packets: Vec<_> = [1, 3, 4].map(|seed| (ModelVersion(seed), Bytes::from(sparse(seed, 0.05)))).into();
+    let grid = Arc::clone(history.broadcast.grid());
+    let restored = Broadcast::new(segments(), Arc::clone(&history.models[0]), ModelVersion(4), grid, packets, 8);
+    assert_eq!(restored.digest(), history.broadcast.digest());
+    assert_eq!(restored.packets.keys().copied().collect::<Vec<_>>(), [ModelVersion(3), ModelVersion(4)]);
+    assert_eq!(restored.catch_up(Some(ModelVersion(2))).catch_up.base, CatchUpBase::Held);
+    assert_eq!(*restored.catch_up(Some(ModelVersion(1))), *restored.catch_up(None));
+}
+
+#[test]
+fn another_model_than_the_client_says_it_holds_is_noticed() {
+    let mut history = History::new(4);
+    history.apply(sparse(1, 0.1));
+    history.apply(sparse(2, 0.1));
+    let plan = history.broadcast.catch_up(Some(ModelVersion(1)));
+    let wrong = Some(history.models[0].as_slice());
+    let arrived = catch_up::apply(&segments(), &plan.catch_up, &plan.frames, wrong, &history.models[0]);
+    assert!(matches!(arrived, Err(CatchUpError::WrongDigest { .. })));
+}

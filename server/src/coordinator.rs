@@ -1,0 +1,652 @@
+//! Who takes part in which round and what counts: a plain value, without clock, sockets or threads.
+//!
+//! Time, randomness and messages come in as arguments, answers are return values, and what must happen outside is
+//! drained with [`Coordinator::poll_effect`]. Whoever drives it makes the effects durable before it sends the answers.
+
+mod config;
+mod round;
+mod status;
+
+pub(crate) use config::reaches_target;
+pub use config::{Config, Resume, ResumeRound};
+pub use round::{ClosedRound, Member, RoundStats};
+pub use status::{Phase as PhaseName, StatusView};
+
+use crate::store::Record;
+use bytes::Bytes;
+use dunlin_core::message::{
+    Assignment, CheckIn, EvaluationReport, EvaluationTask, Receipt, Session, TrainTask, UpdateHeader,
+};
+use dunlin_core::report::FederatedEvaluation;
+use dunlin_core::{ClientId, Digest, ModelVersion, Outcome, Reject, RoundId, RunId, Seed, Timestamp, Token, Waiting};
+use rand::seq::index;
+use round::OpenRound;
+use std::collections::{BTreeMap, VecDeque};
+
+/// The protocol state of one run.
+pub struct Coordinator {
+    config: Config,
+    run: RunId,
+    seed: Seed,
+    term: u32,
+    clients: BTreeMap<ClientId, ClientState>,
+    phase: Phase,
+    /// Number of the last round opened; 0 before the first.
+    round: u64,
+    version: ModelVersion,
+    abandoned_in_row: u32,
+    /// Length of the last published round, from which waiting clients are paced.
+    pace_ms: u64,
+    rejects: BTreeMap<(Reject, Option<ClientId>), u64>,
+    effects: VecDeque<Effect>,
+    generation: u64,
+}
+
+/// What must happen outside. Effects are carried out in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Make this durable before the answers that follow from it are sent.
+    Record(Record),
+    /// Compute the next model from the round's updates, evaluate it if due, make it durable, then call
+    /// [`Coordinator::published`].
+    Publish(ClosedRound),
+    /// Drop the round's updates and record its summary.
+    Abandon(ClosedRound),
+    /// A federated evaluation is complete.
+    Evaluated {
+        /// The round that it followed.
+        round: u64,
+        /// Its result.
+        result: FederatedEvaluation,
+    },
+}
+
+/// What becomes of an update that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It is new and right: an [`Effect::Record`] asks for its storage; the receipt is due when that is durable.
+    Store,
+    /// It was accepted before.
+    Accepted(Receipt),
+}
+
+#[derive(Clone, Debug)]
+struct ClientState {
+    token: Token,
+    examples: u32,
+    last_seen: Timestamp,
+    /// End of the check-in that the server holds open for it.
+    held_until: Timestamp,
+    /// The last update of it that was accepted.
+    last_accepted: Option<(u64, Digest)>,
+}
+
+enum Phase {
+    Gathering,
+    Training(OpenRound),
+    Publishing { round: u64, opened: Timestamp },
+    Evaluating { round: OpenRound, result: FederatedEvaluation, loss_sum: f64, correct: u64 },
+    Finished(Outcome),
+}
+
+impl Coordinator {
+    /// A run that starts anew, or goes on after a restart when `resume` has something in it.
+    ///
+    /// Restored clients count as seen now, so that a restart alone does not change who is chosen.
+    #[must_use]
+    pub fn new(config: Config, run: RunId, seed: Seed, resume: Resume, now: Timestamp) -> Self {
+        let accepted: BTreeMap<_, _> =
+            resume.receipts.into_iter().map(|(client, round, digest)| (client, (round, digest))).collect();
+        let clients = resume
+            .clients
+            .into_iter()
+            .map(|(client, token)| {
+                let last_accepted = accepted.get(&client).copied();
+                let state =
+                    ClientState { token, examples: u32::MAX, last_seen: now, held_until: now, last_accepted };
+                (client, state)
+            })
+            .collect();
+        let mut coordinator = Self {
+            config,
+            run,
+            seed,
+            term: resume.term + 1,
+            clients,
+            phase: Phase::Gathering,
+            round: resume.round,
+            version: resume.version,
+            abandoned_in_row: resume.abandoned_in_row,
+            pace_ms: 1000,
+            rejects: BTreeMap::new(),
+            effects: VecDeque::new(),
+            generation: 0,
+        };
+        coordinator.effects.push_back(Effect::Record(Record::Started { term: coordinator.term }));
+        if let Some(outcome) = resume.outcome {
+            coordinator.phase = Phase::Finished(outcome);
+        } else if resume.target_reached {
+            // The server stopped between what ends a run and the record that says so.
+            coordinator.finish(Outcome::TargetReached);
+        } else if resume.abandoned_in_row >= coordinator.config.max_abandoned {
+            coordinator.finish(Outcome::GaveUp);
+        } else if let Some(open) = resume.open {
+            let mut round = OpenRound::new(&coordinator.config, open.round, open.base, open.eligible, open.members, now);
+            for header in open.updates {
+                if let Some(client) = coordinator.clients.get_mut(&header.client) {
+                    client.last_accepted = Some((header.round.number, header.digest));
+                }
+                round.restore_update(header);
+            }
+            coordinator.round = open.round;
+            coordinator.phase = Phase::Training(round);
+            coordinator.close_if_complete(now);
+        } else if resume.evaluation_due {
+            coordinator.open_evaluation(now);
+        } else {
+            coordinator.advance(now);
+        }
+        coordinator
+    }
+
+    /// Takes a client in, or recognises it by its token.
+    ///
+    /// # Errors
+    /// [`Reject::WrongSession`] while another session holds the name and is alive, [`Reject::TooManyClients`].
+    pub fn join(&mut self, now: Timestamp, client: &ClientId, token: Token) -> Result<(), Reject> {
+        let idle_ms = self.config.idle_ms;
+        if let Some(state) = self.clients.get_mut(client) {
+            if state.token != token {
+                if state.alive(now, idle_ms) {
+                    return Err(self.refuse(Reject::WrongSession, Some(client)));
+                }
+                // The name's holder has been silent for long: it lost its state, or it is gone. Who takes the name over
+                // has not checked in yet.
+                state.token = token;
+                state.examples = 0;
+                self.effects.push_back(Effect::Record(Record::Joined { client: client.clone(), token }));
+            }
+            state.last_seen = now;
+        } else {
+            if self.clients.len() >= self.config.max_clients as usize {
+                return Err(self.refuse(Reject::TooManyClients, None));
+            }
+            let state = ClientState { token, examples: 0, last_seen: now, held_until: now, last_accepted: None };
+            self.clients.insert(client.clone(), state);
+            self.effects.push_back(Effect::Record(Record::Joined { client: client.clone(), token }));
+        }
+        Ok(())
+    }
+
+    /// Tells a client what to do. With [`Assignment::Wait`] the caller may hold the check-in open and ask again after
+    /// [`Self::generation`] has changed.
+    ///
+    /// # Errors
+    /// When the session is not known.
+    pub fn check_in(&mut self, now: Timestamp, check_in: &CheckIn) -> Result<Assignment, Reject> {
+        self.authenticate(now, &check_in.session)?;
+        let id = &check_in.session.client;
+        let client = self.clients.get_mut(id).expect("an authenticated client is registered");
+        client.examples = check_in.examples;
+        client.held_until = now.after_ms(check_in.wait_ms);
+        if matches!(self.phase, Phase::Gathering) {
+            self.advance(now);
+        }
+        let round_id = |number| RoundId { term: self.term, number };
+        let (reason, deadline) = match &mut self.phase {
+            Phase::Gathering => (Waiting::NotEnoughClients, None),
+            Phase::Publishing { .. } => (Waiting::Publishing, None),
+            Phase::Finished(outcome) => {
+                return Ok(Assignment::Finished { outcome: *outcome, version: self.version });
+            }
+            Phase::Training(round) => match round.assign(now, id) {
+                Ok(deadline_ms) => {
+                    let codec = dunlin_core::Recipe::codec(&self.config.uplink, round.number);
+                    let task = TrainTask { round: round_id(round.number), base: round.base, deadline_ms, codec };
+                    return Ok(Assignment::Train(task));
+                }
+                Err(reason) => (reason, Some(round.deadline)),
+            },
+            Phase::Evaluating { round, .. } => match round.assign(now, id) {
+                Ok(deadline_ms) => {
+                    let task = EvaluationTask { round: round_id(round.number), version: round.base, deadline_ms };
+                    return Ok(Assignment::Evaluate(task));
+                }
+                Err(reason) => (reason, Some(round.deadline)),
+            },
+        };
+        let until_deadline = deadline.map_or(u64::MAX, |deadline| deadline.since(now));
+        // Half of the idle time at most: whoever comes back as asked still counts as alive.
+        let most = (self.config.idle_ms / 2).min(MAX_RETRY_MS).max(MIN_RETRY_MS);
+        let retry_after_ms = (self.pace_ms / 2).min(until_deadline).clamp(MIN_RETRY_MS, most);
+        Ok(Assignment::Wait { reason, retry_after_ms })
+    }
+
+    /// Notes that a client's training advances.
+    ///
+    /// # Errors
+    /// When going on is of no use: the round is over or the client is not in it.
+    pub fn progress(&mut self, now: Timestamp, session: &Session, round: RoundId) -> Result<(), Reject> {
+        self.authenticate(now, session)?;
+        match &mut self.phase {
+            // Not so in an evaluation, which has its round's number: there is nothing left to train for.
+            Phase::Training(open) if open.number == round.number => open.progress(now, &session.client),
+            _ if round.number > self.round => Err(Reject::FutureRound),
+            _ => Err(Reject::Late),
+        }
+    }
+
+    /// Decides from its header whether an update is worth receiving.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn announce(&mut self, now: Timestamp, session: &Session, header: &UpdateHeader) -> Result<Option<Receipt>, Reject> {
+        self.authenticate(now, session)?;
+        match self.judge(header) {
+            Ok(Some(receipt)) => {
+                self.count_reject(Reject::Duplicate, Some(&session.client));
+                Ok(Some(receipt))
+            }
+            Ok(None) => {
+                if let Phase::Training(round) = &mut self.phase {
+                    round.progress(now, &session.client)?;
+                }
+                Ok(None)
+            }
+            Err(reject) => Err(self.fail(now, &session.client, header.round, reject)),
+        }
+    }
+
+    /// Takes an update whose frame was received whole and verified.
+    ///
+    /// # Errors
+    /// The reason why it does not count.
+    pub fn offer(&mut self, now: Timestamp, session: &Session, header: &UpdateHeader, frame: Bytes) -> Result<Offer, Reject> {
+        if let Some(receipt) = self.announce(now, session, header)? {
+            return Ok(Offer::Accepted(receipt));
+        }
+        let Phase::Training(round) = &mut self.phase else {
+            return Err(self.refuse(Reject::Late, Some(&session.client)));
+        };
+        round.storing(header.clone());
+        self.effects.push_back(Effect::Record(Record::UpdateAccepted { header: header.clone(), frame }));
+        Ok(Offer::Store)
+    }
+
+    /// Counts an update that has become durable, and closes its round when it was the last one needed.
+    ///
+    /// Every offer answered with [`Offer::Store`] is followed by this call before the round can close.
+    pub fn stored(&mut self, now: Timestamp, header: &UpdateHeader) -> Receipt {
+        if let Some(client) = self.clients.get_mut(&header.client) {
+            client.last_accepted = Some((header.round.number, header.digest));
+        }
+        if let Phase::Training(round) = &mut self.phase {
+            round.count(&header.client);
+        }
+        self.close_if_complete(now);
+        Receipt { round: header.round, digest: header.digest, duplicate: false }
+    }
+
+    /// Takes note of a message that was refused before it reached this value, such as a frame that does not decode.
+    ///
+    /// When its sender is who it says, the sender's part in the round is over.
+    pub fn refused(&mut self, now: Timestamp, session: &Session, round: RoundId, reject: Reject) {
+        match self.authenticate(now, session) {
+            Ok(()) => {
+                self.fail(now, &session.client, round, reject);
+            }
+            // Already counted as what it is; a stranger cannot spend another's place.
+            Err(_stranger) => {}
+        }
+    }
+
+    /// Takes note of a refused message that names no session, such as one from an unknown protocol version.
+    pub fn refused_anonymous(&mut self, reject: Reject) {
+        self.count_reject(reject, None);
+    }
+
+    /// Takes a client's result of a federated evaluation.
+    ///
+    /// # Errors
+    /// When it is late, for another version, or from a client that was not asked.
+    pub fn evaluated(&mut self, now: Timestamp, session: &Session, report: &EvaluationReport) -> Result<(), Reject> {
+        self.authenticate(now, session)?;
+        let Phase::Evaluating { round, result, loss_sum, correct } = &mut self.phase else {
+            return Err(self.refuse(Reject::Late, Some(&session.client)));
+        };
+        let verdict = if report.round.number != round.number {
+            Err(Reject::Late)
+        } else if report.version != round.base {
+            Err(Reject::WrongBase)
+        } else if report.examples > u64::from(self.config.max_examples) {
+            Err(Reject::TooManyExamples)
+        } else {
+            round.count_once(&session.client)
+        };
+        if let Err(reject) = verdict {
+            if ends_participation(reject) {
+                // Asked again, it would send the same again.
+                round.fail(&session.client, reject);
+            }
+            let reject = self.refuse(reject, Some(&session.client));
+            self.close_if_complete(now);
+            return Err(reject);
+        }
+        result.clients += 1;
+        result.examples += report.examples;
+        *correct += report.correct;
+        *loss_sum += report.loss_sum;
+        self.close_if_complete(now);
+        Ok(())
+    }
+
+    /// Goes on after [`Effect::Publish`] was carried out; `target_reached` ends the run.
+    pub fn published(&mut self, now: Timestamp, version: ModelVersion, target_reached: bool) {
+        self.version = version;
+        // Otherwise the run was stopped meanwhile.
+        let Phase::Publishing { round, opened } = self.phase else { return };
+        self.abandoned_in_row = 0;
+        self.pace_ms = now.since(opened);
+        if target_reached {
+            self.finish(Outcome::TargetReached);
+        } else if self.config.federated_every > 0 && round.is_multiple_of(self.config.federated_every) {
+            self.open_evaluation(now);
+        } else {
+            self.phase = Phase::Gathering;
+            self.advance(now);
+        }
+        self.generation += 1;
+    }
+
+    /// Lets time pass: members without progress are lost, a round at its deadline closes.
+    pub fn tick(&mut self, now: Timestamp) {
+        if let Phase::Training(round) | Phase::Evaluating { round, .. } = &mut self.phase {
+            round.lose_idle(now);
+        }
+        self.close_if_complete(now);
+        if matches!(self.phase, Phase::Gathering) {
+            self.advance(now);
+        }
+    }
+
+    /// When [`Self::tick`] has something to do; nothing while it waits for messages.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::Training(round) | Phase::Evaluating { round, .. } => Some(round.next_deadline()),
+            Phase::Gathering | Phase::Publishing { .. } | Phase::Finished(_) => None,
+        }
+    }
+
+    /// Ends the run. An open round is dropped.
+    pub fn stop(&mut self, now: Timestamp) {
+        match &self.phase {
+            Phase::Finished(_) => return,
+            Phase::Training(round) => {
+                let closed = round.close(now);
+                self.abandon(closed);
+            }
+            Phase::Gathering | Phase::Publishing { .. } | Phase::Evaluating { .. } => {}
+        }
+        self.finish(Outcome::Stopped);
+    }
+
+    /// The next thing to do outside, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Changes whenever a waiting client may get another answer.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How the run ended, once it did.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self.phase {
+            Phase::Finished(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// The newest published version.
+    #[must_use]
+    pub fn version(&self) -> ModelVersion {
+        self.version
+    }
+
+    /// The run conducted.
+    #[must_use]
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Checks that a session is of this run and holds its name, and notes the sign of life.
+    ///
+    /// # Errors
+    /// [`Reject::UnknownRun`], [`Reject::UnknownClient`] or [`Reject::WrongSession`].
+    pub fn authenticate(&mut self, now: Timestamp, session: &Session) -> Result<(), Reject> {
+        if session.run != self.run {
+            return Err(self.refuse(Reject::UnknownRun, None));
+        }
+        match self.clients.get_mut(&session.client) {
+            None => Err(self.refuse(Reject::UnknownClient, None)),
+            Some(client) if client.token != session.token => {
+                Err(self.refuse(Reject::WrongSession, Some(&session.client)))
+            }
+            Some(client) => {
+                client.last_seen = now;
+                Ok(())
+            }
+        }
+    }
+
+    fn judge(&self, header: &UpdateHeader) -> Result<Option<Receipt>, Reject> {
+        let client = &self.clients[&header.client];
+        let receipt = Receipt { round: header.round, digest: header.digest, duplicate: true };
+        if client.last_accepted == Some((header.round.number, header.digest)) {
+            return Ok(Some(receipt));
+        }
+        if header.round.number > self.round {
+            return Err(Reject::FutureRound);
+        }
+        let round = match &self.phase {
+            Phase::Finished(_) => return Err(Reject::RunFinished),
+            Phase::Training(round) if round.number == header.round.number => round,
+            _ => return Err(Reject::Late),
+        };
+        match round.members.get(&header.client) {
+            None => return Err(Reject::NotInCohort),
+            // Being stored: the same bytes will get their receipt when they ask again.
+            Some(Member::Storing(_) | Member::Counted(_)) => return Err(Reject::Duplicate),
+            Some(Member::Asked { .. } | Member::Lost | Member::Failed(_)) => {}
+        }
+        if header.base != round.base {
+            return Err(Reject::WrongBase);
+        }
+        if header.frame_len > self.config.max_frame_bytes {
+            return Err(Reject::FrameTooLarge);
+        }
+        if header.examples > self.config.max_examples || header.examples > client.examples {
+            return Err(Reject::TooManyExamples);
+        }
+        Ok(None)
+    }
+
+    fn fail(&mut self, now: Timestamp, client: &ClientId, round: RoundId, reject: Reject) -> Reject {
+        if let Phase::Training(open) = &mut self.phase
+            && open.number == round.number
+            && ends_participation(reject)
+        {
+            open.fail(client, reject);
+        }
+        let reject = self.refuse(reject, Some(client));
+        self.close_if_complete(now);
+        reject
+    }
+
+    fn refuse(&mut self, reject: Reject, client: Option<&ClientId>) -> Reject {
+        self.count_reject(reject, client);
+        reject
+    }
+
+    fn count_reject(&mut self, reject: Reject, client: Option<&ClientId>) {
+        // Only registered names are kept, so a stranger cannot grow the table.
+        let client = client.filter(|client| self.clients.contains_key(*client)).cloned();
+        *self.rejects.entry((reject, client)).or_default() += 1;
+        if let Phase::Training(round) = &mut self.phase {
+            *round.rejects.entry(reject).or_default() += 1;
+        }
+    }
+
+    /// Opens the next round if the run goes on and enough clients are there.
+    fn advance(&mut self, now: Timestamp) {
+        if self.round >= self.config.count {
+            self.finish(Outcome::Completed);
+            return;
+        }
+        let eligible = self.eligible(now);
+        let needed = if self.round == 0 {
+            (self.config.min_clients as usize).max(self.config.asked as usize)
+        } else {
+            self.config.quorum as usize
+        };
+        if eligible.len() < needed {
+            return;
+        }
+        self.round += 1;
+        let members = self.choose("cohort", &eligible);
+        self.effects.push_back(Effect::Record(Record::RoundOpened {
+            round: self.round,
+            base: self.version,
+            eligible: eligible.len() as u32,
+            members: members.clone(),
+        }));
+        let round = OpenRound::new(&self.config, self.round, self.version, eligible.len() as u32, members, now);
+        self.phase = Phase::Training(round);
+        self.generation += 1;
+    }
+
+    fn open_evaluation(&mut self, now: Timestamp) {
+        let eligible = self.eligible(now);
+        if eligible.is_empty() {
+            self.phase = Phase::Gathering;
+            self.advance(now);
+            return;
+        }
+        let members = self.choose("evaluation cohort", &eligible);
+        let round = OpenRound::new(&self.config, self.round, self.version, eligible.len() as u32, members, now);
+        self.phase = Phase::Evaluating { round, result: FederatedEvaluation::default(), loss_sum: 0.0, correct: 0 };
+        self.generation += 1;
+    }
+
+    /// Clients alive, in the order of their names.
+    fn eligible(&self, now: Timestamp) -> Vec<ClientId> {
+        let idle_ms = self.config.idle_ms;
+        let alive = |(id, state): (&ClientId, &ClientState)| state.ready(now, idle_ms).then(|| id.clone());
+        self.clients.iter().filter_map(alive).collect()
+    }
+
+    /// A uniformly random cohort that depends only on the seed, the round and who is eligible.
+    fn choose(&self, purpose: &str, eligible: &[ClientId]) -> Vec<ClientId> {
+        let wanted = (self.config.asked as usize).min(eligible.len());
+        let mut rng = self.seed.derive_n(purpose, self.round).rng();
+        let mut members: Vec<_> =
+            index::sample(&mut rng, eligible.len(), wanted).into_iter().map(|i| eligible[i].clone()).collect();
+        members.sort();
+        members
+    }
+
+    fn close_if_complete(&mut self, now: Timestamp) {
+        match &mut self.phase {
+            Phase::Training(round) => {
+                let Some(publishable) = round.complete(&self.config, now) else { return };
+                let closed = round.close(now);
+                if publishable {
+                    self.phase = Phase::Publishing { round: closed.number, opened: closed.opened };
+                    self.effects.push_back(Effect::Publish(closed));
+                } else {
+                    self.abandoned_in_row += 1;
+                    self.abandon(closed);
+                    self.phase = Phase::Gathering;
+                    if self.abandoned_in_row >= self.config.max_abandoned {
+                        self.finish(Outcome::GaveUp);
+                    } else {
+                        self.advance(now);
+                    }
+                }
+                self.generation += 1;
+            }
+            Phase::Evaluating { round, result, loss_sum, correct } => {
+                if !round.all_resolved() && now < round.deadline {
+                    return;
+                }
+                if result.examples > 0 {
+                    result.accuracy = *correct as f64 / result.examples as f64;
+                    result.loss = *loss_sum / result.examples as f64;
+                }
+                let effect = Effect::Evaluated { round: round.number, result: *result };
+                self.effects.push_back(effect);
+                self.phase = Phase::Gathering;
+                self.generation += 1;
+                self.advance(now);
+            }
+            Phase::Gathering | Phase::Publishing { .. } | Phase::Finished(_) => {}
+        }
+    }
+
+    /// Drops a round: an update of it that is sent again is late, as it is after a restart.
+    fn abandon(&mut self, closed: ClosedRound) {
+        for client in self.clients.values_mut() {
+            client.last_accepted = client.last_accepted.filter(|(round, _)| *round != closed.number);
+        }
+        self.effects.push_back(Effect::Abandon(closed));
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.phase = Phase::Finished(outcome);
+        self.effects.push_back(Effect::Record(Record::Finished(outcome)));
+        self.generation += 1;
+    }
+}
+
+impl ClientState {
+    fn alive(&self, now: Timestamp, idle_ms: u64) -> bool {
+        now < self.held_until || now.since(self.last_seen) < idle_ms
+    }
+
+    /// Alive, and with data: a client that joined but has not checked in yet is still loading.
+    fn ready(&self, now: Timestamp, idle_ms: u64) -> bool {
+        self.examples > 0 && self.alive(now, idle_ms)
+    }
+}
+
+/// Whether a client that sent something refused so is not waited for any longer in the round.
+fn ends_participation(reject: Reject) -> bool {
+    matches!(
+        reject,
+        Reject::WrongBase
+            | Reject::FrameTooLarge
+            | Reject::Truncated
+            | Reject::Corrupt
+            | Reject::WrongShape
+            | Reject::WrongCodec
+            | Reject::NotANumber
+            | Reject::Infinite
+            | Reject::ValueTooLarge
+            | Reject::NoExamples
+            | Reject::TooManyExamples
+    )
+}
+
+/// Shortest pause that a waiting client is asked for, in milliseconds: a thousand clients then cost 10,000 calls a
+/// second at most, which one server answers.
+const MIN_RETRY_MS: u64 = 100;
+
+/// Longest pause that a waiting client is asked for, in milliseconds.
+const MAX_RETRY_MS: u64 = 30_000;
+
+#[cfg(test)]
+mod tests;

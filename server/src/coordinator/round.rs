@@ -1,0 +1,216 @@
+//! One round: its cohort, where each member stands, and when it is over.
+
+use super::Config;
+use dunlin_core::message::UpdateHeader;
+use dunlin_core::{ClientId, ModelVersion, Reject, Timestamp, Waiting};
+use std::collections::BTreeMap;
+
+/// Where a member of a cohort stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Member {
+    /// Working, or on its way to.
+    Asked {
+        /// When it last advanced.
+        advanced: Timestamp,
+    },
+    /// Its update is being made durable.
+    Storing(UpdateHeader),
+    /// Its update counts; in a federated evaluation: it has reported.
+    Counted(Option<UpdateHeader>),
+    /// It sent something that cannot count.
+    Failed(Reject),
+    /// It went silent.
+    Lost,
+}
+
+/// A round under way.
+pub(super) struct OpenRound {
+    pub(super) number: u64,
+    pub(super) base: ModelVersion,
+    pub(super) opened: Timestamp,
+    pub(super) deadline: Timestamp,
+    pub(super) eligible: u32,
+    pub(super) members: BTreeMap<ClientId, Member>,
+    pub(super) rejects: BTreeMap<Reject, u32>,
+    idle_ms: u64,
+}
+
+/// A round that has ended, with all that its summary needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClosedRound {
+    /// Its number.
+    pub number: u64,
+    /// The version that it started from.
+    pub base: ModelVersion,
+    /// When it opened.
+    pub opened: Timestamp,
+    /// When it closed.
+    pub closed: Timestamp,
+    /// What happened in it.
+    pub stats: RoundStats,
+}
+
+/// The numbers of a closed round.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RoundStats {
+    /// Clients among which the cohort was chosen.
+    pub eligible: u32,
+    /// Clients asked.
+    pub chosen: u32,
+    /// Clients whose update was accepted.
+    pub counted: u32,
+    /// Clients that went silent.
+    pub lost: u32,
+    /// Training examples behind the accepted updates.
+    pub examples: u64,
+    /// Mean training loss, weighted by examples.
+    pub train_loss: f64,
+    /// Refusals while the round ran, by reason.
+    pub rejects: BTreeMap<Reject, u32>,
+}
+
+impl OpenRound {
+    pub(super) fn new(
+        config: &Config,
+        number: u64,
+        base: ModelVersion,
+        eligible: u32,
+        members: Vec<ClientId>,
+        now: Timestamp,
+    ) -> Self {
+        let members = members.into_iter().map(|id| (id, Member::Asked { advanced: now })).collect();
+        Self {
+            number,
+            base,
+            opened: now,
+            deadline: now.after_ms(config.deadline_ms),
+            eligible,
+            members,
+            rejects: BTreeMap::new(),
+            idle_ms: config.idle_ms,
+        }
+    }
+
+    /// The member's remaining time in milliseconds, or why it has nothing to do.
+    pub(super) fn assign(&mut self, now: Timestamp, client: &ClientId) -> Result<u64, Waiting> {
+        let remaining = self.deadline.since(now);
+        match self.members.get_mut(client) {
+            None => Err(Waiting::NotChosen),
+            Some(member @ (Member::Asked { .. } | Member::Lost)) => {
+                *member = Member::Asked { advanced: now };
+                Ok(remaining)
+            }
+            Some(Member::Storing(_) | Member::Counted(_) | Member::Failed(_)) => Err(Waiting::Reported),
+        }
+    }
+
+    pub(super) fn progress(&mut self, now: Timestamp, client: &ClientId) -> Result<(), Reject> {
+        match self.members.get_mut(client) {
+            None => Err(Reject::NotInCohort),
+            Some(member @ (Member::Asked { .. } | Member::Lost | Member::Failed(_))) => {
+                *member = Member::Asked { advanced: now };
+                Ok(())
+            }
+            Some(Member::Storing(_) | Member::Counted(_)) => Err(Reject::Duplicate),
+        }
+    }
+
+    pub(super) fn storing(&mut self, header: UpdateHeader) {
+        self.members.insert(header.client.clone(), Member::Storing(header));
+    }
+
+    pub(super) fn count(&mut self, client: &ClientId) {
+        if let Some(member) = self.members.get_mut(client)
+            && let Member::Storing(header) = member
+        {
+            *member = Member::Counted(Some(header.clone()));
+        }
+    }
+
+    /// Counts a member that needs no storage.
+    pub(super) fn count_once(&mut self, client: &ClientId) -> Result<(), Reject> {
+        match self.members.get_mut(client) {
+            None => Err(Reject::NotInCohort),
+            Some(Member::Counted(_)) => Err(Reject::Duplicate),
+            Some(member) => {
+                *member = Member::Counted(None);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn restore_update(&mut self, header: UpdateHeader) {
+        self.members.insert(header.client.clone(), Member::Counted(Some(header)));
+    }
+
+    pub(super) fn fail(&mut self, client: &ClientId, reject: Reject) {
+        if let Some(member @ (Member::Asked { .. } | Member::Lost)) = self.members.get_mut(client) {
+            *member = Member::Failed(reject);
+        }
+    }
+
+    pub(super) fn lose_idle(&mut self, now: Timestamp) {
+        for member in self.members.values_mut() {
+            if let Member::Asked { advanced } = member
+                && now.since(*advanced) >= self.idle_ms
+            {
+                *member = Member::Lost;
+            }
+        }
+    }
+
+    /// The next time at which something happens by itself.
+    pub(super) fn next_deadline(&self) -> Timestamp {
+        let idle = self.members.values().filter_map(|member| match member {
+            Member::Asked { advanced } => Some(advanced.after_ms(self.idle_ms)),
+            _ => None,
+        });
+        idle.min().map_or(self.deadline, |idle| idle.min(self.deadline))
+    }
+
+    pub(super) fn tally(&self, wanted: impl Fn(&Member) -> bool) -> u32 {
+        self.members.values().filter(|member| wanted(member)).count() as u32
+    }
+
+    pub(super) fn all_resolved(&self) -> bool {
+        self.tally(|member| matches!(member, Member::Asked { .. } | Member::Storing(_))) == 0
+    }
+
+    /// Whether the round is over, and if so whether it may publish.
+    ///
+    /// Nothing is decided while an update is on its way to the disk, so that what is durable is also counted.
+    pub(super) fn complete(&self, config: &Config, now: Timestamp) -> Option<bool> {
+        if self.tally(|member| matches!(member, Member::Storing(_))) > 0 {
+            return None;
+        }
+        let counted = self.tally(|member| matches!(member, Member::Counted(_)));
+        let over = counted >= config.cohort || self.all_resolved() || now >= self.deadline;
+        over.then_some(counted >= config.quorum)
+    }
+
+    pub(super) fn close(&self, now: Timestamp) -> ClosedRound {
+        let mut stats = RoundStats {
+            eligible: self.eligible,
+            chosen: self.members.len() as u32,
+            lost: self.tally(|member| match member {
+                Member::Lost => true,
+                // Before the deadline the round has what it needs, and nobody waits for the slow.
+                Member::Asked { .. } => now >= self.deadline,
+                _ => false,
+            }),
+            rejects: self.rejects.clone(),
+            ..RoundStats::default()
+        };
+        let mut loss_sum = 0.0;
+        for member in self.members.values() {
+            // Only a run that is stopped closes a round while an update is on its way to the disk.
+            if let Member::Counted(Some(header)) | Member::Storing(header) = member {
+                stats.counted += 1;
+                stats.examples += u64::from(header.examples);
+                loss_sum += f64::from(header.loss) * f64::from(header.examples);
+            }
+        }
+        stats.train_loss = loss_sum / stats.examples.max(1) as f64;
+        ClosedRound { number: self.number, base: self.base, opened: self.opened, closed: now, stats }
+    }
+}

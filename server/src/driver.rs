@@ -1,0 +1,550 @@
+//! One plain thread owns the engine; everything else talks to it through one bounded channel.
+//!
+//! Whatever arrived while the disk was busy is decided together and shares the next disk sync. Answers leave after it.
+//! A full channel is an honest "busy, retry".
+
+use crate::broadcast::Broadcast;
+use crate::coordinator::{Offer, StatusView};
+use crate::engine::{Engine, EngineError, Settled, Timings};
+use crate::store::RunRow;
+use crate::vet::Rules;
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use dunlin_codec::StageBytes;
+use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, Join, Receipt, Session, UpdateHeader, Welcome};
+use dunlin_core::report::{Report, RoundSummary};
+use dunlin_core::{ClientId, Outcome, Reject, RoundId, Timestamp, Waiting};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{oneshot, watch};
+
+/// Where the answer to a command goes.
+type Reply<T> = oneshot::Sender<T>;
+
+enum Command {
+    Join(Join, Reply<Result<Welcome, Reject>>),
+    CheckIn(CheckIn, Reply<Result<Assignment, Reject>>),
+    Authenticate(Session, Reply<Result<(), Reject>>),
+    Progress(Session, RoundId, Reply<Result<(), Reject>>),
+    Announce(Session, UpdateHeader, Reply<Result<Option<Receipt>, Reject>>),
+    Offer(Box<OfferedUpdate>),
+    Refused(Option<(Session, RoundId)>, Reject, Reply<()>),
+    Evaluated(Session, EvaluationReport, Reply<Result<(), Reject>>),
+    Status(Reply<Status>),
+    Runs(Reply<Vec<RunRow>>),
+    Stop(Reply<()>),
+}
+
+struct OfferedUpdate {
+    session: Session,
+    header: UpdateHeader,
+    frame: Bytes,
+    stages: StageBytes,
+    reply: Reply<Result<Receipt, Reject>>,
+}
+
+/// What status replies and metrics show.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The coordinator's state.
+    pub view: StatusView,
+    /// The run.
+    pub run: RunRow,
+    /// The last round's summary.
+    pub last_round: Option<RoundSummary>,
+    /// Sums over all rounds.
+    pub bytes: dunlin_core::report::Bytes,
+    /// Parameters of the model.
+    pub params: u64,
+    /// Where the server's time went.
+    pub timings: Timings,
+}
+
+/// What a run tells those who watch it, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunEvent {
+    /// A round ended, or its summary learned more.
+    Round(Box<RoundSummary>),
+    /// The run ended.
+    Report(Box<Report>),
+}
+
+/// Why a command got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// The channel is full: try again.
+    Busy,
+    /// The engine has failed or ended.
+    Gone,
+}
+
+/// The way to the engine's thread.
+#[derive(Clone)]
+pub struct Handle {
+    commands: Sender<Command>,
+    broadcast: watch::Receiver<Arc<Broadcast>>,
+    rules: Arc<Rules>,
+    shared: Arc<SharedState>,
+    changed: watch::Receiver<usize>,
+}
+
+#[derive(Default)]
+struct SharedState {
+    /// Frame bytes received.
+    up: AtomicU64,
+    /// Sizes of the downloads begun.
+    downloads: Mutex<Vec<u64>>,
+    events: Mutex<Vec<RunEvent>>,
+}
+
+/// The engine's thread; joining it tells how the run ended.
+pub struct Driver {
+    thread: std::thread::JoinHandle<Result<(), EngineError>>,
+}
+
+/// A check-in that is held open.
+struct Parked {
+    check_in: CheckIn,
+    expires: Timestamp,
+    reply: Reply<Result<Assignment, Reject>>,
+}
+
+struct Worker {
+    engine: Engine,
+    commands: Receiver<Command>,
+    epoch: Instant,
+    broadcast: watch::Sender<Arc<Broadcast>>,
+    changed: watch::Sender<usize>,
+    shared: Arc<SharedState>,
+    parked: Vec<Parked>,
+    /// Uploads that wait for the disk.
+    offers: BTreeMap<ClientId, Vec<Reply<Result<Receipt, Reject>>>>,
+    /// Answers that may leave once what they rest on is durable.
+    outbox: Vec<Box<dyn FnOnce() + Send>>,
+    asked_generation: u64,
+    run: RunRow,
+}
+
+/// Starts the thread of an engine whose timestamps count from `epoch`.
+///
+/// # Panics
+/// When the operating system gives no thread.
+#[must_use]
+pub fn start(engine: Engine, run: RunRow, epoch: Instant) -> (Driver, Handle) {
+    let (sender, commands) = bounded(MAX_QUEUED);
+    let (broadcast, broadcast_receiver) = watch::channel(Arc::clone(engine.broadcast()));
+    let (changed, changed_receiver) = watch::channel(0);
+    let shared = Arc::new(SharedState::default());
+    let past = engine.summaries().iter().map(|summary| RunEvent::Round(Box::new(summary.clone()))).collect();
+    *lock(&shared.events) = past;
+    let handle = Handle {
+        commands: sender,
+        broadcast: broadcast_receiver,
+        rules: Arc::clone(engine.rules()),
+        shared: Arc::clone(&shared),
+        changed: changed_receiver,
+    };
+    let worker = Worker {
+        engine,
+        commands,
+        epoch,
+        broadcast,
+        changed,
+        shared,
+        parked: Vec::new(),
+        offers: BTreeMap::new(),
+        outbox: Vec::new(),
+        asked_generation: 0,
+        run,
+    };
+    let thread = std::thread::Builder::new().name("coordinator".into()).spawn(move || worker.run());
+    (Driver { thread: thread.expect("a process can start a thread") }, handle)
+}
+
+impl Driver {
+    /// Waits until every handle is dropped or the engine fails. Blocks; not for an async worker.
+    ///
+    /// # Errors
+    /// Why the engine failed.
+    pub fn join(self) -> Result<(), EngineError> {
+        match self.thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// Whether the thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+impl Handle {
+    /// The version handed out now.
+    #[must_use]
+    pub fn broadcast(&self) -> Arc<Broadcast> {
+        Arc::clone(&self.broadcast.borrow())
+    }
+
+    /// What received frames are held against.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
+    /// Counts frame bytes that arrived.
+    pub fn count_upload(&self, bytes: u64) {
+        self.shared.up.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts a download that begins.
+    pub fn count_download(&self, bytes: u64) {
+        lock(&self.shared.downloads).push(bytes);
+    }
+
+    /// See [`crate::coordinator::Coordinator::join`].
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn join(&self, join: Join) -> Result<Result<Welcome, Reject>, NoAnswer> {
+        self.ask(|reply| Command::Join(join, reply)).await
+    }
+
+    /// Tells a client what to do, after up to `wait_ms` if there is nothing yet.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn check_in(&self, check_in: CheckIn) -> Result<Result<Assignment, Reject>, NoAnswer> {
+        self.ask(|reply| Command::CheckIn(check_in, reply)).await
+    }
+
+    /// See [`crate::coordinator::Coordinator::authenticate`].
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn authenticate(&self, session: Session) -> Result<Result<(), Reject>, NoAnswer> {
+        self.ask(|reply| Command::Authenticate(session, reply)).await
+    }
+
+    /// See [`crate::coordinator::Coordinator::progress`].
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn progress(&self, session: Session, round: RoundId) -> Result<Result<(), Reject>, NoAnswer> {
+        self.ask(|reply| Command::Progress(session, round, reply)).await
+    }
+
+    /// See [`crate::coordinator::Coordinator::announce`].
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn announce(
+        &self,
+        session: Session,
+        header: UpdateHeader,
+    ) -> Result<Result<Option<Receipt>, Reject>, NoAnswer> {
+        self.ask(|reply| Command::Announce(session, header, reply)).await
+    }
+
+    /// Offers a vetted update; the receipt comes when it is durable.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn offer(
+        &self,
+        session: Session,
+        header: UpdateHeader,
+        frame: Bytes,
+        stages: StageBytes,
+    ) -> Result<Result<Receipt, Reject>, NoAnswer> {
+        self.ask(|reply| Command::Offer(Box::new(OfferedUpdate { session, header, frame, stages, reply }))).await
+    }
+
+    /// Notes a message that was refused before it reached the engine.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn refused(&self, who: Option<(Session, RoundId)>, reject: Reject) -> Result<(), NoAnswer> {
+        self.ask(|reply| Command::Refused(who, reject, reply)).await
+    }
+
+    /// See [`crate::coordinator::Coordinator::evaluated`].
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn evaluated(&self, session: Session, report: EvaluationReport) -> Result<Result<(), Reject>, NoAnswer> {
+        self.ask(|reply| Command::Evaluated(session, report, reply)).await
+    }
+
+    /// The state of the run.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn status(&self) -> Result<Status, NoAnswer> {
+        self.ask(Command::Status).await
+    }
+
+    /// All runs in the store.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn runs(&self) -> Result<Vec<RunRow>, NoAnswer> {
+        self.ask(Command::Runs).await
+    }
+
+    /// Ends the run.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn stop(&self) -> Result<(), NoAnswer> {
+        self.ask(Command::Stop).await
+    }
+
+    /// The `index`-th event of the run, when it has happened; nothing when the engine has ended before.
+    pub async fn event(&self, index: usize) -> Option<RunEvent> {
+        let mut changed = self.changed.clone();
+        loop {
+            changed.borrow_and_update();
+            if let Some(event) = lock(&self.shared.events).get(index) {
+                return Some(event.clone());
+            }
+            changed.changed().await.ok()?;
+        }
+    }
+
+    /// The report, when the run has ended; nothing when the engine has ended before.
+    pub async fn report(&self) -> Option<Report> {
+        let mut index = 0;
+        loop {
+            match self.event(index).await? {
+                RunEvent::Report(report) => return Some(*report),
+                RunEvent::Round(_) => index += 1,
+            }
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, NoAnswer> {
+        let (reply, answer) = oneshot::channel();
+        match self.commands.try_send(command(reply)) {
+            Ok(()) => answer.await.map_err(|_| NoAnswer::Gone),
+            Err(TrySendError::Full(_)) => Err(NoAnswer::Busy),
+            Err(TrySendError::Disconnected(_)) => Err(NoAnswer::Gone),
+        }
+    }
+}
+
+impl Worker {
+    fn run(mut self) -> Result<(), EngineError> {
+        // A restart has things to make durable before the first message.
+        self.settle()?;
+        loop {
+            match self.commands.recv_timeout(self.patience()) {
+                Ok(command) => self.take(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            // What else has queued up shares the disk sync.
+            while let Ok(command) = self.commands.try_recv() {
+                self.take(command);
+            }
+            let now = self.now();
+            if self.engine.coordinator.deadline().is_some_and(|deadline| deadline <= now) {
+                self.engine.coordinator.tick(now);
+            }
+            self.settle()?;
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.epoch.elapsed().as_millis() as u64)
+    }
+
+    /// Time until something happens by itself.
+    fn patience(&self) -> Duration {
+        let now = self.now();
+        let parked = self.parked.iter().map(|parked| parked.expires).min();
+        let next = [self.engine.coordinator.deadline(), parked].into_iter().flatten().min();
+        let ms = next.map_or(MAX_PATIENCE_MS, |next| next.since(now)).min(MAX_PATIENCE_MS);
+        Duration::from_millis(ms)
+    }
+
+    fn take(&mut self, command: Command) {
+        let now = self.now();
+        let coordinator = &mut self.engine.coordinator;
+        match command {
+            Command::Join(join, reply) => {
+                let joined = coordinator.join(now, &join.client, join.token);
+                let answer = joined.map(|()| self.engine.welcome());
+                self.answer(reply, answer);
+            }
+            Command::CheckIn(check_in, reply) => self.check_in(now, check_in, reply),
+            Command::Authenticate(session, reply) => {
+                let answer = coordinator.authenticate(now, &session);
+                self.answer(reply, answer);
+            }
+            Command::Progress(session, round, reply) => {
+                let answer = coordinator.progress(now, &session, round);
+                self.answer(reply, answer);
+            }
+            Command::Announce(session, header, reply) => {
+                let answer = coordinator.announce(now, &session, &header);
+                self.answer(reply, answer);
+            }
+            Command::Offer(offered) => {
+                let OfferedUpdate { session, header, frame, stages, reply } = *offered;
+                match self.engine.offer(now, &session, &header, (frame, stages)) {
+                    Ok(Offer::Store) => self.offers.entry(header.client).or_default().push(reply),
+                    Ok(Offer::Accepted(receipt)) => self.answer(reply, Ok(receipt)),
+                    Err(reject) => self.answer(reply, Err(reject)),
+                }
+            }
+            Command::Refused(who, reject, reply) => {
+                match who {
+                    Some((session, round)) => coordinator.refused(now, &session, round, reject),
+                    None => coordinator.refused_anonymous(reject),
+                }
+                self.answer(reply, ());
+            }
+            Command::Evaluated(session, report, reply) => {
+                let answer = coordinator.evaluated(now, &session, &report);
+                self.answer(reply, answer);
+            }
+            Command::Status(reply) => {
+                let status = self.status(now);
+                self.answer(reply, status);
+            }
+            Command::Runs(reply) => match self.engine.runs() {
+                Ok(runs) => self.answer(reply, runs),
+                Err(error) => tracing::error!(%error, "the runs cannot be listed"),
+            },
+            Command::Stop(reply) => {
+                coordinator.stop(now);
+                self.answer(reply, ());
+            }
+        }
+    }
+
+    fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, answer: T) {
+        // Whoever asked may be gone; then nobody needs the answer.
+        self.outbox.push(Box::new(move || drop(reply.send(answer))));
+    }
+
+    fn check_in(&mut self, now: Timestamp, check_in: CheckIn, reply: Reply<Result<Assignment, Reject>>) {
+        let answer = self.engine.coordinator.check_in(now, &check_in);
+        match answer {
+            Ok(Assignment::Wait { .. }) if check_in.wait_ms > 0 && self.parked.len() < MAX_PARKED => {
+                let expires = now.after_ms(check_in.wait_ms);
+                self.parked.push(Parked { check_in, expires, reply });
+            }
+            answer => self.answer(reply, answer),
+        }
+    }
+
+    /// Carries out what was decided, answers, and wakes whoever has waited for it; until nothing is left.
+    fn settle(&mut self) -> Result<(), EngineError> {
+        loop {
+            self.engine.count_upload(self.shared.up.swap(0, Ordering::Relaxed));
+            for bytes in std::mem::take(&mut *lock(&self.shared.downloads)) {
+                self.engine.count_download(bytes);
+            }
+            let epoch = self.epoch;
+            let settled = self.engine.settle(&|| Timestamp(epoch.elapsed().as_millis() as u64))?;
+            self.tell(settled);
+            for send in self.outbox.drain(..) {
+                send();
+            }
+            let generation = self.engine.coordinator.generation();
+            let now = self.now();
+            let woken = generation != self.asked_generation;
+            self.asked_generation = generation;
+            let due = |parked: &Parked| woken || parked.expires <= now || parked.reply.is_closed();
+            let (due, parked) = std::mem::take(&mut self.parked).into_iter().partition::<Vec<_>, _>(due);
+            self.parked = parked;
+            if due.is_empty() {
+                return Ok(());
+            }
+            for Parked { mut check_in, expires, reply } in due {
+                if !reply.is_closed() {
+                    check_in.wait_ms = expires.since(now);
+                    self.check_in(now, check_in, reply);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, settled: Settled) {
+        for (client, receipt) in settled.receipts {
+            for reply in self.offers.remove(&client).unwrap_or_default() {
+                self.answer(reply, Ok(receipt));
+            }
+        }
+        if !Arc::ptr_eq(&self.broadcast.borrow(), self.engine.broadcast()) {
+            self.broadcast.send_replace(Arc::clone(self.engine.broadcast()));
+        }
+        let rounds = settled.summaries.into_iter().map(|summary| {
+            tracing::info!(
+                round = summary.round,
+                published = summary.published,
+                clients = summary.clients,
+                accuracy = summary.accuracy,
+                up = summary.bytes.up,
+                down = summary.bytes.down,
+                seconds = summary.seconds,
+                "round ended"
+            );
+            RunEvent::Round(Box::new(summary))
+        });
+        let report = settled.report.map(|report| RunEvent::Report(Box::new(report)));
+        let news: Vec<_> = rounds.chain(report).collect();
+        if !news.is_empty() {
+            let mut events = lock(&self.shared.events);
+            events.extend(news);
+            self.changed.send_replace(events.len());
+        }
+    }
+
+    fn status(&mut self, now: Timestamp) -> Status {
+        let summaries = self.engine.summaries();
+        let mut bytes = dunlin_core::report::Bytes::default();
+        for summary in summaries {
+            bytes += summary.bytes;
+        }
+        let outcome: Option<Outcome> = self.engine.coordinator.outcome();
+        Status {
+            view: self.engine.coordinator.status(now),
+            run: RunRow { outcome, rounds: summaries.len() as u64, ..self.run.clone() },
+            last_round: summaries.last().cloned(),
+            bytes,
+            params: self.engine.layout().len() as u64,
+            timings: *self.engine.timings(),
+        }
+    }
+}
+
+impl NoAnswer {
+    /// What a client is told, and after how many milliseconds it may try again.
+    #[must_use]
+    pub const fn waiting(self) -> (Waiting, u64) {
+        (Waiting::Busy, BUSY_RETRY_MS)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Only whole values are pushed or taken, so a panic elsewhere leaves them consistent.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Commands that may wait for the engine: each is small, but for an upload's frame, whose number the service bounds.
+const MAX_QUEUED: usize = 4096;
+
+/// Check-ins held open at once; a client beyond them is told when to come back.
+const MAX_PARKED: usize = 100_000;
+
+/// Pause that a client is asked for when the channel is full, in milliseconds.
+const BUSY_RETRY_MS: u64 = 250;
+
+/// Longest sleep of the thread, in milliseconds: it then looks for held check-ins whose client has gone.
+const MAX_PATIENCE_MS: u64 = 10_000;

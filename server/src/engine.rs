@@ -1,0 +1,410 @@
+//! A run on one thread: the coordinator's decisions carried out on the model, the sum and the store.
+//!
+//! The engine has no sockets and no clock of its own, so a simulation drives the very same value with simulated time.
+//! Callers hand it any number of messages and then [`Engine::settle`] it: all that was decided meanwhile shares one disk
+//! sync, and only then may answers be sent.
+
+mod open;
+mod timings;
+
+pub use open::{Start, open};
+pub use timings::Timings;
+
+use crate::aggregate::{self, Aggregator, ExactSum};
+use crate::broadcast::Broadcast;
+use crate::coordinator::{ClosedRound, Coordinator, Effect, Offer, reaches_target};
+use crate::evaluate::Evaluate;
+use crate::global::{self, GlobalModel};
+use crate::store::{Record, Store, StoreError};
+use crate::vet::Rules;
+use bytes::Bytes;
+use dunlin_codec::StageBytes;
+use dunlin_core::message::{Receipt, Session, UpdateHeader, Welcome};
+use dunlin_core::report::{Bytes as ByteCount, FederatedEvaluation, Report, RoundSummary, RunEnd};
+use dunlin_core::{ClientId, Digest, Layout, Outcome, Recipe, Reject, Timestamp};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// One run of a recipe.
+pub struct Engine {
+    /// Decides.
+    pub coordinator: Coordinator,
+    recipe: Recipe,
+    layout: Layout,
+    rules: Arc<Rules>,
+    model: GlobalModel,
+    sum: ExactSum,
+    store: Box<dyn Store>,
+    evaluator: Option<Box<dyn Evaluate>>,
+    broadcast: Arc<Broadcast>,
+    summaries: Vec<RoundSummary>,
+    /// Of the round under way.
+    tally: Tally,
+    /// Frames of published rounds that a restart would have to add up again, in bytes and rounds.
+    uncheckpointed: (u64, u64),
+    simulated: bool,
+    started: Instant,
+    round_started: Instant,
+    participants: BTreeSet<ClientId>,
+    timings: Timings,
+    report: Option<Report>,
+}
+
+/// Bytes of the round under way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    bytes: ByteCount,
+    stages: StageBytes,
+}
+
+/// Why a run cannot go on. Ours to mend, never a client's mistake.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The global model failed, most likely because training diverged.
+    #[error(transparent)]
+    Model(#[from] global::Error),
+    /// A checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] global::CheckpointError),
+    /// An update that was verified could not be added up.
+    #[error("adding up an accepted update: {0}")]
+    Aggregate(#[from] aggregate::Error),
+    /// The test set cannot be evaluated.
+    #[error("evaluation: {0}")]
+    Evaluate(#[from] dunlin_nn::Error),
+    /// Computing a published round again gave another model.
+    #[error("round {round} gives another model than when it was published ({got:?} for {expected:?}); was the binary or the recipe changed?")]
+    Replay {
+        /// The round.
+        round: u64,
+        /// The digest recorded.
+        expected: Digest,
+        /// The digest computed.
+        got: Digest,
+    },
+    /// The run in the store was made from another recipe.
+    #[error("the run's recipe cannot be read: {0}")]
+    Recipe(#[from] dunlin_core::recipe::RecipeError),
+}
+
+/// What [`Engine::settle`] leads to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settled {
+    /// Updates that have become durable, with their receipts.
+    pub receipts: Vec<(ClientId, Receipt)>,
+    /// Summaries of rounds that ended, or learned more.
+    pub summaries: Vec<RoundSummary>,
+    /// The report, once the run has ended.
+    pub report: Option<Report>,
+}
+
+impl Engine {
+    /// The recipe of the run.
+    #[must_use]
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// The model's tensors.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What received frames are held against.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
+    /// The version handed out now.
+    #[must_use]
+    pub fn broadcast(&self) -> &Arc<Broadcast> {
+        &self.broadcast
+    }
+
+    /// Summaries of the rounds so far.
+    #[must_use]
+    pub fn summaries(&self) -> &[RoundSummary] {
+        &self.summaries
+    }
+
+    /// The report, once the run has ended and was settled.
+    #[must_use]
+    pub fn report(&self) -> Option<&Report> {
+        self.report.as_ref()
+    }
+
+    /// Where the time went.
+    #[must_use]
+    pub fn timings(&self) -> &Timings {
+        &self.timings
+    }
+
+    /// The runs in the store, newest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn runs(&mut self) -> Result<Vec<crate::store::RunRow>, StoreError> {
+        self.store.runs()
+    }
+
+    /// The broadcast model as floats.
+    #[must_use]
+    pub fn params(&self) -> Vec<f32> {
+        self.model.broadcast_f32()
+    }
+
+    /// The answer to a client that has joined.
+    #[must_use]
+    pub fn welcome(&self) -> Welcome {
+        Welcome { run: self.coordinator.run(), recipe: self.recipe.to_toml(), layout: Digest(self.layout.digest()) }
+    }
+
+    /// Offers a verified update; its receipt comes out of [`Self::settle`].
+    ///
+    /// # Errors
+    /// The reason why it does not count.
+    pub fn offer(
+        &mut self,
+        now: Timestamp,
+        session: &Session,
+        header: &UpdateHeader,
+        (frame, stages): (Bytes, StageBytes),
+    ) -> Result<Offer, Reject> {
+        let offer = self.coordinator.offer(now, session, header, frame)?;
+        if offer == Offer::Store {
+            self.tally.stages += stages;
+            self.tally.bytes.up_dense += self.dense_bytes();
+        }
+        Ok(offer)
+    }
+
+    /// Counts frame bytes that arrived, whether or not they were of use.
+    pub fn count_upload(&mut self, bytes: u64) {
+        self.tally.bytes.up += bytes;
+    }
+
+    /// Counts frame bytes that were sent to a client so that it gets a model.
+    pub fn count_download(&mut self, bytes: u64) {
+        self.tally.bytes.down += bytes;
+        self.tally.bytes.down_dense += self.dense_bytes();
+    }
+
+    /// Carries out everything that was decided, until nothing is left to do before the next message.
+    ///
+    /// # Errors
+    /// When the store or the model fails. Then the process should end: what is durable is consistent, and a restart
+    /// goes on from it.
+    pub fn settle(&mut self, clock: &dyn Fn() -> Timestamp) -> Result<Settled, EngineError> {
+        let mut settled = Settled::default();
+        let mut batch = Vec::new();
+        loop {
+            match self.coordinator.poll_effect() {
+                Some(Effect::Record(record)) => batch.push(record),
+                Some(effect) => {
+                    self.commit(&mut batch, clock, &mut settled)?;
+                    match effect {
+                        Effect::Record(_) => {}
+                        Effect::Publish(closed) => self.publish(&closed, clock, &mut settled)?,
+                        Effect::Abandon(closed) => self.abandon(&closed, &mut settled)?,
+                        Effect::Evaluated { round, result } => self.evaluated(round, result, &mut settled)?,
+                    }
+                }
+                None if batch.is_empty() => break,
+                None => self.commit(&mut batch, clock, &mut settled)?,
+            }
+        }
+        if self.report.is_none()
+            && let Some(outcome) = self.coordinator.outcome()
+        {
+            let report = self.conclude(outcome)?;
+            self.report = Some(report);
+            settled.report.clone_from(&self.report);
+        }
+        Ok(settled)
+    }
+
+    fn commit(
+        &mut self,
+        batch: &mut Vec<Record>,
+        clock: &dyn Fn() -> Timestamp,
+        settled: &mut Settled,
+    ) -> Result<(), EngineError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let timer = Instant::now();
+        self.store.commit(batch)?;
+        self.timings.sync += timer.elapsed();
+        for record in batch.drain(..) {
+            match record {
+                Record::UpdateAccepted { header, frame } => {
+                    let timer = Instant::now();
+                    self.sum.add_frame(&frame, self.rules.segments(), self.rules.limits(), header.examples)?;
+                    self.timings.sum += timer.elapsed();
+                    self.uncheckpointed.0 += frame.len() as u64;
+                    self.participants.insert(header.client.clone());
+                    let receipt = self.coordinator.stored(clock(), &header);
+                    settled.receipts.push((header.client, receipt));
+                }
+                Record::RoundOpened { .. } => self.round_started = Instant::now(),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        closed: &ClosedRound,
+        clock: &dyn Fn() -> Timestamp,
+        settled: &mut Settled,
+    ) -> Result<(), EngineError> {
+        let timer = Instant::now();
+        let published = self.model.publish(closed.number, &self.sum)?;
+        self.sum.clear();
+        self.timings.publish += timer.elapsed();
+        let mut summary = self.summarize(closed);
+        summary.published = true;
+        summary.version = published.version.0;
+        summary.packet = published.packet.len() as u64;
+        summary.model_digest = published.digest.to_string();
+        let (every, count) = (self.recipe.rounds.evaluate_every, self.recipe.rounds.count);
+        let due = every > 0 && closed.number.is_multiple_of(every);
+        if due || closed.number >= count {
+            self.evaluate_into(&mut summary)?;
+        }
+        let reached = reaches_target(&self.recipe, summary.accuracy);
+        let timer = Instant::now();
+        self.uncheckpointed.1 += 1;
+        let mut records = vec![Record::Published {
+            version: published.version,
+            digest: published.digest,
+            packet: published.packet.clone(),
+            summary: summary.clone(),
+        }];
+        if self.checkpoint_due() {
+            records.push(Record::Checkpoint { version: published.version, state: self.model.checkpoint() });
+            self.uncheckpointed = (0, 0);
+        }
+        self.store.commit(&records)?;
+        self.timings.sync += timer.elapsed();
+        // Durable: from here on it may be handed out.
+        let grid = self.model.broadcast_grid();
+        self.broadcast = Arc::new(self.broadcast.advance(grid, published.digest, published.packet));
+        self.push(summary, settled);
+        self.timings.rounds += 1;
+        self.coordinator.published(clock(), published.version, reached);
+        Ok(())
+    }
+
+    fn abandon(&mut self, closed: &ClosedRound, settled: &mut Settled) -> Result<(), EngineError> {
+        self.sum.clear();
+        let summary = self.summarize(closed);
+        self.store.commit(&[Record::Abandoned { summary: summary.clone() }])?;
+        self.push(summary, settled);
+        Ok(())
+    }
+
+    fn evaluated(
+        &mut self,
+        round: u64,
+        result: FederatedEvaluation,
+        settled: &mut Settled,
+    ) -> Result<(), EngineError> {
+        // Downloads of the evaluation belong to the round that it followed.
+        let bytes = std::mem::take(&mut self.tally).bytes;
+        if let Some(summary) = self.summaries.iter_mut().rev().find(|summary| summary.round == round) {
+            summary.federated = Some(result);
+            summary.bytes += bytes;
+            self.store.commit(&[Record::Summary(summary.clone())])?;
+            settled.summaries.push(summary.clone());
+        }
+        Ok(())
+    }
+
+    fn evaluate_into(&mut self, summary: &mut RoundSummary) -> Result<(), EngineError> {
+        let Some(evaluator) = &mut self.evaluator else { return Ok(()) };
+        let timer = Instant::now();
+        let result = evaluator.evaluate(&self.model.broadcast_f32())?;
+        self.timings.evaluate += timer.elapsed();
+        summary.accuracy = Some(result.accuracy());
+        summary.loss = Some(result.loss());
+        Ok(())
+    }
+
+    fn summarize(&mut self, closed: &ClosedRound) -> RoundSummary {
+        let stats = &closed.stats;
+        let tally = std::mem::take(&mut self.tally);
+        let mut summary = RoundSummary {
+            round: closed.number,
+            version: closed.base.0,
+            eligible: stats.eligible,
+            chosen: stats.chosen,
+            clients: stats.counted,
+            lost: stats.lost,
+            rejected: stats.rejects.values().sum(),
+            rejects: stats.rejects.iter().map(|(reject, count)| (reject.label().to_owned(), *count)).collect(),
+            examples: stats.examples,
+            train_loss: stats.train_loss,
+            bytes: tally.bytes,
+            seconds: self.round_started.elapsed().as_secs_f64(),
+            simulated_seconds: self.simulated.then(|| closed.closed.since(closed.opened) as f64 / 1000.0),
+            model_digest: self.broadcast.digest().to_string(),
+            ..RoundSummary::default()
+        };
+        summary.set_stages(tally.stages);
+        summary
+    }
+
+    fn push(&mut self, summary: RoundSummary, settled: &mut Settled) {
+        settled.summaries.push(summary.clone());
+        self.summaries.push(summary);
+    }
+
+    fn conclude(&mut self, outcome: Outcome) -> Result<Report, EngineError> {
+        let last = self.summaries.iter().rev().find(|summary| summary.published);
+        let known = last.and_then(|summary| summary.accuracy.zip(summary.loss));
+        let (accuracy, loss) = match known {
+            Some(known) => known,
+            None => {
+                let mut summary = RoundSummary::default();
+                self.evaluate_into(&mut summary)?;
+                (summary.accuracy.unwrap_or_default(), summary.loss.unwrap_or_default())
+            }
+        };
+        let grid = self.model.broadcast_grid();
+        let end = RunEnd {
+            accuracy,
+            loss,
+            params: grid.len() as u64,
+            nonzero: grid.iter().filter(|&&value| value != 0).count() as u64,
+            clients: self.participants.len() as u32,
+            seconds: self.started.elapsed().as_secs_f64(),
+            model_digest: self.broadcast.digest().to_string(),
+        };
+        let target = self.recipe.rounds.target_accuracy;
+        Ok(Report::from_rounds(&self.recipe.name, outcome, &self.summaries, target, &end))
+    }
+
+    /// A restart adds up again what came after the last checkpoint: as much as writing the state anew costs.
+    fn checkpoint_due(&self) -> bool {
+        let (bytes, rounds) = self.uncheckpointed;
+        rounds >= MAX_ROUNDS_WITHOUT_CHECKPOINT || bytes >= 8 * self.dense_bytes()
+    }
+
+    fn dense_bytes(&self) -> u64 {
+        4 * self.layout.len() as u64
+    }
+}
+
+/// Rounds that a restart computes again at most.
+const MAX_ROUNDS_WITHOUT_CHECKPOINT: u64 = 50;
+
+#[cfg(test)]
+mod tests;

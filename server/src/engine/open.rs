@@ -1,0 +1,126 @@
+//! The beginning of a run, or its continuation after a restart.
+
+use super::{Engine, EngineError, Tally, Timings};
+use crate::aggregate::{self, Aggregator, ExactSum};
+use crate::coordinator::{Config, Coordinator, Resume};
+use crate::evaluate::Evaluate;
+use crate::global::GlobalModel;
+use crate::store::{Restored, RunRow, Store};
+use crate::vet::Rules;
+use dunlin_core::message::UpdateHeader;
+use dunlin_core::{Digest, Layout, ModelVersion, Recipe, RunId, Seed, Timestamp};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a run is made of.
+pub struct Start {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The model's tensors.
+    pub layout: Layout,
+    /// The model's parameters before any training.
+    pub initial: Vec<f32>,
+    /// Where it is kept.
+    pub store: Box<dyn Store>,
+    /// How it is evaluated; nothing without a test set.
+    pub evaluator: Option<Box<dyn Evaluate>>,
+    /// Whether timestamps are simulated time.
+    pub simulated: bool,
+    /// Start anew even if the store has a run of this recipe.
+    pub anew: bool,
+    /// Name of a new run, and when it is created, in milliseconds since the Unix epoch.
+    pub id: RunId,
+    /// See `id`.
+    pub created_ms: u64,
+}
+
+/// Goes on with the newest run of the recipe in the store, or begins one.
+///
+/// # Errors
+/// When the store fails or is damaged, or what it holds cannot be computed again to the same bits.
+pub fn open(mut start: Start, now: Timestamp) -> Result<Engine, EngineError> {
+    let recipe_digest = Digest(start.recipe.digest());
+    let known = start.store.runs()?.into_iter().find(|run| run.recipe_digest == recipe_digest);
+    let (run, restored) = match known.filter(|_| !start.anew) {
+        Some(run) => (run.id, start.store.restore(run.id)?),
+        None => {
+            start.store.create(&RunRow {
+                id: start.id,
+                name: start.recipe.name.clone(),
+                recipe: start.recipe.to_toml(),
+                recipe_digest,
+                created_ms: start.created_ms,
+                outcome: None,
+                rounds: 0,
+            })?;
+            (start.id, Restored::default())
+        }
+    };
+    restore(start, run, restored, now)
+}
+
+fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Result<Engine, EngineError> {
+    let Start { recipe, layout, initial, store, evaluator, simulated, .. } = start;
+    let rules = Arc::new(Rules::new(&recipe, layout.segments()));
+    let config = Config::from_recipe(&recipe, rules.max_frame_bytes());
+    let mut model = match &restored.checkpoint {
+        Some((_, state)) => GlobalModel::from_checkpoint(&recipe, &layout, &initial, state)?,
+        None => GlobalModel::new(&recipe, &layout, &initial)?,
+    };
+    let mut sum = model.sum();
+    let mut packets = restored.packets.clone();
+    let add = |sum: &mut ExactSum, updates: &[(UpdateHeader, bytes::Bytes)]| {
+        updates.iter().try_fold(0, |bytes, (header, frame)| {
+            sum.add_frame(frame, rules.segments(), rules.limits(), header.examples)?;
+            Ok::<_, EngineError>(bytes + frame.len() as u64)
+        })
+    };
+    let mut uncheckpointed = (0, 0);
+    for row in &restored.replay {
+        uncheckpointed.0 += add(&mut sum, &row.updates)?;
+        uncheckpointed.1 += 1;
+        let published = model.publish(row.round, &sum)?;
+        sum.clear();
+        if (published.version, published.digest) != (row.version, row.digest) {
+            return Err(EngineError::Replay { round: row.round, expected: row.digest, got: published.digest });
+        }
+        packets.retain(|(version, _)| *version != published.version);
+        packets.push((published.version, published.packet));
+    }
+    let mut tally = Tally::default();
+    if let Some(open) = &restored.open {
+        uncheckpointed.0 += add(&mut sum, &open.updates)?;
+        for (_, frame) in &open.updates {
+            tally.stages += rules.stages_of(frame).map_err(aggregate::Error::Frame)?;
+            tally.bytes.up += frame.len() as u64;
+            tally.bytes.up_dense += 4 * layout.len() as u64;
+        }
+    }
+    let broadcast = Arc::new(model.broadcast(packets, recipe.limits.packet_ring));
+    let mut resume = Resume::from_store(&restored, &recipe);
+    debug_assert!(resume.version == model.version() || resume.version == ModelVersion(0));
+    resume.version = model.version();
+    let participants = restored.receipts.iter().map(|(client, _, _)| client.clone()).collect();
+    let seed = Seed::from_u64(recipe.seed).derive("coordinator");
+    let coordinator = Coordinator::new(config, run, seed, resume, now);
+    Ok(Engine {
+        coordinator,
+        recipe,
+        layout,
+        rules,
+        model,
+        sum,
+        store,
+        evaluator,
+        broadcast,
+        summaries: restored.summaries,
+        tally,
+        uncheckpointed,
+        simulated,
+        started: Instant::now(),
+        round_started: Instant::now(),
+        participants,
+        timings: Timings::default(),
+        report: None,
+    })
+}

@@ -1,0 +1,129 @@
+//! The global model as bytes, exact to the bit.
+//!
+//! ```text
+//! "DNLC" 0x01 | layout digest (32) | version u64 | name length u8, strategy name | vectors u8
+//! | w: f32 × n | ŵ: i32 × n | each strategy vector: f32 × n | blake3 of all before (32)      little endian
+//! ```
+
+use super::{Error, GlobalModel};
+use crate::strategy::StateError;
+use bytes::Bytes;
+use dunlin_core::{Digest, Layout, ModelVersion, Recipe};
+use std::sync::Arc;
+
+/// Why bytes are not a checkpoint of this model.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CheckpointError {
+    /// The bytes end early, go on too long, or are not those that were written.
+    #[error("the checkpoint is damaged: {0}")]
+    Damaged(&'static str),
+    /// Another version of this program wrote it.
+    #[error("the checkpoint has format {0} and this dunlin reads 1: use the dunlin that wrote it")]
+    UnknownFormat(u8),
+    /// The recipe or the model has changed.
+    #[error("the checkpoint is of another {0} than the recipe's")]
+    OtherRecipe(&'static str),
+    /// The strategy cannot take its vectors.
+    #[error(transparent)]
+    Strategy(#[from] StateError),
+    /// The recipe's model cannot be made.
+    #[error(transparent)]
+    Model(#[from] Error),
+}
+
+impl GlobalModel {
+    /// The whole state: w, ŵ and the strategy's vectors.
+    #[must_use]
+    pub fn checkpoint(&self) -> Bytes {
+        let state = self.strategy.state();
+        let name = self.strategy.name();
+        let mut bytes = Vec::with_capacity(128 + 4 * self.w.len() * (2 + state.len()));
+        bytes.extend(MAGIC);
+        bytes.push(FORMAT);
+        bytes.extend(self.layout.digest());
+        bytes.extend(self.version.0.to_le_bytes());
+        bytes.push(name.len() as u8);
+        bytes.extend(name.as_bytes());
+        bytes.push(state.len() as u8);
+        extend(&mut bytes, &self.w, |value| value.to_le_bytes());
+        extend(&mut bytes, &self.broadcast, |value| value.to_le_bytes());
+        for vector in state {
+            extend(&mut bytes, vector, |value| value.to_le_bytes());
+        }
+        let digest = Digest::of(&bytes);
+        bytes.extend(digest.0);
+        bytes.into()
+    }
+
+    /// Goes on from a checkpoint; `initial` are the parameters that the recipe's seed gives.
+    ///
+    /// # Errors
+    /// When the bytes are damaged or of another format, or the recipe's model or strategy is another.
+    pub fn from_checkpoint(
+        recipe: &Recipe,
+        layout: &Layout,
+        initial: &[f32],
+        bytes: &[u8],
+    ) -> Result<Self, CheckpointError> {
+        let mut model = Self::new(recipe, layout, initial)?;
+        let (content, digest) = bytes.split_last_chunk::<32>().ok_or(CheckpointError::Damaged("it is cut short"))?;
+        if Digest::of(content) != Digest(*digest) {
+            return Err(CheckpointError::Damaged("its digest is another"));
+        }
+        let mut reader = Reader(content);
+        if reader.take(MAGIC.len())? != MAGIC {
+            return Err(CheckpointError::Damaged("it does not begin like one"));
+        }
+        match reader.byte()? {
+            FORMAT => {}
+            other => return Err(CheckpointError::UnknownFormat(other)),
+        }
+        if reader.take(32)? != layout.digest() {
+            return Err(CheckpointError::OtherRecipe("model"));
+        }
+        model.version = ModelVersion(u64::from_le_bytes(*reader.array()?));
+        let name_len = reader.byte()?.into();
+        if reader.take(name_len)? != model.strategy.name().as_bytes() {
+            return Err(CheckpointError::OtherRecipe("strategy"));
+        }
+        let vectors = reader.byte()?;
+        let len = layout.len();
+        model.w = reader.vector(len, f32::from_le_bytes)?;
+        model.broadcast = Arc::new(reader.vector(len, i32::from_le_bytes)?);
+        let state = (0..vectors).map(|_| reader.vector(len, f32::from_le_bytes)).collect::<Result<_, _>>()?;
+        model.strategy.restore(state)?;
+        if reader.0.is_empty() { Ok(model) } else { Err(CheckpointError::Damaged("bytes follow its end")) }
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], CheckpointError> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(CheckpointError::Damaged("it is cut short"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<&'a [u8; N], CheckpointError> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(CheckpointError::Damaged("it is cut short"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, CheckpointError> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn vector<T>(&mut self, len: usize, read: fn([u8; 4]) -> T) -> Result<Vec<T>, CheckpointError> {
+        let (words, _) = self.take(4 * len)?.as_chunks();
+        Ok(words.iter().map(|&word| read(word)).collect())
+    }
+}
+
+fn extend<T: Copy>(bytes: &mut Vec<u8>, values: &[T], write: fn(T) -> [u8; 4]) {
+    bytes.extend(values.iter().flat_map(|&value| write(value)));
+}
+
+const MAGIC: [u8; 4] = *b"DNLC";
+const FORMAT: u8 = 1;

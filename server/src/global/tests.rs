@@ -1,0 +1,180 @@
+//! Rounds of a small model, restarts, and what each downlink sends.
+
+use super::*;
+use dunlin_codec::{Codec, EntropyCoder};
+use dunlin_core::TensorSpec;
+use dunlin_core::catch_up;
+use dunlin_core::message::{CatchUp, CatchUpBase};
+use dunlin_core::recipe::StrategyKind;
+
+fn layout() -> Layout {
+    Layout::new(vec![TensorSpec::new("fc.weight", [20, 30]), TensorSpec::new("fc.bias", [20])]).unwrap()
+}
+
+fn initial() -> Vec<f32> {
+    (0..layout().len()).map(|i| (i as f32 * 0.7).sin() * 0.3).collect()
+}
+
+fn recipe(density: f64, quantizer: Quantizer) -> Recipe {
+    let mut recipe = Recipe::default();
+    recipe.downlink = LinkConfig { density, quantizer, ..recipe.downlink };
+    recipe.strategy.kind = StrategyKind::FedAdam;
+    recipe
+}
+
+fn model(recipe: &Recipe) -> GlobalModel {
+    GlobalModel::new(recipe, &layout(), &initial()).unwrap()
+}
+
+/// A round's updates: three clients, of whom each moves its own way.
+fn updates(model: &GlobalModel, round: u64) -> ExactSum {
+    let segments = layout().segments();
+    let mut sum = model.sum();
+    for client in 1..=3u64 {
+        let wave = |i: usize| ((i as u64 * client + 13 * round) as f32 * 0.37).sin() * 0.05;
+        let values: Vec<f32> = (0..layout().len()).map(wave).collect();
+        let codec = Codec { density: 0.2, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
+        let frame = Encoder::new().encode(&codec, &segments, &values).unwrap().frame;
+        sum.add_frame(&frame, &segments, &Limits::for_segments(&segments), client as u32 * 10).unwrap();
+    }
+    sum
+}
+
+fn publish(model: &mut GlobalModel, round: u64) -> Published {
+    let sum = updates(model, round);
+    model.publish(round, &sum).unwrap()
+}
+
+#[test]
+fn packets_lead_clients_to_the_broadcast_model() {
+    for (density, quantizer) in
+        [(0.1, Quantizer::Ternary), (0.3, Quantizer::Int8), (1.0, Quantizer::F16), (1.0, Quantizer::F32)]
+    {
+        let mut model = model(&recipe(density, quantizer));
+        let mut held = model.broadcast_grid().to_vec();
+        for round in 1..=4 {
+            let Published { version, digest, packet, stages } = publish(&mut model, round);
+            let frame_lens = vec![packet.len() as u32];
+            let way = CatchUp { base: CatchUpBase::Held, version, digest, frame_lens };
+            held = catch_up::apply(&model.segments, &way, &[&packet], Some(&held), &[]).unwrap();
+            assert_eq!((version, stages.coded), (ModelVersion(round), packet.len() as u64));
+        }
+        assert_eq!(&held, &*model.broadcast_grid(), "{quantizer:?}");
+    }
+}
+
+#[test]
+fn a_full_downlink_keeps_both_models_together() {
+    let mut model = model(&recipe(1.0, Quantizer::F32));
+    for round in 1..=4 {
+        publish(&mut model, round);
+        let mut rounded = Vec::new();
+        grid::from_f32(&model.w, &mut rounded);
+        assert_eq!(rounded, *model.broadcast_grid());
+    }
+}
+
+#[test]
+fn what_a_packet_leaves_behind_is_sent_later_only_with_feedback() {
+    for (feedback, catches_up) in [(1.0, true), (0.0, false)] {
+        let mut recipe = recipe(0.1, Quantizer::F32);
+        recipe.strategy.kind = StrategyKind::FedAvg;
+        recipe.downlink.feedback = feedback;
+        let mut model = model(&recipe);
+        publish(&mut model, 1);
+        let target = model.w.clone();
+        let nothing = {
+            let mut sum = model.sum();
+            let codec = Codec { density: 1.0, quantizer: Quantizer::F32, coder: EntropyCoder::Auto };
+            let frame = Encoder::new().encode(&codec, &model.segments, &vec![0.0; target.len()]).unwrap().frame;
+            sum.add_frame(&frame, &model.segments, &model.limits, 1).unwrap();
+            sum
+        };
+        let before = model.broadcast_f32();
+        for round in 2..=15 {
+            model.publish(round, &nothing).unwrap();
+        }
+        assert_eq!(before != target, catches_up);
+        let off = model.broadcast_f32().iter().zip(&target).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off <= grid::UNIT, "feedback {feedback}: {off}");
+        if !catches_up {
+            assert_eq!(model.broadcast_f32(), before, "what was not sent is forgotten");
+        }
+    }
+}
+
+#[test]
+fn a_restored_model_makes_the_same_versions() {
+    for kind in [StrategyKind::FedAvg, StrategyKind::FedAvgM, StrategyKind::FedYogi] {
+        let mut recipe = recipe(0.1, Quantizer::Ternary);
+        recipe.strategy.kind = kind;
+        let mut original = model(&recipe);
+        for round in 1..=3 {
+            publish(&mut original, round);
+        }
+        let bytes = original.checkpoint();
+        let mut restored = GlobalModel::from_checkpoint(&recipe, &layout(), &initial(), &bytes).unwrap();
+        assert_eq!((restored.version(), restored.checkpoint()), (ModelVersion(3), bytes));
+        for round in 4..=6 {
+            assert_eq!(publish(&mut restored, round), publish(&mut original, round), "{kind:?}");
+        }
+        assert_eq!(restored.checkpoint(), original.checkpoint());
+    }
+}
+
+#[test]
+fn a_replay_from_the_start_gives_the_same_digests() {
+    let recipe = recipe(0.05, Quantizer::Ternary);
+    let (mut first, mut again) = (model(&recipe), model(&recipe));
+    let digests: Vec<Digest> = (1..=4).map(|round| publish(&mut first, round).digest).collect();
+    assert_eq!((1..=4).map(|round| publish(&mut again, round).digest).collect::<Vec<_>>(), digests);
+}
+
+#[test]
+fn a_checkpoint_that_is_damaged_or_of_another_recipe_is_refused() {
+    let recipe = recipe(0.1, Quantizer::Ternary);
+    let bytes = model(&recipe).checkpoint();
+    let restore = |recipe: &Recipe, layout: &Layout, bytes: &[u8]| {
+        let initial = vec![0.0; layout.len()];
+        GlobalModel::from_checkpoint(recipe, layout, &initial, bytes).map(drop).unwrap_err()
+    };
+    for len in [0, 31, 40, bytes.len() - 1] {
+        assert!(matches!(restore(&recipe, &layout(), &bytes[..len]), CheckpointError::Damaged(_)));
+    }
+    for at in [0, 4, 50, bytes.len() / 2, bytes.len() - 1] {
+        let mut damaged = bytes.to_vec();
+        damaged[at] ^= 1;
+        assert!(matches!(restore(&recipe, &layout(), &damaged), CheckpointError::Damaged(_)), "byte {at}");
+    }
+    let mut other = recipe.clone();
+    other.strategy.kind = StrategyKind::FedAvg;
+    assert_eq!(restore(&other, &layout(), &bytes), CheckpointError::OtherRecipe("strategy"));
+    let smaller = Layout::new(vec![TensorSpec::new("fc.weight", [20, 31])]).unwrap();
+    assert_eq!(restore(&recipe, &smaller, &bytes), CheckpointError::OtherRecipe("model"));
+}
+
+#[test]
+fn a_model_that_diverges_names_the_parameter() {
+    let mut recipe = recipe(1.0, Quantizer::F32);
+    recipe.strategy.kind = StrategyKind::FedAvg;
+    recipe.strategy.learning_rate = 1e4;
+    let mut model = model(&recipe);
+    let mut sum = model.sum();
+    let mut values = vec![0.0; layout().len()];
+    values[603] = 1.0;
+    let codec = Codec { density: 1.0, quantizer: Quantizer::F32, coder: EntropyCoder::Auto };
+    let frame = Encoder::new().encode(&codec, &model.segments, &values).unwrap().frame;
+    sum.add_frame(&frame, &model.segments, &model.limits, 1).unwrap();
+    let error = model.publish(1, &sum).unwrap_err();
+    assert!(matches!(&error, Error::Diverged { parameter, .. } if parameter == "fc.bias[3]"), "{error}");
+    let not_finite = GlobalModel::new(&recipe, &layout(), &vec![f32::NAN; layout().len()]).map(drop).unwrap_err();
+    assert!(not_finite.to_string().starts_with("the model diverged: fc.weight[0] is NaN"), "{not_finite}");
+}
+
+#[test]
+fn a_round_without_updates_publishes_nothing() {
+    let mut model = model(&recipe(0.1, Quantizer::Ternary));
+    let (before, empty) = (model.checkpoint(), model.sum());
+    assert_eq!(model.publish(1, &empty), Err(Error::Aggregate(aggregate::Error::Empty)));
+    assert_eq!(model.checkpoint(), before);
+}

@@ -1,0 +1,277 @@
+//! The gRPC service: turns messages into domain values, streams into frames, and asks the engine's thread.
+
+mod control;
+mod uploads;
+
+pub use control::ControlService;
+
+use crate::driver::{Handle, NoAnswer};
+use crate::service::uploads::{Partial, Uploads};
+use bytes::Bytes;
+use dunlin_core::message::{CheckIn, FetchModel, Join, Session, UpdateHeader};
+use dunlin_core::wire::{self, CHUNK_BYTES, Held, Uploaded};
+use dunlin_core::{Reject, Waiting};
+use dunlin_proto::v1;
+use dunlin_proto::v1::federation_server::Federation;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// What clients call.
+pub struct FederationService {
+    handle: Handle,
+    uploads: Arc<Uploads>,
+    receiving: Arc<Semaphore>,
+}
+
+impl FederationService {
+    /// The service before an engine.
+    #[must_use]
+    pub fn new(handle: Handle) -> Self {
+        let uploads = Arc::new(Uploads::new(handle.rules().max_frame_bytes()));
+        Self { handle, uploads, receiving: Arc::new(Semaphore::new(MAX_RECEIVING)) }
+    }
+
+    /// Notes a refusal that the engine has not seen, and passes it on.
+    async fn refuse(&self, who: Option<(&Session, &UpdateHeader)>, reject: Reject) -> Reject {
+        let who = who.map(|(session, header)| (session.clone(), header.round));
+        // Only a count is lost when the engine is busy.
+        let _counted = self.handle.refused(who, reject).await;
+        reject
+    }
+
+    async fn receive(&self, mut stream: Streaming<v1::UploadRequest>) -> Result<Result<Uploaded, Reject>, Status> {
+        let start = match stream.message().await?.and_then(|message| message.part) {
+            Some(v1::upload_request::Part::Start(start)) => start,
+            _ => return Ok(Err(self.refuse(None, Reject::Malformed).await)),
+        };
+        let offset = start.offset;
+        let read = wire::read_update_header(start.header.clone());
+        let (session, header) = match read {
+            Ok(read) => read,
+            Err(reject) => return Ok(Err(self.refuse_header(start.header, reject).await)),
+        };
+        // Held until the answer, so that it bounds frames in memory as well.
+        let Ok(_permit) = Arc::clone(&self.receiving).try_acquire_owned() else {
+            return Ok(Ok(Uploaded::Retry(Waiting::Busy, RECEIVING_RETRY_MS)));
+        };
+        match self.handle.announce(session.clone(), header.clone()).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(receipt))) => return Ok(Ok(Uploaded::Receipt(receipt))),
+            Ok(Err(reject)) => return Ok(Err(reject)),
+            Err(no_answer) => return retry(no_answer),
+        }
+        let Some(mut partial) = self.uploads.resume(&header, offset) else {
+            return Ok(Err(self.refuse(None, Reject::WrongOffset).await));
+        };
+        match self.fill(&mut stream, &mut partial, &session, &header).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reject)) => return Ok(Err(self.refuse(Some((&session, &header)), reject).await)),
+            Err(broken) => {
+                // The link broke: what has arrived waits for the rest.
+                self.uploads.keep(&header, partial);
+                return Err(broken);
+            }
+        }
+        let (frame, rules, announced) = (partial.freeze(), Arc::clone(self.handle.rules()), header.clone());
+        let vetting = frame.clone();
+        let verdict = tokio::task::spawn_blocking(move || rules.vet(&announced, &vetting)).await;
+        match verdict.map_err(|_| Status::internal("the frame's verdict was lost"))? {
+            Ok(stages) => match self.handle.offer(session, header, frame, stages).await {
+                Ok(answer) => Ok(answer.map(Uploaded::Receipt)),
+                Err(no_answer) => retry(no_answer),
+            },
+            Err(reject) => Ok(Err(self.refuse(Some((&session, &header)), reject).await)),
+        }
+    }
+
+    /// Receives the rest of a frame.
+    async fn fill(
+        &self,
+        stream: &mut Streaming<v1::UploadRequest>,
+        partial: &mut Partial,
+        session: &Session,
+        header: &UpdateHeader,
+    ) -> Result<Result<(), Reject>, Status> {
+        let mut reported = Instant::now();
+        while (partial.len() as u64) < header.frame_len {
+            let next = tokio::time::timeout(SILENCE, stream.message()).await;
+            let next = next.map_err(|_| Status::deadline_exceeded("the upload went silent"))??;
+            let Some(message) = next else {
+                return Ok(Err(Reject::Truncated));
+            };
+            let Some(v1::upload_request::Part::Data(data)) = message.part else {
+                return Ok(Err(Reject::Malformed));
+            };
+            self.handle.count_upload(data.len() as u64);
+            if partial.len() as u64 + data.len() as u64 > header.frame_len {
+                return Ok(Err(Reject::FrameTooLarge));
+            }
+            partial.extend(&data);
+            if reported.elapsed() > PROGRESS_INTERVAL {
+                reported = Instant::now();
+                if let Ok(Err(reject)) = self.handle.progress(session.clone(), header.round).await {
+                    return Ok(Err(reject));
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Counts a header that makes no sense, on the account of its sender where that is clear.
+    async fn refuse_header(&self, message: Option<v1::UpdateHeader>, reject: Reject) -> Reject {
+        let session = message.as_ref().and_then(|message| wire::session(message.session.as_ref()).ok());
+        let round = message.and_then(|message| message.round);
+        let who = session.zip(round).map(|(session, round)| {
+            (session, dunlin_core::RoundId { term: round.term, number: round.number })
+        });
+        let _counted = self.handle.refused(who, reject).await;
+        reject
+    }
+}
+
+#[tonic::async_trait]
+impl Federation for FederationService {
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinReply>, Status> {
+        let answer = match Join::try_from(request.get_ref()) {
+            Ok(join) => self.handle.join(join).await.map_err(unavailable)?,
+            Err(reject) => Err(self.refuse(None, reject).await),
+        };
+        Ok(Response::new(wire::join_reply(answer)))
+    }
+
+    async fn check_in(&self, request: Request<v1::CheckInRequest>) -> Result<Response<v1::CheckInReply>, Status> {
+        use dunlin_core::message::Assignment;
+        let answer = match CheckIn::try_from(request.get_ref()) {
+            Ok(check_in) => match self.handle.check_in(check_in).await {
+                Ok(answer) => answer,
+                Err(NoAnswer::Gone) => return Err(unavailable(NoAnswer::Gone)),
+                Err(busy) => {
+                    let (reason, retry_after_ms) = busy.waiting();
+                    Ok(Assignment::Wait { reason, retry_after_ms })
+                }
+            },
+            Err(reject) => Err(self.refuse(None, reject).await),
+        };
+        Ok(Response::new(wire::check_in_reply(answer)))
+    }
+
+    type FetchModelStream = Pin<Box<dyn Stream<Item = Result<v1::FetchModelReply, Status>> + Send>>;
+
+    async fn fetch_model(
+        &self,
+        request: Request<v1::FetchModelRequest>,
+    ) -> Result<Response<Self::FetchModelStream>, Status> {
+        use v1::fetch_model_reply::Reply;
+        let refuse = |reject: Reject| {
+            let reply = v1::FetchModelReply { reply: Some(Reply::Reject(reject.number())) };
+            Ok(Response::new(Box::pin(tokio_stream::once(Ok(reply))) as Self::FetchModelStream))
+        };
+        let fetch = match FetchModel::try_from(request.get_ref()) {
+            Ok(fetch) => fetch,
+            Err(reject) => return refuse(self.refuse(None, reject).await),
+        };
+        if let Err(reject) = self.handle.authenticate(fetch.session).await.map_err(unavailable)? {
+            return refuse(reject);
+        }
+        let broadcast = self.handle.broadcast();
+        if broadcast.version() != fetch.wanted {
+            return refuse(self.refuse(None, Reject::UnknownVersion).await);
+        }
+        let plan = tokio::task::spawn_blocking(move || broadcast.catch_up(fetch.held)).await;
+        let plan = plan.map_err(|_| Status::internal("the way to the model was lost"))?;
+        self.handle.count_download(plan.catch_up.total_bytes());
+        let first = Reply::Plan((&plan.catch_up).into());
+        let mut frames = plan.frames.clone().into_iter();
+        let mut rest = Bytes::new();
+        let chunks = std::iter::from_fn(move || {
+            while rest.is_empty() {
+                rest = frames.next()?;
+            }
+            Some(Reply::Data(rest.split_to(rest.len().min(CHUNK_BYTES))))
+        });
+        let replies = std::iter::once(first).chain(chunks);
+        let replies = replies.map(|reply| Ok(v1::FetchModelReply { reply: Some(reply) }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(replies))))
+    }
+
+    async fn upload_offset(
+        &self,
+        request: Request<v1::UploadOffsetRequest>,
+    ) -> Result<Response<v1::UploadOffsetReply>, Status> {
+        let message = request.into_inner().header;
+        let answer = match wire::read_update_header(message.clone()) {
+            Ok((session, header)) => match self.handle.announce(session, header.clone()).await.map_err(unavailable)? {
+                Ok(None) => Ok(Held::Offset(self.uploads.held(&header))),
+                Ok(Some(receipt)) => Ok(Held::Receipt(receipt)),
+                Err(reject) => Err(reject),
+            },
+            Err(reject) => Err(self.refuse_header(message, reject).await),
+        };
+        Ok(Response::new(wire::upload_offset_reply(answer)))
+    }
+
+    async fn upload(
+        &self,
+        request: Request<Streaming<v1::UploadRequest>>,
+    ) -> Result<Response<v1::UploadReply>, Status> {
+        let answer = self.receive(request.into_inner()).await?;
+        Ok(Response::new(wire::upload_reply(answer)))
+    }
+
+    async fn progress(&self, request: Request<v1::ProgressRequest>) -> Result<Response<v1::ProgressReply>, Status> {
+        let answer = match wire::read_progress(request.get_ref()) {
+            // A beat that finds no room is made up for by the next.
+            Ok((session, round)) => match self.handle.progress(session, round).await {
+                Err(NoAnswer::Gone) => return Err(unavailable(NoAnswer::Gone)),
+                Err(NoAnswer::Busy) => Ok(()),
+                Ok(answer) => answer,
+            },
+            Err(reject) => Err(self.refuse(None, reject).await),
+        };
+        Ok(Response::new(v1::ProgressReply { reject: answer.err().map_or(0, Reject::number) }))
+    }
+
+    async fn report_evaluation(
+        &self,
+        request: Request<v1::ReportEvaluationRequest>,
+    ) -> Result<Response<v1::ReportEvaluationReply>, Status> {
+        let answer = match wire::read_evaluation(request.get_ref()) {
+            Ok((session, report)) => self.handle.evaluated(session, report).await.map_err(unavailable)?,
+            Err(reject) => Err(self.refuse(None, reject).await),
+        };
+        Ok(Response::new(v1::ReportEvaluationReply { reject: answer.err().map_or(0, Reject::number) }))
+    }
+}
+
+fn retry(no_answer: NoAnswer) -> Result<Result<Uploaded, Reject>, Status> {
+    match no_answer {
+        NoAnswer::Busy => {
+            let (reason, retry_after_ms) = no_answer.waiting();
+            Ok(Ok(Uploaded::Retry(reason, retry_after_ms)))
+        }
+        NoAnswer::Gone => Err(unavailable(no_answer)),
+    }
+}
+
+fn unavailable(no_answer: NoAnswer) -> Status {
+    match no_answer {
+        NoAnswer::Busy => Status::unavailable("the server is busy: try again"),
+        NoAnswer::Gone => Status::unavailable("the server is stopping"),
+    }
+}
+
+/// Frames received at once. With the longest frame of a model it bounds the memory that uploads take.
+const MAX_RECEIVING: usize = 64;
+
+/// Pause that a client is asked for when too many upload at once, in milliseconds.
+const RECEIVING_RETRY_MS: u64 = 200;
+
+/// Silence after which an upload is given up; what arrived is kept for its resumption.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// How often an upload under way counts as a sign of life.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);

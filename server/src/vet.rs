@@ -1,0 +1,174 @@
+//! Whether a received frame may count: the codec's verdict in the protocol's words.
+
+use dunlin_codec::{Error, FrameHeader, FrameKind, Layout, Limits, Quantizer, Segments, StageBytes};
+use dunlin_core::message::UpdateHeader;
+use dunlin_core::{Digest, Recipe, Reject};
+
+/// What every frame of a run is held against.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    segments: Segments,
+    limits: Limits,
+    max_abs: f32,
+    kind: FrameKind,
+}
+
+impl Rules {
+    /// The rules of a recipe for a model with these tensors.
+    #[must_use]
+    pub fn new(recipe: &Recipe, segments: Segments) -> Self {
+        let kind = match recipe.uplink.quantizer {
+            Quantizer::F32 => FrameKind::F32,
+            Quantizer::F16 => FrameKind::F16,
+            Quantizer::Int8 => FrameKind::Int8,
+            Quantizer::Ternary => FrameKind::Ternary,
+        };
+        let limits = Limits::for_segments(&segments);
+        Self { segments, limits, max_abs: recipe.limits.max_update_abs, kind }
+    }
+
+    /// Longest frame that is received at all, in bytes.
+    #[must_use]
+    pub fn max_frame_bytes(&self) -> u64 {
+        self.limits.max_frame_bytes as u64
+    }
+
+    /// The model's tensors.
+    #[must_use]
+    pub fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// The codec's limits.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Decodes a frame without using it; returns the sizes of its stages. Takes time in proportion to the frame, so
+    /// callers on an async worker do this elsewhere.
+    ///
+    /// # Errors
+    /// Why the frame cannot count.
+    pub fn vet(&self, header: &UpdateHeader, frame: &[u8]) -> Result<StageBytes, Reject> {
+        if frame.len() as u64 != header.frame_len {
+            return Err(Reject::Truncated);
+        }
+        if Digest::of(frame) != header.digest {
+            return Err(Reject::WrongDigest);
+        }
+        let verified = dunlin_codec::verify(frame, &self.segments, &self.limits).map_err(|error| reason(&error))?;
+        let parsed = FrameHeader::parse(frame).map_err(|error| reason(&error))?;
+        if parsed.kind != self.kind {
+            return Err(Reject::WrongCodec);
+        }
+        if verified.max_abs > self.max_abs {
+            return Err(Reject::ValueTooLarge);
+        }
+        Ok(self.stages(&parsed, frame.len()))
+    }
+
+    /// The sizes of the stages of a frame that was vetted before.
+    pub(crate) fn stages_of(&self, frame: &[u8]) -> Result<StageBytes, Error> {
+        Ok(self.stages(&FrameHeader::parse(frame)?, frame.len()))
+    }
+
+    /// What the frame would have cost without its later stages, from what its header says.
+    fn stages(&self, header: &FrameHeader, coded: usize) -> StageBytes {
+        let dense = 4 * self.segments.len() as u64;
+        let (values, scales) = (u64::from(header.nonzeros), 2 * self.segments.count() as u64);
+        let sent = if header.layout == Layout::Dense { self.segments.len() as u64 } else { values };
+        let packed = match header.kind {
+            FrameKind::F32 | FrameKind::Integers => 4 * sent,
+            FrameKind::F16 => 2 * sent,
+            FrameKind::Int8 => sent + scales,
+            FrameKind::Ternary => sent.div_ceil(8) + scales,
+        };
+        let positions = if header.layout == Layout::Dense { 0 } else { 4 * values };
+        let sparse = if header.layout == Layout::Dense { dense } else { (8 * values).min(dense) };
+        StageBytes { dense, sparse, quantized: packed + positions, coded: coded as u64 }
+    }
+}
+
+fn reason(error: &Error) -> Reject {
+    match error {
+        Error::NotFinite { nan: true, .. } => Reject::NotANumber,
+        Error::NotFinite { nan: false, .. } => Reject::Infinite,
+        Error::Truncated { .. } => Reject::Truncated,
+        Error::TooLarge { .. } => Reject::FrameTooLarge,
+        Error::WrongCoordinates { .. } => Reject::WrongShape,
+        Error::WrongKind { .. } => Reject::WrongCodec,
+        _ => Reject::Corrupt,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_codec::{Codec, Encoder, EntropyCoder, Segment};
+    use dunlin_core::{ClientId, ModelVersion, RoundId};
+
+    fn header(frame: &[u8]) -> UpdateHeader {
+        UpdateHeader {
+            client: ClientId::new("a").unwrap(),
+            round: RoundId { term: 1, number: 1 },
+            base: ModelVersion(0),
+            examples: 1,
+            loss: 0.0,
+            frame_len: frame.len() as u64,
+            digest: Digest::of(frame),
+        }
+    }
+
+    fn setting(quantizer: Quantizer) -> (Rules, Vec<u8>) {
+        let mut recipe = Recipe::default();
+        recipe.uplink.quantizer = quantizer;
+        let segments = Segments::new(vec![Segment { len: 1000, row: 10 }]).unwrap();
+        let codec = Codec { density: 1.0, quantizer, coder: EntropyCoder::Raw };
+        let u: Vec<f32> = (0..1000).map(|i| i as f32 / 100.0 - 5.0).collect();
+        let frame = Encoder::new().encode(&codec, &segments, &u).unwrap().frame;
+        (Rules::new(&recipe, segments), frame)
+    }
+
+    fn resealed(mut frame: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        frame.truncate(frame.len() - 4);
+        change(&mut frame);
+        let checksum = crc32c::crc32c(&frame);
+        frame.extend(checksum.to_le_bytes());
+        frame
+    }
+
+    #[test]
+    fn each_fault_of_a_frame_has_its_own_reason() {
+        let (rules, frame) = setting(Quantizer::F32);
+        let verdict = |frame: &[u8]| rules.vet(&header(frame), frame).map(|_| ());
+        assert_eq!(verdict(&frame), Ok(()));
+        let last_value = frame.len() - 8;
+        let with = |value: f32| {
+            resealed(frame.clone(), |frame| frame[last_value..].copy_from_slice(&value.to_le_bytes()))
+        };
+        assert_eq!(verdict(&with(f32::NAN)), Err(Reject::NotANumber));
+        assert_eq!(verdict(&with(f32::INFINITY)), Err(Reject::Infinite));
+        assert_eq!(verdict(&with(f32::NEG_INFINITY)), Err(Reject::Infinite));
+        assert_eq!(verdict(&with(1e6)), Err(Reject::ValueTooLarge));
+        assert_eq!(verdict(&resealed(frame.clone(), |frame| frame.truncate(500))), Err(Reject::Truncated));
+        assert_eq!(verdict(b"random bytes that nobody encoded"), Err(Reject::Corrupt));
+        let (other, other_frame) = setting(Quantizer::F16);
+        assert_eq!(verdict(&other_frame), Err(Reject::WrongCodec));
+        assert_eq!(other.vet(&header(&frame), &frame).map(|_| ()), Err(Reject::WrongCodec));
+        let announced = UpdateHeader { frame_len: 9999, ..header(&frame) };
+        assert_eq!(rules.vet(&announced, &frame).map(|_| ()), Err(Reject::Truncated));
+        let announced = UpdateHeader { digest: Digest([0; 32]), ..header(&frame) };
+        assert_eq!(rules.vet(&announced, &frame).map(|_| ()), Err(Reject::WrongDigest));
+    }
+
+    #[test]
+    fn a_frame_for_another_model_has_the_wrong_shape() {
+        let (_, frame) = setting(Quantizer::F32);
+        let segments = Segments::new(vec![Segment { len: 2000, row: 10 }]).unwrap();
+        let mut recipe = Recipe::default();
+        recipe.uplink.quantizer = Quantizer::F32;
+        let rules = Rules::new(&recipe, segments);
+        assert_eq!(rules.vet(&header(&frame), &frame).map(|_| ()), Err(Reject::WrongShape));
+    }
+}
