@@ -1,5 +1,6 @@
 //! The client of a Dunlin federation: fetches what it lacks, trains on data that stays, uploads what little is needed.
 
+pub mod command;
 pub mod data;
 pub mod driver;
 pub mod participant;

@@ -1,5 +1,7 @@
 //! The calls of a client, over gRPC.
 
+pub mod control;
+
 use bytes::{Bytes, BytesMut};
 use dunlin_core::message::Assignment;
 use dunlin_core::message::{CatchUp, CheckIn, EvaluationReport, FetchModel, Join, Session, UpdateHeader, Welcome};
@@ -44,12 +46,7 @@ impl Transport {
     /// # Errors
     /// When the URL is not one.
     pub fn new(url: &str) -> Result<Self, BadUrl> {
-        let bad = || BadUrl { url: url.into() };
-        if !url.starts_with("http://") {
-            return Err(bad());
-        }
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
-        Ok(Self::over(tune(endpoint).connect_lazy()))
+        Ok(Self::over(connect(url)?))
     }
 
     /// A transport over a channel that exists, such as one end of a pipe in a test.
@@ -111,7 +108,7 @@ impl Transport {
         while (data.len() as u64) < total {
             match next().await? {
                 Some(Reply::Data(chunk)) if data.len() as u64 + chunk.len() as u64 <= total => {
-                    data.extend_from_slice(&chunk)
+                    data.extend_from_slice(&chunk);
                 }
                 Some(_) => return Err(Disconnected("the server sent more than it announced".into())),
                 None => return Err(Disconnected(format!("the model broke off at {} of {total} bytes", data.len()))),
@@ -179,6 +176,16 @@ impl Transport {
         let request = timed(wire::evaluation(session, report), CALL_TIMEOUT);
         Ok(wire::accepted(self.client.report_evaluation(request).await?.into_inner().reject))
     }
+}
+
+/// A channel that connects when it is first used.
+fn connect(url: &str) -> Result<Channel, BadUrl> {
+    let bad = || BadUrl { url: url.into() };
+    if !url.starts_with("http://") {
+        return Err(bad());
+    }
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
+    Ok(tune(endpoint).connect_lazy())
 }
 
 /// Windows wide enough that a long link is filled: the defaults of 64 KiB allow 5 Mbit/s at 100 ms.

@@ -4,7 +4,7 @@
 mod tests;
 
 use bytes::Bytes;
-use dunlin_codec::{Encoder, Limits, Segments, grid, limit};
+use dunlin_codec::{Encoder, FrameHeader, Limits, Segments, grid, limit};
 use dunlin_core::message::{CatchUp, CatchUpBase};
 use dunlin_core::{Digest, ModelVersion};
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ pub struct Broadcast {
     /// Leads to the version without a gap; the key is the version that a packet leads to.
     packets: BTreeMap<ModelVersion, Bytes>,
     packet_ring: u32,
+    /// Integers are sent as they are.
+    plain: bool,
     /// Ways worked out so far, by the version held; at most one more than there are packets.
     plans: Mutex<BTreeMap<Option<ModelVersion>, Slot>>,
 }
@@ -59,7 +61,14 @@ impl Broadcast {
             next = ModelVersion(next.0.saturating_sub(1));
         }
         let digest = Digest(grid::digest(&grid));
-        Self { segments, initial, version, digest, grid, packets: kept, packet_ring, plans: Mutex::default() }
+        let plans = Mutex::default();
+        Self { segments, initial, version, digest, grid, packets: kept, packet_ring, plain: false, plans }
+    }
+
+    /// The same, but with integers sent as they are: for links where time is the budget.
+    #[must_use]
+    pub fn plainly(self) -> Self {
+        Self { plain: true, ..self }
     }
 
     /// The state of the version that `packet` leads to from this one.
@@ -79,6 +88,7 @@ impl Broadcast {
             grid,
             packets,
             packet_ring: self.packet_ring,
+            plain: self.plain,
             plans: Mutex::default(),
         }
     }
@@ -119,6 +129,12 @@ impl Broadcast {
         }))
     }
 
+    /// Whether a packet changes a quarter of the model or more: then it takes long to read, and merging it with others
+    /// saves little.
+    fn is_dense(&self, packet: &[u8]) -> bool {
+        FrameHeader::parse(packet).is_ok_and(|header| header.nonzeros as usize >= self.grid.len() / 4)
+    }
+
     fn reaches(&self, held: ModelVersion) -> bool {
         held == self.version || (held < self.version && self.packets.contains_key(&held.next()))
     }
@@ -128,6 +144,11 @@ impl Broadcast {
         let mut best = Arc::new(self.plan(CatchUpBase::Held, packets));
         if best.frames.len() <= 1 {
             return best;
+        }
+        if self.plain || best.frames.iter().any(|packet| self.is_dense(packet)) {
+            // All of them merged are about as long as the longest, and so is the way from nothing, which many share.
+            let fresh = self.catch_up(None);
+            return if fresh.catch_up.total_bytes() < best.catch_up.total_bytes() { fresh } else { best };
         }
         let mut delta = vec![0; self.grid.len()];
         let limits = Limits::for_segments(&self.segments);
@@ -149,6 +170,9 @@ impl Broadcast {
         if self.grid == self.initial {
             return Arc::new(self.plan(CatchUpBase::Seeded, Vec::new()));
         }
+        if self.plain {
+            return Arc::new(self.merged(CatchUpBase::Zero, &self.grid));
+        }
         let since_start: Vec<i32> = self.grid.iter().zip(self.initial.iter()).map(|(&now, &then)| now - then).collect();
         let mut best = Arc::new(self.merged(CatchUpBase::Seeded, &since_start));
         // The initial model has hardly a zero, so a snapshot is smaller only where training made zeros.
@@ -169,7 +193,11 @@ impl Broadcast {
     }
 
     fn merged(&self, base: CatchUpBase, delta: &[i32]) -> Plan {
-        let encoded = Encoder::new().encode_integers(&self.segments, delta);
+        let mut encoder = Encoder::new();
+        let encoded = match self.plain {
+            true => encoder.encode_integers_plainly(&self.segments, delta),
+            false => encoder.encode_integers(&self.segments, delta),
+        };
         let encoded = encoded.expect("a delta has the length of its model, and integers are always finite");
         self.plan(base, vec![encoded.frame.into()])
     }

@@ -92,18 +92,20 @@ enum Phase {
 impl Coordinator {
     /// A run that starts anew, or goes on after a restart when `resume` has something in it.
     ///
-    /// Restored clients count as seen now, so that a restart alone does not change who is chosen.
+    /// Restored clients count as seen now, and as ready once there has been a round, so that a restart alone does not
+    /// change who is chosen.
     #[must_use]
     pub fn new(config: Config, run: RunId, seed: Seed, resume: Resume, now: Timestamp) -> Self {
         let accepted: BTreeMap<_, _> =
             resume.receipts.into_iter().map(|(client, round, digest)| (client, (round, digest))).collect();
+        let was_gathered = resume.round > 0 || resume.open.is_some();
+        let examples = if was_gathered { u32::MAX } else { 0 };
         let clients = resume
             .clients
             .into_iter()
             .map(|(client, token)| {
                 let last_accepted = accepted.get(&client).copied();
-                let state =
-                    ClientState { token, examples: u32::MAX, last_seen: now, held_until: now, last_accepted };
+                let state = ClientState { token, examples, last_seen: now, held_until: now, last_accepted };
                 (client, state)
             })
             .collect();
@@ -131,7 +133,8 @@ impl Coordinator {
         } else if resume.abandoned_in_row >= coordinator.config.max_abandoned {
             coordinator.finish(Outcome::GaveUp);
         } else if let Some(open) = resume.open {
-            let mut round = OpenRound::new(&coordinator.config, open.round, open.base, open.eligible, open.members, now);
+            let mut round =
+                OpenRound::new(&coordinator.config, open.round, open.base, open.eligible, open.members, now);
             for header in open.updates {
                 if let Some(client) = coordinator.clients.get_mut(&header.client) {
                     client.last_accepted = Some((header.round.number, header.digest));
@@ -188,7 +191,7 @@ impl Coordinator {
         let id = &check_in.session.client;
         let client = self.clients.get_mut(id).expect("an authenticated client is registered");
         client.examples = check_in.examples;
-        client.held_until = now.after_ms(check_in.wait_ms);
+        client.held_until = now;
         if matches!(self.phase, Phase::Gathering) {
             self.advance(now);
         }
@@ -215,9 +218,13 @@ impl Coordinator {
                 Err(reason) => (reason, Some(round.deadline)),
             },
         };
+        // A call that is held open is a sign of life for as long as it is; one that got work is answered at once.
+        if let Some(client) = self.clients.get_mut(id) {
+            client.held_until = now.after_ms(check_in.wait_ms);
+        }
         let until_deadline = deadline.map_or(u64::MAX, |deadline| deadline.since(now));
         // Half of the idle time at most: whoever comes back as asked still counts as alive.
-        let most = (self.config.idle_ms / 2).min(MAX_RETRY_MS).max(MIN_RETRY_MS);
+        let most = (self.config.idle_ms / 2).clamp(MIN_RETRY_MS, MAX_RETRY_MS);
         let retry_after_ms = (self.pace_ms / 2).min(until_deadline).clamp(MIN_RETRY_MS, most);
         Ok(Assignment::Wait { reason, retry_after_ms })
     }
@@ -240,7 +247,12 @@ impl Coordinator {
     ///
     /// # Errors
     /// The reason why not.
-    pub fn announce(&mut self, now: Timestamp, session: &Session, header: &UpdateHeader) -> Result<Option<Receipt>, Reject> {
+    pub fn announce(
+        &mut self,
+        now: Timestamp,
+        session: &Session,
+        header: &UpdateHeader,
+    ) -> Result<Option<Receipt>, Reject> {
         self.authenticate(now, session)?;
         match self.judge(header) {
             Ok(Some(receipt)) => {
@@ -249,7 +261,7 @@ impl Coordinator {
             }
             Ok(None) => {
                 if let Phase::Training(round) = &mut self.phase {
-                    round.progress(now, &session.client)?;
+                    round.uploading(now, &session.client);
                 }
                 Ok(None)
             }
@@ -261,7 +273,13 @@ impl Coordinator {
     ///
     /// # Errors
     /// The reason why it does not count.
-    pub fn offer(&mut self, now: Timestamp, session: &Session, header: &UpdateHeader, frame: Bytes) -> Result<Offer, Reject> {
+    pub fn offer(
+        &mut self,
+        now: Timestamp,
+        session: &Session,
+        header: &UpdateHeader,
+        frame: Bytes,
+    ) -> Result<Offer, Reject> {
         if let Some(receipt) = self.announce(now, session, header)? {
             return Ok(Offer::Accepted(receipt));
         }
@@ -335,7 +353,8 @@ impl Coordinator {
         result.clients += 1;
         result.examples += report.examples;
         *correct += report.correct;
-        *loss_sum += report.loss_sum;
+        // Finite, or a summary could not be read back from JSON: each report is, but their sum need not be.
+        *loss_sum = (*loss_sum + report.loss_sum).clamp(f64::MIN, f64::MAX);
         self.close_if_complete(now);
         Ok(())
     }

@@ -77,7 +77,9 @@ pub enum EngineError {
     #[error("evaluation: {0}")]
     Evaluate(#[from] dunlin_nn::Error),
     /// Computing a published round again gave another model.
-    #[error("round {round} gives another model than when it was published ({got:?} for {expected:?}); was the binary or the recipe changed?")]
+    #[error(
+        "round {round} gives another model than when it was published ({got:?} for {expected:?}); was the binary or the recipe changed?"
+    )]
     Replay {
         /// The round.
         round: u64,
@@ -311,12 +313,7 @@ impl Engine {
         Ok(())
     }
 
-    fn evaluated(
-        &mut self,
-        round: u64,
-        result: FederatedEvaluation,
-        settled: &mut Settled,
-    ) -> Result<(), EngineError> {
+    fn evaluated(&mut self, round: u64, result: FederatedEvaluation, settled: &mut Settled) -> Result<(), EngineError> {
         // Downloads of the evaluation belong to the round that it followed.
         let bytes = std::mem::take(&mut self.tally).bytes;
         if let Some(summary) = self.summaries.iter_mut().rev().find(|summary| summary.round == round) {

@@ -10,7 +10,7 @@ use crate::aggregate::{self, Aggregator, ExactSum, Scale};
 use crate::broadcast::Broadcast;
 use crate::strategy::{self, Strategy};
 use bytes::Bytes;
-use dunlin_codec::{Encoder, Limits, Quantizer, Segments, StageBytes, grid};
+use dunlin_codec::{Encoder, EntropyCoder, Limits, Quantizer, Segments, StageBytes, grid};
 use dunlin_core::recipe::LinkConfig;
 use dunlin_core::{Digest, Layout, ModelVersion, Recipe};
 use std::sync::Arc;
@@ -139,7 +139,11 @@ impl GlobalModel {
             for (step, &held) in steps.iter_mut().zip(self.broadcast.iter()) {
                 *step -= held;
             }
-            self.encoder.encode_integers(&self.segments, &steps)?
+            if self.is_plain() {
+                self.encoder.encode_integers_plainly(&self.segments, &steps)?
+            } else {
+                self.encoder.encode_integers(&self.segments, &steps)?
+            }
         } else {
             for ((behind, &w), &held) in self.scratch.iter_mut().zip(&self.w).zip(self.broadcast.iter()) {
                 // An f64 holds both exactly; f32 would lose the last bits of a large ŵ.
@@ -185,7 +189,14 @@ impl GlobalModel {
     #[must_use]
     pub fn broadcast(&self, packets: Vec<(ModelVersion, Bytes)>, packet_ring: u32) -> Broadcast {
         let (initial, grid) = (Arc::clone(&self.initial), Arc::clone(&self.broadcast));
-        Broadcast::new(Arc::clone(&self.segments), initial, self.version, grid, packets, packet_ring)
+        let broadcast = Broadcast::new(Arc::clone(&self.segments), initial, self.version, grid, packets, packet_ring);
+        if self.is_plain() { broadcast.plainly() } else { broadcast }
+    }
+
+    /// Whether everything is sent as it is.
+    fn is_plain(&self) -> bool {
+        let LinkConfig { density, quantizer, coder, .. } = self.downlink;
+        density >= 1.0 && quantizer == Quantizer::F32 && coder == EntropyCoder::Raw
     }
 }
 

@@ -11,3 +11,5 @@ pub mod evaluate;
 pub mod vet;
 pub mod driver;
 pub mod service;
+pub mod command;
+pub mod serve;

@@ -125,9 +125,9 @@ impl FederationService {
     async fn refuse_header(&self, message: Option<v1::UpdateHeader>, reject: Reject) -> Reject {
         let session = message.as_ref().and_then(|message| wire::session(message.session.as_ref()).ok());
         let round = message.and_then(|message| message.round);
-        let who = session.zip(round).map(|(session, round)| {
-            (session, dunlin_core::RoundId { term: round.term, number: round.number })
-        });
+        let who = session
+            .zip(round)
+            .map(|(session, round)| (session, dunlin_core::RoundId { term: round.term, number: round.number }));
         let _counted = self.handle.refused(who, reject).await;
         reject
     }

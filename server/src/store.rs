@@ -2,11 +2,13 @@
 
 #[doc(hidden)]
 pub mod contract;
+mod discard;
 mod memory;
 mod sqlite;
 #[cfg(test)]
 mod tests;
 
+pub use discard::DiscardStore;
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 

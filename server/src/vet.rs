@@ -75,18 +75,23 @@ impl Rules {
 
     /// What the frame would have cost without its later stages, from what its header says.
     fn stages(&self, header: &FrameHeader, coded: usize) -> StageBytes {
-        let dense = 4 * self.segments.len() as u64;
-        let (values, scales) = (u64::from(header.nonzeros), 2 * self.segments.count() as u64);
-        let sent = if header.layout == Layout::Dense { self.segments.len() as u64 } else { values };
-        let packed = match header.kind {
-            FrameKind::F32 | FrameKind::Integers => 4 * sent,
-            FrameKind::F16 => 2 * sent,
-            FrameKind::Int8 => sent + scales,
-            FrameKind::Ternary => sent.div_ceil(8) + scales,
+        let (len, values) = (self.segments.len() as u64, u64::from(header.nonzeros));
+        let width = match header.kind {
+            FrameKind::F32 | FrameKind::Integers => 32,
+            FrameKind::F16 => 16,
+            FrameKind::Int8 => 8,
+            FrameKind::Ternary => 1,
         };
-        let positions = if header.layout == Layout::Dense { 0 } else { 4 * values };
-        let sparse = if header.layout == Layout::Dense { dense } else { (8 * values).min(dense) };
-        StageBytes { dense, sparse, quantized: packed + positions, coded: coded as u64 }
+        let is_scaled = matches!(header.kind, FrameKind::Int8 | FrameKind::Ternary);
+        let scales = if is_scaled && values > 0 { 2 * self.segments.count() as u64 } else { 0 };
+        let dense = 4 * len;
+        // Without positions a ternary value needs two bits.
+        let whole = (width.max(2) * len).div_ceil(8) + scales;
+        let (sparse, quantized) = match header.layout {
+            Layout::Dense => (dense, whole),
+            _ => ((8 * values).min(dense), (4 * values + (width * values).div_ceil(8) + scales).min(whole)),
+        };
+        StageBytes { dense, sparse, quantized, coded: coded as u64 }
     }
 }
 
@@ -144,9 +149,8 @@ mod tests {
         let verdict = |frame: &[u8]| rules.vet(&header(frame), frame).map(|_| ());
         assert_eq!(verdict(&frame), Ok(()));
         let last_value = frame.len() - 8;
-        let with = |value: f32| {
-            resealed(frame.clone(), |frame| frame[last_value..].copy_from_slice(&value.to_le_bytes()))
-        };
+        let with =
+            |value: f32| resealed(frame.clone(), |frame| frame[last_value..].copy_from_slice(&value.to_le_bytes()));
         assert_eq!(verdict(&with(f32::NAN)), Err(Reject::NotANumber));
         assert_eq!(verdict(&with(f32::INFINITY)), Err(Reject::Infinite));
         assert_eq!(verdict(&with(f32::NEG_INFINITY)), Err(Reject::Infinite));
@@ -160,6 +164,50 @@ mod tests {
         assert_eq!(rules.vet(&announced, &frame).map(|_| ()), Err(Reject::Truncated));
         let announced = UpdateHeader { digest: Digest([0; 32]), ..header(&frame) };
         assert_eq!(rules.vet(&announced, &frame).map(|_| ()), Err(Reject::WrongDigest));
+    }
+
+    #[test]
+    fn every_quantizer_passes_its_own_rules_with_the_sizes_that_its_encoder_counts() {
+        for quantizer in [Quantizer::F32, Quantizer::F16, Quantizer::Int8, Quantizer::Ternary] {
+            for (density, value) in [(1.0, 0.5), (0.05, 0.5), (0.05, 0.0)] {
+                let (rules, _) = setting(quantizer);
+                let u: Vec<f32> = (0..1000).map(|i| value * (i as f32).cos()).collect();
+                let codec = Codec { density, quantizer, coder: EntropyCoder::Auto };
+                let encoded = Encoder::new().encode(&codec, rules.segments(), &u).unwrap();
+                let stages = rules.vet(&header(&encoded.frame), &encoded.frame);
+                assert_eq!(stages, Ok(encoded.stages), "{codec:?} of {value}");
+                assert_eq!(rules.stages_of(&encoded.frame), Ok(encoded.stages));
+            }
+        }
+    }
+
+    #[test]
+    fn exact_integers_are_not_an_update() {
+        let (rules, _) = setting(Quantizer::F32);
+        let frame = Encoder::new().encode_integers(rules.segments(), &[1; 1000]).unwrap().frame;
+        assert_eq!(rules.vet(&header(&frame), &frame), Err(Reject::WrongCodec));
+    }
+
+    #[test]
+    fn the_largest_value_allowed_is_the_recipes() {
+        let (rules, _) = setting(Quantizer::F32);
+        let verdict = |value: f32| {
+            let codec = Codec { density: 1.0, quantizer: Quantizer::F32, coder: EntropyCoder::Raw };
+            let frame = Encoder::new().encode(&codec, rules.segments(), &[value; 1000]).unwrap().frame;
+            rules.vet(&header(&frame), &frame).map(|_| ())
+        };
+        let most = Recipe::default().limits.max_update_abs;
+        assert_eq!((verdict(most), verdict(-most)), (Ok(()), Ok(())));
+        assert_eq!(verdict(most.next_up()), Err(Reject::ValueTooLarge));
+        assert_eq!(verdict(-most.next_up()), Err(Reject::ValueTooLarge));
+    }
+
+    #[test]
+    fn a_frame_beyond_the_bound_is_refused_before_it_is_decoded() {
+        let (rules, frame) = setting(Quantizer::F32);
+        let mut long = frame;
+        long.resize(rules.max_frame_bytes() as usize + 1, 0);
+        assert_eq!(rules.vet(&header(&long), &long), Err(Reject::FrameTooLarge));
     }
 
     #[test]

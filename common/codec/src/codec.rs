@@ -53,7 +53,6 @@ pub struct StageBytes {
     /// Every coordinate as f32.
     pub dense: u64,
     /// After sparsification: a u32 index and an f32 per sent coordinate; `dense` without a sparsifier.
-    /// Small tensors that travel whole cost 4 bytes an element here.
     pub sparse: u64,
     /// After quantization, nothing entropy-coded: u32 indices where sparse, packed values and scales.
     pub quantized: u64,

@@ -14,7 +14,7 @@ use crate::{
 
 /// Where decoded values go: usually a sum that grows by them.
 pub trait Sink {
-    /// Takes one value. Indices rise within a tensor, but small tensors come before the others.
+    /// Takes one value. Indices rise over the whole frame.
     fn add(&mut self, index: usize, value: f32);
 
     /// Takes the values from `start` on.
@@ -93,7 +93,7 @@ fn read<T: Target>(frame: &[u8], segments: &Segments, limits: &Limits, target: T
     }
     let bytes = frame.len();
     let mut reader = Reader { kind, segments, target, nonzeros: 0 };
-    let description = Frame { kind, small_dense: header.small_dense, nonzeros: header.nonzeros, segments };
+    let description = Frame { kind, nonzeros: header.nonzeros, segments };
     let mut part = Part::default();
     let mut plain = values::Plain { width: width_of(kind) };
     match header.layout {
@@ -164,14 +164,8 @@ impl<T: Target> Reader<'_, T> {
     }
 
     /// Takes the values of a range of the flat vector, of which some may be zero.
-    fn run(
-        &mut self,
-        kind: FrameKind,
-        start: usize,
-        codes: impl Iterator<Item = u32>,
-        scale: f32,
-    ) -> Result<(), Error> {
-        self.nonzeros += self.target.run(kind, start, codes, scale)?;
+    fn run(&mut self, start: usize, codes: impl Iterator<Item = u32>, scale: f32) -> Result<(), Error> {
+        self.nonzeros += self.target.run(self.kind, start, codes, scale)?;
         Ok(())
     }
 
@@ -181,7 +175,7 @@ impl<T: Target> Reader<'_, T> {
             let scale = self.scale(i, stream.bits(0, 16) as u16)?;
             part.codes.clear();
             values::Levels.values(stream, range.len(), &mut part.codes);
-            self.run(self.kind, range.start, part.codes.iter().copied(), scale)?;
+            self.run(range.start, part.codes.iter().copied(), scale)?;
         }
         Ok(())
     }
@@ -202,14 +196,14 @@ impl<T: Target> Reader<'_, T> {
             rest = after;
             let scale = self.scale(i, if let [a, b] = *scale { u16::from_le_bytes([a, b]) } else { 0 })?;
             match width {
-                1 => self.run(self.kind, range.start, values.iter().map(|&b| b.into()), scale)?,
+                1 => self.run(range.start, values.iter().map(|&b| b.into()), scale)?,
                 2 => {
                     let codes = values.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b).into());
-                    self.run(self.kind, range.start, codes, scale)?;
+                    self.run(range.start, codes, scale)?;
                 }
                 _ => {
                     let codes = values.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b));
-                    self.run(self.kind, range.start, codes, scale)?;
+                    self.run(range.start, codes, scale)?;
                 }
             }
         }
@@ -220,19 +214,14 @@ impl<T: Target> Reader<'_, T> {
 impl<T: Target> Parts for Reader<'_, T> {
     fn load(&mut self, _: usize, _: &mut Part) {}
 
-    fn store(&mut self, segment: usize, part: &Part, whole: bool) -> Result<u32, Error> {
-        let before = self.nonzeros;
+    fn store(&mut self, segment: usize, part: &Part) -> Result<(), Error> {
         let start = self.segments.range(segment).start;
-        if whole {
-            self.run(FrameKind::F16, start, part.codes.iter().copied(), 0.0)?;
-        } else if !part.positions.is_empty() {
-            let scale = self.scale(segment, part.scale)?;
-            for (&position, &code) in part.positions.iter().zip(&part.codes) {
-                self.target.one(self.kind, start + position as usize, code, scale)?;
-            }
-            self.nonzeros += part.positions.len() as u64;
+        let scale = self.scale(segment, part.scale)?;
+        for (&position, &code) in part.positions.iter().zip(&part.codes) {
+            self.target.one(self.kind, start + position as usize, code, scale)?;
         }
-        Ok((self.nonzeros - before) as u32)
+        self.nonzeros += part.positions.len() as u64;
+        Ok(())
     }
 }
 

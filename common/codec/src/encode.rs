@@ -2,14 +2,12 @@
 
 mod sent;
 
-use std::ops::Range;
-
 use crate::{
     Codec, EntropyCoder, Error, FrameHeader, FrameKind, Layout, Quantizer, Segments, StageBytes,
     bits::{BitWriter, Stream},
     body::{Frame, Part},
     encode::sent::Sent,
-    header::{self, SMALL_TENSOR},
+    header,
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
     range::RangeWriter,
     select::Selection,
@@ -94,32 +92,53 @@ impl Encoder {
         self.sent.take_integers(segments, values);
         let nonzeros = self.sent.nonzeros;
         let dense = 4 * segments.len() as u64;
-        let mut frame = self.write_sparse(Layout::Adaptive, false, false, segments);
+        let mut frame = self.write_sparse(Layout::Adaptive, false, segments);
         // Ranks of positions pay only where there are many more coordinates than non-zeros.
         if nonzeros < segments.len() / 2 {
-            frame = shorter(frame, self.write_sparse(Layout::Enumerative, false, false, segments));
+            frame = shorter(frame, self.write_sparse(Layout::Enumerative, false, segments));
         }
         if frame.len() as u64 > dense {
-            let mut plain = self.start(Layout::Dense, false, false, segments);
-            plain.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            header::seal(&mut plain);
-            frame = shorter(frame, plain);
+            frame = shorter(frame, self.write_plain_integers(segments, values));
         }
         let sparse = dense.min(8 * nonzeros as u64);
         let stages = StageBytes { dense, sparse, quantized: sparse, coded: frame.len() as u64 };
         Ok(Encoded { frame, stages, nonzeros })
     }
 
+    /// Encodes integers exactly and as they are, four bytes each: for links where time is the budget.
+    ///
+    /// # Errors
+    /// [`Error::WrongLength`].
+    pub fn encode_integers_plainly(&mut self, segments: &Segments, values: &[i32]) -> Result<Encoded, Error> {
+        check_length(segments, values.len())?;
+        self.sent.kind = FrameKind::Integers;
+        self.sent.nonzeros = values.iter().filter(|&&value| value != 0).count();
+        let frame = self.write_plain_integers(segments, values);
+        let dense = 4 * segments.len() as u64;
+        let stages = StageBytes { dense, sparse: dense, quantized: dense, coded: frame.len() as u64 };
+        Ok(Encoded { frame, stages, nonzeros: self.sent.nonzeros })
+    }
+
+    fn write_plain_integers(&self, segments: &Segments, values: &[i32]) -> Vec<u8> {
+        let mut plain = self.start(Layout::Dense, false, segments);
+        for values in values.chunks(PLAIN_CHUNK) {
+            let start = plain.len();
+            plain.resize(start + 4 * values.len(), 0);
+            for (bytes, value) in plain[start..].as_chunks_mut::<4>().0.iter_mut().zip(values) {
+                *bytes = value.to_le_bytes();
+            }
+        }
+        header::seal(&mut plain);
+        plain
+    }
+
     /// Selects and rounds what is sent of the coordinates.
     fn choose(&mut self, codec: &Codec, segments: &Segments, u: &[f32]) -> Result<(), Error> {
-        let small_dense = is_small_dense(codec);
-        let is_whole = |i: usize| small_dense && segments.range(i).len() < SMALL_TENSOR;
-        let competing: Vec<Range<usize>> =
-            (0..segments.count()).filter(|&i| !is_whole(i)).map(|i| segments.range(i)).collect();
-        let n: usize = competing.iter().map(Range::len).sum();
-        let k = ((codec.density * n as f64).round() as usize).clamp(n.min(1), n);
-        self.selection.select(u, &competing, k)?;
-        self.sent.quantize(codec.quantizer, segments, u, &self.selection.indices, is_whole)
+        let n = segments.len();
+        let k = ((codec.density * n as f64).round() as usize).clamp(1, n);
+        self.selection.select(u, k)?;
+        self.sent.quantize(codec.quantizer, segments, u, &self.selection.indices);
+        Ok(())
     }
 
     fn encoded(&self, frame: Vec<u8>, is_sparse: bool, segments: &Segments) -> Encoded {
@@ -128,7 +147,6 @@ impl Encoder {
     }
 
     fn smallest_sparse(&mut self, codec: &Codec, segments: &Segments) -> Vec<u8> {
-        let small_dense = is_small_dense(codec);
         let layouts: &[Layout] = match codec.coder {
             EntropyCoder::Auto => &[Layout::Adaptive, Layout::Enumerative, Layout::Rice],
             EntropyCoder::Raw => &[Layout::Raw],
@@ -136,27 +154,27 @@ impl Encoder {
             EntropyCoder::Enumerative => &[Layout::Enumerative],
             EntropyCoder::Adaptive => &[Layout::Adaptive],
         };
-        let mut best = self.write_sparse(layouts[0], false, small_dense, segments);
+        let mut best = self.write_sparse(layouts[0], false, segments);
         for &layout in layouts {
             if layout != layouts[0] {
-                best = shorter(best, self.write_sparse(layout, false, small_dense, segments));
+                best = shorter(best, self.write_sparse(layout, false, segments));
             }
             let ranged = matches!(layout, Layout::Adaptive | Layout::Enumerative);
             if ranged && self.sent.kind == FrameKind::Int8 {
-                best = shorter(best, self.write_sparse(layout, true, small_dense, segments));
+                best = shorter(best, self.write_sparse(layout, true, segments));
             }
         }
         // Only a handful of coordinates, or a tensor full of them, can be shorter without any coding.
         if codec.coder == EntropyCoder::Auto && self.sent.raw_bytes_at_least(segments) < best.len() {
-            return shorter(best, self.write_sparse(Layout::Raw, false, small_dense, segments));
+            return shorter(best, self.write_sparse(Layout::Raw, false, segments));
         }
         best
     }
 
-    fn write_sparse(&mut self, layout: Layout, values_coded: bool, small_dense: bool, segments: &Segments) -> Vec<u8> {
-        let mut out = self.start(layout, values_coded, small_dense, segments);
+    fn write_sparse(&mut self, layout: Layout, values_coded: bool, segments: &Segments) -> Vec<u8> {
+        let mut out = self.start(layout, values_coded, segments);
         let kind = self.sent.kind;
-        let frame = Frame { kind, small_dense, nonzeros: self.sent.nonzeros as u32, segments };
+        let frame = Frame { kind, nonzeros: self.sent.nonzeros as u32, segments };
         let (sent, part) = (&mut self.sent, &mut self.part);
         let mut plain = values::Plain { width: width_of(kind) };
         match layout {
@@ -188,7 +206,7 @@ impl Encoder {
     }
 
     fn write_dense(&self, segments: &Segments) -> Vec<u8> {
-        let mut out = self.start(Layout::Dense, false, false, segments);
+        let mut out = self.start(Layout::Dense, false, segments);
         for span in &self.sent.spans {
             let codes = &self.sent.codes[span.codes.clone()];
             if is_scaled(self.sent.kind) {
@@ -205,7 +223,7 @@ impl Encoder {
     }
 
     fn write_coded_levels(&mut self, segments: &Segments) -> Vec<u8> {
-        let mut out = self.start(Layout::Dense, true, false, segments);
+        let mut out = self.start(Layout::Dense, true, segments);
         let mut stream = RangeWriter::new(&mut out);
         for span in &self.sent.spans {
             stream.bits(span.scale.into(), 16);
@@ -218,7 +236,7 @@ impl Encoder {
         out
     }
 
-    fn start(&self, layout: Layout, values_coded: bool, small_dense: bool, segments: &Segments) -> Vec<u8> {
+    fn start(&self, layout: Layout, values_coded: bool, segments: &Segments) -> Vec<u8> {
         let expected = if layout == Layout::Dense { 4 * segments.len() } else { 2 * self.sent.nonzeros };
         let mut out = Vec::with_capacity(expected + 64);
         let header = FrameHeader {
@@ -227,7 +245,6 @@ impl Encoder {
             coordinates: segments.len() as u32,
             nonzeros: self.sent.nonzeros as u32,
             values_coded,
-            small_dense,
             body: 0,
         };
         header.write(&mut out);
@@ -255,14 +272,12 @@ fn write_ranged<'a, P: Positions<RangeWriter<'a>>>(
     stream.finish();
 }
 
-/// Whether small tensors travel whole.
-fn is_small_dense(codec: &Codec) -> bool {
-    codec.density < 1.0 && codec.quantizer == Quantizer::Ternary
-}
-
 fn shorter(a: Vec<u8>, b: Vec<u8>) -> Vec<u8> {
     if b.len() < a.len() { b } else { a }
 }
+
+/// Values written at a time, so that their room is in the cache when they are.
+const PLAIN_CHUNK: usize = 4096;
 
 fn check_length(segments: &Segments, got: usize) -> Result<(), Error> {
     let expected = segments.len();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0xD7  version  kind  varint coordinates  varint nonzeros  body …  crc32c (4 bytes, little endian)
-//! kind: bits 0–2 content, bits 3–5 layout, bit 6 values range-coded, bit 7 small tensors dense
+//! kind: bits 0–2 content, bits 3–5 layout, bit 6 values range-coded, bit 7 reserved: zero
 //! ```
 
 use crate::{Error, Segments};
@@ -20,8 +20,6 @@ pub struct FrameHeader {
     pub nonzeros: u32,
     /// Whether values (8-bit ones) go through the range coder.
     pub(crate) values_coded: bool,
-    /// Whether tensors under [`SMALL_TENSOR`] elements travel whole, as f16.
-    pub(crate) small_dense: bool,
     /// Where the body starts.
     pub(crate) body: usize,
 }
@@ -90,7 +88,6 @@ impl FrameHeader {
         let kind = *KINDS.get(usize::from(kind_byte & 7)).ok_or(unknown)?;
         let layout = *LAYOUTS.get(usize::from(kind_byte >> 3 & 7)).ok_or(unknown)?;
         let values_coded = kind_byte & VALUES_CODED != 0;
-        let small_dense = kind_byte & SMALL_DENSE != 0;
         let ranged = matches!(layout, Layout::Enumerative | Layout::Adaptive);
         let values_ok = match kind {
             FrameKind::Int8 => !values_coded || ranged || layout == Layout::Dense,
@@ -98,7 +95,7 @@ impl FrameHeader {
             FrameKind::Ternary => !values_coded && layout != Layout::Dense,
             FrameKind::F32 | FrameKind::F16 => !values_coded,
         };
-        if !values_ok || (small_dense && kind != FrameKind::Ternary) {
+        if !values_ok || kind_byte & RESERVED != 0 {
             return Err(unknown);
         }
         let mut body = 3;
@@ -107,14 +104,14 @@ impl FrameHeader {
         if nonzeros > coordinates {
             return Err(Error::TooManyNonzeros { got: nonzeros.into(), limit: coordinates.into() });
         }
-        Ok(Self { kind, layout, coordinates, nonzeros, values_coded, small_dense, body })
+        Ok(Self { kind, layout, coordinates, nonzeros, values_coded, body })
     }
 
     /// Starts a frame.
     pub(crate) fn write(&self, frame: &mut Vec<u8>) {
         let kind = KINDS.iter().position(|&k| k == self.kind).expect("every kind is listed") as u8;
         let layout = LAYOUTS.iter().position(|&l| l == self.layout).expect("every layout is listed") as u8;
-        let flags = if self.values_coded { VALUES_CODED } else { 0 } | if self.small_dense { SMALL_DENSE } else { 0 };
+        let flags = if self.values_coded { VALUES_CODED } else { 0 };
         frame.clear();
         frame.extend([MAGIC, VERSION, kind | layout << 3 | flags]);
         write_varint(frame, self.coordinates);
@@ -179,16 +176,13 @@ fn write_varint(frame: &mut Vec<u8>, mut value: u32) {
     frame.push(value as u8);
 }
 
-/// Tensors with fewer elements travel whole in sparse ternary frames: positions and a scale would cost as much.
-pub const SMALL_TENSOR: usize = 256;
-
 /// The version that this build writes and reads.
 pub(crate) const VERSION: u8 = 1;
 pub(crate) const TRAILER_BYTES: usize = 4;
 
 const MAGIC: u8 = 0xD7;
 const VALUES_CODED: u8 = 1 << 6;
-const SMALL_DENSE: u8 = 1 << 7;
+const RESERVED: u8 = 1 << 7;
 /// Indexed by the kind byte's low bits; the order is the format.
 const KINDS: [FrameKind; 5] =
     [FrameKind::F32, FrameKind::F16, FrameKind::Int8, FrameKind::Ternary, FrameKind::Integers];

@@ -36,10 +36,9 @@
 //! ```
 //!
 //! # What is sent
-//! - `density` < 1: the round(density · n) largest of the n coordinates that compete, at least 1, never a zero, ties by
-//!   the lowest index. What rounds to zero in the quantizer stays behind and is not sent.
-//! - In sparse [`Quantizer::Ternary`] frames, tensors under [`SMALL_TENSOR`] elements do not compete and are not part
-//!   of n: they travel whole in half precision, for one bit if they are all zero.
+//! - `density` < 1: the round(density · n) largest of all n coordinates, at least 1, never a zero, ties by the lowest
+//!   index. Biases compete with matrices: a tensor of which nothing is sent costs about a bit. What rounds to zero in
+//!   the quantizer stays behind and is not sent.
 //! - `density` = 1: everything. Ternary frames, and pruned vectors under [`EntropyCoder::Auto`], still write positions,
 //!   of all that is not zero.
 //!
@@ -72,5 +71,5 @@ pub use codec::{Codec, EntropyCoder, Quantizer, StageBytes};
 pub use decode::{IntegerSink, Sink, Verified, decode, decode_integers, verify};
 pub use encode::{Encoded, Encoder};
 pub use error::Error;
-pub use header::{FrameHeader, FrameKind, Layout, Limits, SMALL_TENSOR};
+pub use header::{FrameHeader, FrameKind, Layout, Limits};
 pub use segment::{Segment, Segments};

@@ -35,6 +35,8 @@ impl Learning {
 /// The probability of a choice that never changes, estimated from all that was seen.
 #[derive(Clone, Copy)]
 pub(crate) struct Stationary {
+    /// Of `true`, in 2^-[`P_BITS`].
+    p: u32,
     /// In 2^-8 observations.
     yes: u32,
     all: u32,
@@ -44,20 +46,85 @@ impl Stationary {
     /// A guess that weighs as much as `seen` observations.
     pub(crate) fn with_prior(probability: f64, seen: u32) -> Self {
         let all = seen << 8;
-        Self { yes: (probability * f64::from(all)).clamp(1.0, f64::from(all - 1)) as u32, all }
+        let yes = (probability * f64::from(all)).clamp(1.0, f64::from(all - 1)) as u32;
+        Self { p: estimate(yes, all), yes, all }
     }
 
     #[inline]
     pub(crate) fn code<S: RangeStream>(&mut self, stream: &mut S, choice: bool) -> bool {
-        let p = ((u64::from(self.yes) << P_BITS) / u64::from(self.all)) as u32;
-        let choice = stream.choice(p.clamp(P_MIN, P_MAX), choice);
+        let choice = stream.choice(self.p, choice);
         self.yes += u32::from(choice) << 8;
         self.all += 1 << 8;
+        // The more was seen, the less a single choice moves the estimate, and a division is slow.
+        if self.all < OFTEN_UNTIL || self.all & (SELDOM - 1) < 1 << 8 {
+            self.p = estimate(self.yes, self.all);
+        }
         if self.all > 1 << 30 {
             self.yes >>= 1;
             self.all >>= 1;
         }
         choice
+    }
+}
+
+fn estimate(yes: u32, all: u32) -> u32 {
+    (((u64::from(yes) << P_BITS) / u64::from(all)) as u32).clamp(P_MIN, P_MAX)
+}
+
+/// The chances of 256 symbols from their counts, as intervals of 2^16 steps. They follow the counts whenever those
+/// have doubled, and at the latest after [`REFRESH`] more.
+pub(crate) struct Frequencies {
+    counts: [u32; SYMBOLS],
+    /// Symbols until the intervals are made anew.
+    wait: u32,
+    /// Symbol `s` has the steps from `starts[s]` to `starts[s + 1]`.
+    starts: [u32; SYMBOLS + 1],
+    /// The symbol that has step 256·i.
+    coarse: [u8; SYMBOLS],
+}
+
+impl Frequencies {
+    /// Nothing known.
+    pub(crate) fn new() -> Self {
+        let mut frequencies =
+            Self { counts: [0; SYMBOLS], wait: 0, starts: [0; SYMBOLS + 1], coarse: [0; SYMBOLS] };
+        frequencies.refresh();
+        frequencies
+    }
+
+    #[inline]
+    pub(crate) fn code<S: RangeStream>(&mut self, stream: &mut S, symbol: u32) -> u32 {
+        let step = stream.step();
+        let mut symbol = symbol as usize;
+        if S::READS {
+            symbol = self.coarse[step as usize >> 8].into();
+            while self.starts[symbol + 1] <= step {
+                symbol += 1;
+            }
+        }
+        let start = self.starts[symbol];
+        stream.interval(start, self.starts[symbol + 1] - start);
+        self.counts[symbol] += 1;
+        self.wait -= 1;
+        if self.wait == 0 {
+            self.refresh();
+        }
+        symbol as u32
+    }
+
+    /// Every symbol keeps one step; the others are shared out by count, at first evenly.
+    fn refresh(&mut self) {
+        let seen: u32 = self.counts.iter().sum();
+        self.wait = seen.clamp(FIRST_REFRESH, REFRESH);
+        let all = SEEN_WEIGHT * u64::from(seen) + SYMBOLS as u64;
+        let mut before = 0;
+        for symbol in 0..SYMBOLS {
+            before += SEEN_WEIGHT * u64::from(self.counts[symbol]) + 1;
+            let end = (symbol as u64 + 1) + before * ((1 << 16) - SYMBOLS as u64) / all;
+            self.starts[symbol + 1] = end as u32;
+            let coarse = self.starts[symbol].div_ceil(256) as usize..end.div_ceil(256) as usize;
+            self.coarse[coarse].fill(symbol as u8);
+        }
     }
 }
 
@@ -72,16 +139,17 @@ impl Tree {
         Self { depth, nodes: vec![Learning::EVEN; 1 << depth] }
     }
 
-    /// Starts from the chances of the symbols.
-    fn expect(&mut self, chances: &[f64]) {
-        let mut sums = vec![0.0; 2 << self.depth];
-        sums[1 << self.depth..].copy_from_slice(chances);
-        for node in (1..1 << self.depth).rev() {
+    /// A guess at the chances of 2^depth symbols that weighs as much as `seen` observations.
+    pub(crate) fn expecting(chances: &[f64], seen: u8) -> Self {
+        let mut tree = Self::new(chances.len().ilog2());
+        let mut sums = [vec![0.0; chances.len()], chances.to_vec()].concat();
+        for node in (1..chances.len()).rev() {
             sums[node] = sums[2 * node] + sums[2 * node + 1];
             if sums[node] > 1e-200 {
-                self.nodes[node] = Learning::with_prior(sums[2 * node + 1] / sums[node], PRIOR);
+                tree.nodes[node] = Learning::with_prior(sums[2 * node + 1] / sums[node], seen);
             }
         }
+        tree
     }
 
     #[inline]
@@ -141,8 +209,8 @@ impl Magnitude {
                 *chance = 0.0;
             }
         }
-        model.usual.tree.expect(&usual);
-        model.classes.expect(&chance);
+        model.usual.tree = Tree::expecting(&usual, PRIOR);
+        model.classes = Tree::expecting(&chance, PRIOR);
         for class in 1..32 {
             let half = powers[class - 1];
             model.next[class][0] = Learning::with_prior(half / (1.0 + half), PRIOR);
@@ -185,6 +253,14 @@ fn toward(p: u16, choice: bool, rate: i32) -> u16 {
     (p + (((target - p) * rate + round) >> RATE_BITS)) as u16
 }
 
+const SYMBOLS: usize = 256;
+const FIRST_REFRESH: u32 = 16;
+const REFRESH: u32 = 4096;
+/// A symbol that was seen once is this much more likely than before.
+const SEEN_WEIGHT: u64 = 4;
+/// A stationary estimate follows each of the first 256 choices, then every 16th.
+const OFTEN_UNTIL: u32 = 256 << 8;
+const SELDOM: u32 = 16 << 8;
 /// How much the geometric prior of a gap weighs.
 const PRIOR: u8 = 32;
 /// The classes that are usual for gaps start this many below that of the mean gap.

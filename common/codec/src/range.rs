@@ -9,6 +9,12 @@ pub(crate) trait RangeStream: Stream {
 
     /// One of `n` ≤ 4096 equally likely values.
     fn uniform(&mut self, value: u32, n: u32) -> u32;
+
+    /// Divides what is left into 2^16 equal steps; a reader returns the step that was written. [`Self::interval`] follows.
+    fn step(&mut self) -> u32;
+
+    /// Narrows what [`Self::step`] divided to the `size` ≥ 1 steps from `start` on.
+    fn interval(&mut self, start: u32, size: u32);
 }
 
 /// One of `n` equally likely values, for any `n` ≥ 1: the top 12 bits exactly, the others as plain bits. The excess
@@ -102,6 +108,19 @@ impl RangeStream for RangeWriter<'_> {
         self.normalize();
         value
     }
+
+    #[inline]
+    fn step(&mut self) -> u32 {
+        self.range >>= 16;
+        0
+    }
+
+    #[inline]
+    fn interval(&mut self, start: u32, size: u32) {
+        self.advance(self.range * start);
+        self.range *= size;
+        self.normalize();
+    }
 }
 
 /// Reads what [`RangeWriter`] wrote. Any bytes decode to something; nothing overflows or divides by zero.
@@ -186,6 +205,19 @@ impl RangeStream for RangeReader<'_> {
         self.range /= n;
         self.take(n)
     }
+
+    #[inline]
+    fn step(&mut self) -> u32 {
+        self.range >>= 16;
+        (self.code / self.range).min(0xffff)
+    }
+
+    #[inline]
+    fn interval(&mut self, start: u32, size: u32) {
+        self.code -= self.range * start;
+        self.range *= size;
+        self.normalize();
+    }
 }
 
 /// Writes nothing and adds up what it would cost.
@@ -216,6 +248,14 @@ impl RangeStream for Cost {
     fn uniform(&mut self, value: u32, n: u32) -> u32 {
         self.total += u64::from(log2(n));
         value
+    }
+
+    fn step(&mut self) -> u32 {
+        0
+    }
+
+    fn interval(&mut self, _: u32, size: u32) {
+        self.total += u64::from((16 << 16) - log2(size));
     }
 }
 

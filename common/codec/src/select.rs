@@ -1,7 +1,5 @@
 //! Exact top-k by magnitude without sorting the vector.
 
-use std::ops::Range;
-
 use crate::Error;
 
 /// Reusable buffers of [`select`].
@@ -14,33 +12,31 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// Selects the `k` coordinates of `ranges` (rising, disjoint) with the largest magnitude, all non-zeros if there
-    /// are fewer. Equal magnitudes go by the lowest index.
+    /// Selects the `k` coordinates with the largest magnitude, all non-zeros if there are fewer. Equal magnitudes go by
+    /// the lowest index.
     ///
     /// A histogram over exponent and three bits of mantissa finds the bucket of the threshold; only the coordinates in
     /// that bucket are compared exactly.
     ///
     /// # Errors
     /// [`Error::NotFinite`] with the first such index.
-    pub(crate) fn select(&mut self, u: &[f32], ranges: &[Range<usize>], k: usize) -> Result<(), Error> {
+    pub(crate) fn select(&mut self, u: &[f32], k: usize) -> Result<(), Error> {
         self.indices.clear();
         self.ties.clear();
         let mut histogram = [[0u32; BUCKETS]; LANES];
-        for range in ranges {
-            let (chunks, rest) = u[range.clone()].as_chunks::<LANES>();
-            for chunk in chunks {
-                for (lane, value) in chunk.iter().enumerate() {
-                    histogram[lane][bucket(*value)] += 1;
-                }
+        let (chunks, rest) = u.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, value) in chunk.iter().enumerate() {
+                histogram[lane][bucket(*value)] += 1;
             }
-            for value in rest {
-                histogram[0][bucket(*value)] += 1;
-            }
+        }
+        for value in rest {
+            histogram[0][bucket(*value)] += 1;
         }
         let counts: [usize; BUCKETS] =
             std::array::from_fn(|i| histogram.iter().map(|lane| lane[i] as usize).sum::<usize>());
         if counts[bucket(f32::INFINITY)..].iter().any(|&count| count > 0) {
-            return Err(not_finite(u, ranges));
+            return Err(not_finite(u));
         }
 
         // The bucket that holds the k-th largest, and how many of it are still wanted.
@@ -52,26 +48,26 @@ impl Selection {
         if threshold == 0 || wanted == 0 {
             // Whole buckets, and of bucket 0 (zeros and the smallest subnormals) whatever is not zero.
             let least = ((threshold as u32) << SHIFT).max(1);
-            self.gather(u, ranges, least, |_| true);
+            self.gather(u, least, |_| true);
             return Ok(());
         }
         let bucket_start = ((threshold as u32 - 1) << SHIFT).max(1);
         let bucket_end = (threshold as u32) << SHIFT;
         let mut ties = std::mem::take(&mut self.ties);
-        for_each_at_least(u, ranges, bucket_start, |index, magnitude| {
+        for_each_at_least(u, bucket_start, |index, magnitude| {
             if magnitude < bucket_end {
                 ties.push(key(magnitude, index));
             }
         });
         let last = if wanted < ties.len() { *ties.select_nth_unstable(wanted - 1).1 } else { u64::MAX };
         self.ties = ties;
-        self.gather(u, ranges, bucket_start, |key| key <= last);
+        self.gather(u, bucket_start, |key| key <= last);
         Ok(())
     }
 
-    fn gather(&mut self, u: &[f32], ranges: &[Range<usize>], least: u32, keep: impl Fn(u64) -> bool) {
+    fn gather(&mut self, u: &[f32], least: u32, keep: impl Fn(u64) -> bool) {
         let indices = &mut self.indices;
-        for_each_at_least(u, ranges, least, |index, magnitude| {
+        for_each_at_least(u, least, |index, magnitude| {
             if keep(key(magnitude, index)) {
                 indices.push(index);
             }
@@ -82,25 +78,22 @@ impl Selection {
 /// Calls `found(index, magnitude bits)` for every coordinate whose magnitude's bits reach `least`. Blocks without one
 /// are skipped by a loop that vectorises.
 #[inline]
-fn for_each_at_least(u: &[f32], ranges: &[Range<usize>], least: u32, mut found: impl FnMut(u32, u32)) {
-    for range in ranges {
-        for (block, values) in u[range.clone()].chunks(BLOCK).enumerate() {
-            if values.iter().fold(0, |most, value| most.max(magnitude(*value))) < least {
-                continue;
-            }
-            let start = range.start + block * BLOCK;
-            for (i, value) in values.iter().enumerate() {
-                let magnitude = magnitude(*value);
-                if magnitude >= least {
-                    found((start + i) as u32, magnitude);
-                }
+fn for_each_at_least(u: &[f32], least: u32, mut found: impl FnMut(u32, u32)) {
+    for (block, values) in u.chunks(BLOCK).enumerate() {
+        if values.iter().fold(0, |most, value| most.max(magnitude(*value))) < least {
+            continue;
+        }
+        for (i, value) in values.iter().enumerate() {
+            let magnitude = magnitude(*value);
+            if magnitude >= least {
+                found((block * BLOCK + i) as u32, magnitude);
             }
         }
     }
 }
 
-fn not_finite(u: &[f32], ranges: &[Range<usize>]) -> Error {
-    let index = ranges.iter().flat_map(Clone::clone).find(|&i| !u[i].is_finite()).unwrap_or_default();
+fn not_finite(u: &[f32]) -> Error {
+    let index = u.iter().position(|value| !value.is_finite()).unwrap_or_default();
     Error::NotFinite { index, nan: u[index].is_nan() }
 }
 
@@ -129,15 +122,13 @@ const BLOCK: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use std::slice;
-
     use proptest::prelude::*;
 
     use super::*;
 
     fn top(u: &[f32], k: usize) -> Vec<u32> {
         let mut selection = Selection::default();
-        selection.select(u, slice::from_ref(&(0..u.len())), k).unwrap();
+        selection.select(u, k).unwrap();
         selection.indices
     }
 
@@ -159,16 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_given_ranges_compete() {
-        let mut selection = Selection::default();
-        selection.select(&[9.0, 1.0, 2.0, 9.0, 3.0], &[1..3, 4..5], 2).unwrap();
-        assert_eq!(selection.indices, [2, 4]);
-    }
-
-    #[test]
     fn the_first_value_that_is_not_finite_is_named() {
         let mut selection = Selection::default();
-        let result = selection.select(&[0.0, 1.0, f32::NAN, f32::INFINITY], slice::from_ref(&(0..4)), 2);
+        let result = selection.select(&[0.0, 1.0, f32::NAN, f32::INFINITY], 2);
         assert_eq!(result, Err(Error::NotFinite { index: 2, nan: true }));
     }
 

@@ -33,12 +33,11 @@ pub struct Split {
 ///
 /// A source with no test set of its own (digits, CSV, IDX without `t10k` files) has `test_share` of each label held
 /// out. Which rows those are follows from the source alone and not from the run's seed, so that accuracies of runs
-/// with different seeds can be compared; `seed` is for sources that sample, of which there are none yet.
+/// with different seeds can be compared; no source samples by the seed yet.
 ///
 /// # Errors
 /// When the source is unknown, missing or malformed, or a key does not fit it.
-pub fn load(config: &DataConfig, seed: &Seed) -> Result<Split, Error> {
-    let _ = seed;
+pub fn load(config: &DataConfig, _seed: &Seed) -> Result<Split, Error> {
     load_under(&root(), config)
 }
 

@@ -1,12 +1,13 @@
 //! Models on candle with checked gradients, data sets and their splits, and the training that a client does in a round.
 //!
-//! Everything here runs on the thread that calls it: the matrix products are asked for without threads, so that many
-//! clients can train side by side and each gets the bits that it would get alone. The bits are the same on machines
-//! with the same vector instructions and cache sizes; between others, sums are blocked differently and may differ in
-//! the last place.
+//! Training and evaluation run on the thread that calls them: the matrix products are asked for without threads, and
+//! nothing goes through candle's own pool, so that many clients can train side by side and each gets the bits that it
+//! would get alone. The bits are the same on machines with the same vector instructions and cache sizes; between
+//! others, sums are blocked differently and may differ in the last place.
 
 pub mod data;
 mod error;
+pub mod export;
 pub mod model;
 mod ops;
 pub mod train;

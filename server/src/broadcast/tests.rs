@@ -40,10 +40,11 @@ impl History {
     }
 }
 
-/// A packet as the downlink makes it: which coordinates it touches depends on `seed`.
+/// A packet as the downlink makes it: which coordinates it touches, and how far it moves them, depends on `seed`.
 fn sparse(seed: u64, density: f64) -> Vec<u8> {
+    let noise = |i: u64| (i * (2 * seed + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     let values: Vec<f32> =
-        (0..LEN as u64).map(|i| (((i + seed) * 2_654_435_761 % 1000) as f32 - 500.0) * 1e-5).collect();
+        (1..=LEN as u64).map(|i| (noise(i) as f32 / 16_777_216.0 - 0.5) / (seed + 1) as f32).collect();
     let codec = Codec { density, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
     Encoder::new().encode(&codec, &segments(), &values).unwrap().frame
 }
@@ -95,13 +96,14 @@ fn one_packet_behind_is_sent_that_packet() {
 
 #[test]
 fn packets_that_touch_other_coordinates_are_sent_as_they_are() {
-    let mut history = History::new(4);
-    for seed in [1, 300, 700] {
-        history.apply(sparse(seed, 0.01));
+    let mut history = History::new(64);
+    for seed in 1..=20 {
+        history.apply(sparse(seed, 0.05));
     }
-    let plan = history.broadcast.catch_up(Some(ModelVersion(1)));
-    let bytes: u64 = plan.frames.iter().map(|frame| frame.len() as u64).sum();
-    assert_eq!((plan.frames.len(), plan.catch_up.total_bytes()), (2, bytes));
+    let plan = history.broadcast.catch_up(Some(ModelVersion(2)));
+    let packets: Vec<Bytes> = (3..=20).map(|seed| sparse(seed, 0.05).into()).collect();
+    assert_eq!(plan.frames.len(), packets.len(), "{} bytes", plan.catch_up.total_bytes());
+    assert_eq!(plan.frames, packets);
 }
 
 #[test]

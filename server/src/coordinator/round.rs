@@ -107,11 +107,19 @@ impl OpenRound {
     pub(super) fn progress(&mut self, now: Timestamp, client: &ClientId) -> Result<(), Reject> {
         match self.members.get_mut(client) {
             None => Err(Reject::NotInCohort),
-            Some(member @ (Member::Asked { .. } | Member::Lost | Member::Failed(_))) => {
+            Some(member @ (Member::Asked { .. } | Member::Lost)) => {
                 *member = Member::Asked { advanced: now };
                 Ok(())
             }
+            Some(Member::Failed(reject)) => Err(*reject),
             Some(Member::Storing(_) | Member::Counted(_)) => Err(Reject::Duplicate),
+        }
+    }
+
+    /// A member begins to send an update that may count, whatever it sent before.
+    pub(super) fn uploading(&mut self, now: Timestamp, client: &ClientId) {
+        if let Some(member) = self.members.get_mut(client) {
+            *member = Member::Asked { advanced: now };
         }
     }
 

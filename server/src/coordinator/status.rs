@@ -65,8 +65,7 @@ impl Coordinator {
             super::Phase::Training(round) | super::Phase::Evaluating { round, .. } => Some(round),
             _ => None,
         };
-        let tally =
-            |wanted: &dyn Fn(&Member) -> bool| round.map_or(0, |round| round.tally(|member| wanted(member)));
+        let tally = |wanted: &dyn Fn(&Member) -> bool| round.map_or(0, |round| round.tally(|member| wanted(member)));
         let idle_ms = self.config.idle_ms;
         StatusView {
             term: self.term,

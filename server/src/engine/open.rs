@@ -34,6 +34,22 @@ pub struct Start {
     pub created_ms: u64,
 }
 
+impl Start {
+    /// The row of a run that begins.
+    #[must_use]
+    pub fn row(&self) -> RunRow {
+        RunRow {
+            id: self.id,
+            name: self.recipe.name.clone(),
+            recipe: self.recipe.to_toml(),
+            recipe_digest: Digest(self.recipe.digest()),
+            created_ms: self.created_ms,
+            outcome: None,
+            rounds: 0,
+        }
+    }
+}
+
 /// Goes on with the newest run of the recipe in the store, or begins one.
 ///
 /// # Errors
@@ -44,15 +60,7 @@ pub fn open(mut start: Start, now: Timestamp) -> Result<Engine, EngineError> {
     let (run, restored) = match known.filter(|_| !start.anew) {
         Some(run) => (run.id, start.store.restore(run.id)?),
         None => {
-            start.store.create(&RunRow {
-                id: start.id,
-                name: start.recipe.name.clone(),
-                recipe: start.recipe.to_toml(),
-                recipe_digest,
-                created_ms: start.created_ms,
-                outcome: None,
-                rounds: 0,
-            })?;
+            start.store.create(&start.row())?;
             (start.id, Restored::default())
         }
     };

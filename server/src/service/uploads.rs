@@ -118,7 +118,10 @@ mod tests {
     fn an_upload_goes_on_only_where_it_broke_off_and_only_with_the_same_frame() {
         let uploads = Uploads::new(100);
         uploads.keep(&header("a", 1), partial(40));
-        assert_eq!((uploads.held(&header("a", 1)), uploads.held(&header("a", 2)), uploads.held(&header("b", 1))), (40, 0, 0));
+        assert_eq!(
+            (uploads.held(&header("a", 1)), uploads.held(&header("a", 2)), uploads.held(&header("b", 1))),
+            (40, 0, 0)
+        );
         assert!(uploads.resume(&header("a", 1), 30).is_none());
         uploads.keep(&header("a", 1), partial(40));
         assert_eq!(uploads.resume(&header("a", 1), 40).unwrap().len(), 40);

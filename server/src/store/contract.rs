@@ -19,6 +19,7 @@ pub fn contract(mut make: impl FnMut(u32) -> Box<dyn Store>) {
     an_abandoned_round_loses_its_updates(make(4).as_mut());
     a_checkpoint_ends_the_replay_and_trims_packets(make(2).as_mut());
     receipts_outlive_checkpoints_but_not_abandoned_rounds(make(4).as_mut());
+    a_replaced_update_replaces_its_receipt(make(4).as_mut());
     records_of_one_commit_take_effect_in_order(make(4).as_mut());
     repeating_a_commit_changes_nothing(make(4).as_mut());
     large_and_empty_frames_come_back(make(4).as_mut());
@@ -149,6 +150,15 @@ fn receipts_outlive_checkpoints_but_not_abandoned_rounds(store: &mut dyn Store) 
     store.commit(&[Record::Abandoned { summary: summary(2, false) }]).unwrap();
     let abandoned = vec![(client("a"), 1, Digest::of(b"A1")), (client("b"), 1, Digest::of(b"B1"))];
     assert_eq!(store.restore(run.id).unwrap().receipts, abandoned);
+}
+
+fn a_replaced_update_replaces_its_receipt(store: &mut dyn Store) {
+    let run = run_row(1, 1);
+    store.create(&run).unwrap();
+    for frame in [b"2", b"1", b"3"] {
+        store.commit(&[opened(1, 0, &["a"]), accepted(1, "a", frame), published(1, 1)]).unwrap();
+        assert_eq!(store.restore(run.id).unwrap().receipts, [(client("a"), 1, Digest::of(frame))]);
+    }
 }
 
 fn records_of_one_commit_take_effect_in_order(store: &mut dyn Store) {

@@ -159,8 +159,9 @@ impl Run {
                 let made = Version { round: summary.round, digest: *digest, packet: packet.clone() };
                 self.versions.insert(*version, made);
                 for (header, _) in self.updates_of(summary.round) {
-                    let receipt = self.receipts.entry(header.client).or_insert((summary.round, header.digest));
-                    *receipt = (*receipt).max((summary.round, header.digest));
+                    if self.receipts.get(&header.client).is_none_or(|&(last, _)| last <= summary.round) {
+                        self.receipts.insert(header.client, (summary.round, header.digest));
+                    }
                 }
                 self.close(summary);
             }

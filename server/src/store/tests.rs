@@ -66,7 +66,8 @@ fn records() -> impl Strategy<Value = Record> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    // A case in a file would hold its frames in full: name it and paste it as a contract test instead.
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_records_restore_alike_from_disk_and_from_memory(

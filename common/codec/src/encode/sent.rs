@@ -18,6 +18,8 @@ pub(super) struct Sent {
     positions: Vec<u32>,
     pub(super) codes: Vec<u32>,
     pub(super) nonzeros: usize,
+    /// Every coordinate has a code, and none a position.
+    is_dense: bool,
 }
 
 /// One tensor's share of [`Sent`].
@@ -25,18 +27,24 @@ pub(super) struct Span {
     positions: Range<usize>,
     pub(super) codes: Range<usize>,
     pub(super) scale: u16,
-    /// Travels whole: in a ternary frame as f16, in a dense one as everything.
-    whole: bool,
 }
 
 impl Default for Sent {
     fn default() -> Self {
-        Self { kind: FrameKind::F32, spans: Vec::new(), positions: Vec::new(), codes: Vec::new(), nonzeros: 0 }
+        Self {
+            kind: FrameKind::F32,
+            spans: Vec::new(),
+            positions: Vec::new(),
+            codes: Vec::new(),
+            nonzeros: 0,
+            is_dense: false,
+        }
     }
 }
 
 impl Sent {
-    fn clear(&mut self) {
+    fn clear(&mut self, is_dense: bool) {
+        self.is_dense = is_dense;
         self.spans.clear();
         self.positions.clear();
         self.codes.clear();
@@ -44,62 +52,32 @@ impl Sent {
     }
 
     /// Rounds the selected coordinates. What rounds to zero is not sent.
-    pub(super) fn quantize(
-        &mut self,
-        quantizer: Quantizer,
-        segments: &Segments,
-        u: &[f32],
-        selected: &[u32],
-        is_whole: impl Fn(usize) -> bool,
-    ) -> Result<(), Error> {
-        self.clear();
+    pub(super) fn quantize(&mut self, quantizer: Quantizer, segments: &Segments, u: &[f32], selected: &[u32]) {
+        self.clear(false);
         let mut selected = selected;
         for i in 0..segments.count() {
             let range = segments.range(i);
-            let (positions, codes) = (self.positions.len(), self.codes.len());
-            let mut scale = 0;
-            if is_whole(i) {
-                if let Some(index) = range.clone().find(|&index| !u[index].is_finite()) {
-                    return Err(Error::NotFinite { index, nan: u[index].is_nan() });
+            let (here, later) = selected.split_at(selected.partition_point(|&index| (index as usize) < range.end));
+            selected = later;
+            let scale = if is_scaled(self.kind) { round_scale(wanted_scale(quantizer, u, here)) } else { f16::ZERO };
+            let scale_f32 = scale.to_f32();
+            let start = self.positions.len();
+            for &index in here {
+                let code = code_of(quantizer, u[index as usize], scale_f32);
+                if value_of(self.kind, code, scale_f32) != 0.0 {
+                    self.positions.push(index - range.start as u32);
+                    self.codes.push(code);
                 }
-                self.codes.extend(u[range].iter().map(|&value| code_of(Quantizer::F16, value, 0.0)));
-                let nonzeros = self.codes[codes..].iter().filter(|&code| code & 0x7fff != 0).count();
-                self.nonzeros += nonzeros;
-                if nonzeros == 0 {
-                    self.codes.truncate(codes);
-                }
-            } else {
-                let (here, later) = selected.split_at(selected.partition_point(|&index| (index as usize) < range.end));
-                selected = later;
-                let scale_f32 = if is_scaled(self.kind) {
-                    let rounded = round_scale(wanted_scale(quantizer, u, here));
-                    scale = rounded.to_bits();
-                    rounded.to_f32()
-                } else {
-                    0.0
-                };
-                for &index in here {
-                    let code = code_of(quantizer, u[index as usize], scale_f32);
-                    if value_of(self.kind, code, scale_f32) != 0.0 {
-                        self.positions.push(index - range.start as u32);
-                        self.codes.push(code);
-                    }
-                }
-                self.nonzeros += self.positions.len() - positions;
             }
-            self.spans.push(Span {
-                positions: positions..self.positions.len(),
-                codes: codes..self.codes.len(),
-                scale,
-                whole: is_whole(i),
-            });
+            let span = start..self.positions.len();
+            self.spans.push(Span { positions: span.clone(), codes: span, scale: scale.to_bits() });
         }
-        Ok(())
+        self.nonzeros = self.positions.len();
     }
 
     /// Rounds every coordinate; tensors then have codes but no positions.
     pub(super) fn quantize_all(&mut self, quantizer: Quantizer, segments: &Segments, u: &[f32]) -> Result<(), Error> {
-        self.clear();
+        self.clear(true);
         for i in 0..segments.count() {
             let range = segments.range(i);
             let values = &u[range.clone()];
@@ -116,13 +94,13 @@ impl Sent {
             self.codes.extend(values.iter().map(|&value| code_of(quantizer, value, scale_f32)));
             let is_sent = |&&code: &&u32| value_of(self.kind, code, scale_f32) != 0.0;
             self.nonzeros += self.codes[range.clone()].iter().filter(is_sent).count();
-            self.spans.push(Span { positions: 0..0, codes: range, scale: scale.to_bits(), whole: true });
+            self.spans.push(Span { positions: 0..0, codes: range, scale: scale.to_bits() });
         }
         Ok(())
     }
 
     pub(super) fn take_integers(&mut self, segments: &Segments, values: &[i32]) {
-        self.clear();
+        self.clear(false);
         self.kind = FrameKind::Integers;
         for i in 0..segments.count() {
             let start = self.positions.len();
@@ -133,7 +111,7 @@ impl Sent {
                 }
             }
             let span = start..self.positions.len();
-            self.spans.push(Span { positions: span.clone(), codes: span, scale: 0, whole: false });
+            self.spans.push(Span { positions: span.clone(), codes: span, scale: 0 });
         }
         self.nonzeros = self.positions.len();
     }
@@ -143,10 +121,9 @@ impl Sent {
             let u = &mut u[segments.range(i)];
             let codes = &self.codes[span.codes.clone()];
             let scale = f16::from_bits(span.scale).to_f32();
-            if span.whole {
-                let kind = if self.kind == FrameKind::Ternary { FrameKind::F16 } else { self.kind };
+            if self.is_dense {
                 for (value, &code) in u.iter_mut().zip(codes) {
-                    *value -= value_of(kind, code, scale);
+                    *value -= value_of(self.kind, code, scale);
                 }
                 continue;
             }
@@ -164,10 +141,7 @@ impl Sent {
         for (i, span) in self.spans.iter().enumerate() {
             let (n, k) = (segments.range(i).len() as u64, span.positions.len() as u64);
             let scale = if is_scaled(self.kind) { 2 } else { 0 };
-            if span.whole && is_sparse {
-                stages.sparse += 4 * n;
-                stages.quantized += 2 * n;
-            } else if is_sparse {
+            if is_sparse {
                 stages.sparse += 8 * k;
                 stages.quantized += 4 * k + (width * k).div_ceil(8) + if k > 0 { scale } else { 0 };
             } else {
@@ -188,7 +162,7 @@ impl Sent {
             .map(|(i, span)| {
                 let (n, k) = (segments.range(i).len() as u64, span.positions.len() as u64);
                 let positions = if k == n { 0 } else { n.min(32 * k) };
-                if span.whole { 16 * span.codes.len() as u64 } else { positions + width * k }
+                positions + width * k
             })
             .sum();
         (bits / 8) as usize + TRAILER_BYTES
@@ -203,9 +177,8 @@ impl Parts for Sent {
         part.scale = span.scale;
     }
 
-    fn store(&mut self, _: usize, part: &Part, whole: bool) -> Result<u32, Error> {
-        let nonzeros = if whole { part.codes.iter().filter(|&code| code & 0x7fff != 0).count() } else { 0 };
-        Ok(nonzeros as u32)
+    fn store(&mut self, _: usize, _: &Part) -> Result<(), Error> {
+        Ok(())
     }
 }
 

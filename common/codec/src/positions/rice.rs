@@ -1,6 +1,6 @@
 //! Golomb–Rice codes of gap − 1: the quotient by 2^b in unary, then b plain bits.
 
-use super::{Corrupt, Positions, Share, plain_count};
+use super::{Corrupt, Positions, Share, plain_count, unary};
 use crate::{Segment, bits::Stream};
 
 pub(crate) struct Rice;
@@ -11,8 +11,9 @@ impl<S: Stream> Positions<S> for Rice {
     }
 
     fn positions(&mut self, stream: &mut S, segment: Segment, k: u32, positions: &mut Vec<u32>) -> Result<(), Corrupt> {
-        let parameter = if S::READS { 0 } else { best_parameter(positions, segment.len) };
-        let parameter = stream.bits(parameter, 5);
+        let near = (segment.len as u32 / k).ilog2();
+        let choice = if S::READS { 0 } else { best_choice(positions, near) };
+        let parameter = parameter(near, stream.bits(choice, 2));
         let mut start = 0u64;
         for i in 0..k as usize {
             let skipped = if S::READS { 0 } else { positions[i] - start as u32 };
@@ -31,29 +32,21 @@ impl<S: Stream> Positions<S> for Rice {
     }
 }
 
-/// `value` ones and a zero. A reader sees zeros past its end, so this ends too.
-fn unary<S: Stream>(stream: &mut S, value: u32) -> u32 {
-    let mut ones = 0u32;
-    loop {
-        let more = stream.bits(u32::from(ones < value), 1) != 0;
-        if !more {
-            return ones;
-        }
-        ones = ones.saturating_add(1);
-    }
-}
-
-/// The parameter with the shortest code: near log2 of the mean gap, tried out.
-fn best_parameter(positions: &[u32], n: usize) -> u32 {
-    let near = (n / positions.len()).ilog2();
+/// The parameter with the shortest code, as an offset to the smallest that is tried.
+fn best_choice(positions: &[u32], near: u32) -> u32 {
     let bits = |b: u32| {
         let mut start = 0;
-        let mut bits = positions.len() as u64 * u64::from(b + 1);
+        let mut bits = positions.len() as u64 * u64::from(b);
         for &position in positions {
             bits += u64::from((position - start) >> b);
             start = position + 1;
         }
         bits
     };
-    (near.saturating_sub(2)..=near.min(30) + 1).min_by_key(|&b| bits(b)).unwrap_or(near)
+    (0..4).min_by_key(|&choice| bits(parameter(near, choice))).unwrap_or(0)
+}
+
+/// Four parameters around log2 of the mean gap.
+fn parameter(near: u32, choice: u32) -> u32 {
+    (near + choice).saturating_sub(2).min(31)
 }

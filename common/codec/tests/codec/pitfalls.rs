@@ -1,8 +1,8 @@
 //! Mistakes seen in other implementations, one test each.
 
-use dunlin_codec::{Encoder, EntropyCoder, Error, FrameHeader, FrameKind, Quantizer, StageBytes};
+use dunlin_codec::{Encoder, EntropyCoder, Error, FrameHeader, FrameKind, Quantizer, Segments, StageBytes};
 
-use crate::support::{CODERS, codec, floats, gaussian, one_segment, round_trip, segments};
+use crate::support::{CODERS, codec, floats, gaussian, one_segment, round_trip, segments, signs};
 
 const TERNARY: Quantizer = Quantizer::Ternary;
 
@@ -77,22 +77,42 @@ fn scales_stay_finite_and_positive_at_both_ends() {
 }
 
 #[test]
-fn small_tensors_travel_whole_and_do_not_count_against_k() {
+fn biases_compete_with_matrices_and_cost_nothing_when_they_lose() {
     let segments = segments(&[(10, 10), (10_000, 100), (255, 255), (20, 20)]);
     let mut u = gaussian(2, segments.len());
-    u[segments.range(2)].fill(0.0);
-    let encoded = Encoder::new().encode(&codec(0.01, TERNARY, EntropyCoder::Rice), &segments, &u).unwrap();
-    assert_eq!(encoded.nonzeros, 100 + 10 + 20);
-    let decoded = floats(&encoded.frame, &segments).unwrap();
-    for range in [segments.range(0), segments.range(3)] {
-        let halves: Vec<f32> = u[range.clone()].iter().map(|&x| half::f16::from_f32(x).to_f32()).collect();
-        assert_eq!(decoded[range], halves);
+    for i in [0, 2, 3] {
+        u[segments.range(i)].fill(1e-6);
     }
-    // The tensor of zeros costs a bit.
-    let without: Vec<f32> = [&u[..10_010], &u[10_265..]].concat();
-    let fewer = crate::support::segments(&[(10, 10), (10_000, 100), (20, 20)]);
-    let shorter = Encoder::new().encode(&codec(0.01, TERNARY, EntropyCoder::Rice), &fewer, &without).unwrap();
-    assert!(encoded.frame.len() <= shorter.frame.len() + 1);
+    u[5] = -9.0;
+    let alone = &u[segments.range(1)];
+    for coder in CODERS {
+        let encoded = Encoder::new().encode(&codec(0.01, TERNARY, coder), &segments, &u).unwrap();
+        assert_eq!(encoded.nonzeros, 103);
+        let decoded = floats(&encoded.frame, &segments).unwrap();
+        assert_eq!(decoded[..10], [0.0, 0.0, 0.0, 0.0, 0.0, -9.0, 0.0, 0.0, 0.0, 0.0]);
+        // 102 of the matrix, and one bias: its count, place, scale and sign.
+        let matrix = Encoder::new().encode(&codec(0.0102, TERNARY, coder), &one_segment(10_000), alone).unwrap();
+        assert_eq!(matrix.nonzeros, 102);
+        let (with, without) = (encoded.frame.len(), matrix.frame.len());
+        assert!(with <= without + if coder == EntropyCoder::Raw { 7 } else { 6 }, "{coder:?}: {with}, {without}");
+    }
+}
+
+#[test]
+fn a_tensor_of_which_nothing_is_sent_costs_a_bit_at_most() {
+    let shapes: Vec<_> = (0..65).map(|i| if i == 0 { (20_000, 100) } else { (100, 100) }).collect();
+    let segments = segments(&shapes);
+    let mut u = vec![0.0; segments.len()];
+    u[..20_000].copy_from_slice(&signs(3, 20_000, 0.01));
+    // Not the last, so that nothing about the tensors between is certain.
+    u[segments.range(64).start] = 1.0;
+    for coder in CODERS {
+        let frame = |segments: &Segments, u: &[f32]| Encoder::new().encode(&codec(1.0, TERNARY, coder), segments, u).unwrap().frame;
+        let few = frame(&one_segment(20_000), &u[..20_000]);
+        let many = frame(&segments, &u);
+        let one = if coder == EntropyCoder::Raw { 8 } else { 6 };
+        assert!(many.len() <= few.len() + 8 + one, "{coder:?}: {} and {}", many.len(), few.len());
+    }
 }
 
 #[test]
@@ -111,9 +131,9 @@ fn every_stage_counts_indices_scales_and_headers() {
         let encoded = Encoder::new().encode(&codec(density, quantizer, EntropyCoder::Raw), &segments, &u).unwrap();
         (encoded.stages, encoded.frame.len() as u64)
     };
-    let (dense, small) = (40_040, 20);
+    let dense = 40_040;
     let (ternary, coded) = stages(0.01, TERNARY);
-    assert_eq!(ternary, StageBytes { dense, sparse: 840, quantized: 400 + 13 + 2 + small, coded });
+    assert_eq!(ternary, StageBytes { dense, sparse: 800, quantized: 400 + 13 + 2, coded });
     let (f32, coded) = stages(1.0, Quantizer::F32);
     assert_eq!(f32, StageBytes { dense, sparse: dense, quantized: dense, coded });
     let (int8, coded) = stages(1.0, Quantizer::Int8);

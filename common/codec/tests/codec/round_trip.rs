@@ -1,4 +1,4 @@
-use dunlin_codec::{Encoder, EntropyCoder, Limits, Quantizer, Segments, grid};
+use dunlin_codec::{Encoder, EntropyCoder, Limits, Quantizer, Segments, Sink, decode, grid};
 use proptest::prelude::*;
 
 use crate::support::{CODERS, QUANTIZERS, codec, gaussian, one_segment, round_trip, segments};
@@ -118,6 +118,29 @@ fn the_grid_rounds_halves_to_even_and_saturates() {
     let mut grid = vec![1, -1];
     grid::apply_update(&frame, &segments, &Limits::for_segments(&segments), &mut grid).unwrap();
     assert_eq!(grid, [i32::MAX, i32::MIN]);
+}
+
+#[test]
+fn indices_rise_over_the_whole_frame() {
+    struct Rising(Option<usize>);
+
+    impl Sink for Rising {
+        fn add(&mut self, index: usize, _: f32) {
+            assert!(self.0.is_none_or(|last| last < index), "{index} after {:?}", self.0);
+            self.0 = Some(index);
+        }
+    }
+
+    let segments = segments(&[(30, 30), (4000, 64), (64, 64), (500, 20)]);
+    let u = gaussian(8, segments.len());
+    for quantizer in QUANTIZERS {
+        for coder in CODERS {
+            for density in [0.2, 1.0] {
+                let encoded = Encoder::new().encode(&codec(density, quantizer, coder), &segments, &u).unwrap();
+                decode(&encoded.frame, &segments, &Limits::for_segments(&segments), &mut Rising(None)).unwrap();
+            }
+        }
+    }
 }
 
 #[test]

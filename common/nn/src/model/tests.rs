@@ -57,7 +57,7 @@ fn initial_weights_are_golden_and_within_their_bound() {
     let flat = model.init(&Seed::from_u64(1));
     let first = &flat[model.layout().range(0)];
     let (low, high) = first.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
-    assert!(-0.125 <= low && low < -0.1249 && 0.1249 < high && high <= 0.125, "{low} {high}");
+    assert!((-0.125..-0.1249).contains(&low) && (0.1249..0.125).contains(&high), "{low} {high}");
     // A change here changes every run that anybody has recorded.
     assert_eq!([flat[0], flat[1], flat[30_000]], [-0.079_765_59, 0.017_047_554, -0.021_191_917]);
     assert_ne!(flat, model.init(&Seed::from_u64(2)));

@@ -52,11 +52,14 @@ impl CustomOp3 for Linear {
         }
         for_float!(x.dtype(), T => {
             let (x, w, b) = (elements::<T>(x, x_layout)?, elements::<T>(w, w_layout)?, elements::<T>(b, b_layout)?);
+            // Transposed, w is read where it lies; x·wᵀ would have it packed anew for every small batch.
+            let mut transposed = vec![0.0; outputs * batch];
+            let x = Matrix::new(x, batch, inputs);
+            product(Matrix::new(w, outputs, inputs), x.transposed(), &mut transposed, Into::Replace);
             let mut y = Vec::with_capacity(batch * outputs);
-            for _ in 0..batch {
-                y.extend_from_slice(b);
+            for row in 0..batch {
+                y.extend(b.iter().zip(transposed.chunks_exact(batch)).map(|(b, column)| column[row] + b));
             }
-            product(Matrix::new(x, batch, inputs), Matrix::new(w, outputs, inputs).transposed(), &mut y, Into::Add);
             Ok((T::to_cpu_storage_owned(y), Shape::from((batch, outputs))))
         })
     }

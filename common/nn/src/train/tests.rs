@@ -152,9 +152,9 @@ fn one_clipped_full_step_moves_by_rate_times_bound() {
 fn every_optimizer_lowers_the_loss() {
     let training = small(&digits().0, 200);
     let sgd = TrainingConfig { learning_rate: 0.1, epochs: 5, ..TrainingConfig::default() };
-    let momentum = TrainingConfig { momentum: 0.9, weight_decay: 1e-4, ..sgd.clone() };
+    let momentum = TrainingConfig { momentum: 0.9, weight_decay: 1e-4, ..sgd };
     let adam = dunlin_core::recipe::OptimizerKind::Adam;
-    let adam = TrainingConfig { optimizer: adam, learning_rate: 1e-3, ..sgd.clone() };
+    let adam = TrainingConfig { optimizer: adam, learning_rate: 1e-3, ..sgd };
     for config in [sgd, momentum, adam] {
         let result = run(&ModelKind::TwoNn, &training, &config).unwrap();
         assert!(result.loss < 1.8, "{:?}: {}", config.optimizer, result.loss);
@@ -199,7 +199,7 @@ fn evaluations_of_parts_add_up_to_that_of_the_whole() {
 fn the_trivial_model_moves_every_parameter_and_repeats_itself() {
     let config = DataConfig { source: "none".into(), features: 5000, clients: 3, ..DataConfig::default() };
     let split = data::load(&config, &Seed::from_u64(1)).unwrap();
-    let client = small(&Examples::all(split.train.clone()), 1);
+    let client = small(&Examples::all(split.train), 1);
     let first = run(&ModelKind::Trivial, &client, &TrainingConfig::default()).unwrap();
     let second = run(&ModelKind::Trivial, &client, &TrainingConfig::default()).unwrap();
     assert_eq!(first, second);

@@ -1,0 +1,145 @@
+//! The `client` command, for the `dunlin` binary and for `dunlin-client`.
+
+use crate::data::{DataSpec, DataWorkplace};
+use crate::driver::{self, ClientError, Shared, Workplace};
+use crate::participant::End;
+use crate::state::{ClientState, DirectoryState, MemoryState, ModelCache, StateError};
+use crate::transport::{BadUrl, Transport};
+use clap::Args;
+use dunlin_core::ClientId;
+use dunlin_core::id::BadClientId;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// Take part in a federation: train on data that stays on this machine
+#[derive(Args, Clone, Debug)]
+pub struct ClientArgs {
+    /// The server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7700")]
+    pub server: String,
+
+    /// The data: recipe:N for part N of the recipe's data set, idx:DIR or csv:FILE for your own
+    #[arg(long, value_name = "SPEC")]
+    pub data: DataSpec,
+
+    /// This client's name, unique in the federation; with --virtual, the prefix of all names
+    #[arg(long, value_name = "NAME")]
+    pub id: String,
+
+    /// Run so many clients in this process; with --data recipe:N they take the parts from N on
+    #[arg(long = "virtual", value_name = "K")]
+    pub virtual_clients: Option<u32>,
+
+    /// Keep name, residual and unsent update here, so that nothing is lost when the client is stopped
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Clients that compute at once [default: 1, with --virtual: as many as there are processors]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+
+    /// Longest time that the server may hold a check-in, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 20_000)]
+    pub wait_ms: u64,
+}
+
+/// Why the command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The server's address is wrong.
+    #[error(transparent)]
+    Url(#[from] BadUrl),
+    /// The name is wrong.
+    #[error("--id: {0}")]
+    Id(#[from] BadClientId),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A client failed.
+    #[error("{client}: {source}")]
+    Client {
+        /// Which one.
+        client: ClientId,
+        /// How.
+        source: ClientError,
+    },
+}
+
+/// The names of a command's clients.
+///
+/// # Errors
+/// When the name or prefix is no client id.
+pub fn names(args: &ClientArgs) -> Result<Vec<ClientId>, BadClientId> {
+    match args.virtual_clients {
+        None => Ok(vec![ClientId::new(&args.id)?]),
+        Some(count) => {
+            // The longest name decides whether the prefix fits.
+            ClientId::new(&format!("{}-00000", args.id))?;
+            let first = match &args.data {
+                DataSpec::Recipe(first) => *first,
+                DataSpec::Own(_) => 0,
+            };
+            Ok((first..first + count).map(|part| ClientId::numbered(&args.id, part)).collect())
+        }
+    }
+}
+
+/// Runs the command's clients until their run ends; returns how it ended.
+///
+/// # Errors
+/// The first client's failure; the others are stopped.
+pub async fn run(args: ClientArgs) -> Result<End, CommandError> {
+    let clients = names(&args)?;
+    let transport = Transport::new(&args.server)?;
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = args.threads.unwrap_or(if clients.len() > 1 { processors } else { 1 });
+    let models = ModelCache::new(args.state_dir.as_ref().map(|dir| dir.join("models")));
+    let prepare = {
+        let (spec, clients) = (args.data.clone(), clients.clone());
+        move |recipe: &dunlin_core::Recipe| {
+            let workplace = DataWorkplace::for_clients(recipe, &spec, &clients)?;
+            Ok(Arc::new(workplace) as Arc<dyn Workplace>)
+        }
+    };
+    let shared = Shared::new(Box::new(prepare), models, threads);
+    let mut running = JoinSet::new();
+    for client in clients {
+        let state: Box<dyn ClientState> = match &args.state_dir {
+            Some(dir) => Box::new(DirectoryState::open(&dir.join(client.as_str()))?),
+            None => Box::new(MemoryState::default()),
+        };
+        let (transport, shared, wait_ms) = (transport.clone(), Arc::clone(&shared), args.wait_ms);
+        running.spawn(async move {
+            let result = driver::run(client.clone(), state, transport, shared, wait_ms).await;
+            result.map_err(|source| CommandError::Client { client, source })
+        });
+    }
+    let mut end = None;
+    while let Some(result) = running.join_next().await {
+        match result {
+            Ok(result) => end = Some(result?),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+    Ok(end.expect("a command has at least one client"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(id: &str, data: &str, virtual_clients: Option<u32>) -> ClientArgs {
+        let data = data.parse().unwrap();
+        let (server, state_dir, threads) = ("http://127.0.0.1:1".into(), None, None);
+        ClientArgs { server, data, id: id.into(), virtual_clients, state_dir, threads, wait_ms: 0 }
+    }
+
+    #[test]
+    fn virtual_clients_are_named_after_their_parts() {
+        let text = |args: ClientArgs| names(&args).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(text(args("ward", "recipe:3", None)), ["ward"]);
+        assert_eq!(text(args("client", "recipe:3", Some(2))), ["client-00003", "client-00004"]);
+        assert!(names(&args("a b", "recipe:3", Some(2))).is_err());
+    }
+}

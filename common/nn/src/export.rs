@@ -1,0 +1,84 @@
+//! A run's results as files: the model for other programs, the report for scripts.
+
+use dunlin_core::{Layout, Report, RoundSummary};
+use safetensors::Dtype;
+use safetensors::tensor::{TensorView, serialize};
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+/// The parameters as a safetensors file: one f32 tensor for each of the layout's, under its name.
+///
+/// # Errors
+/// When the parameters are not as many as the layout's.
+pub fn safetensors(layout: &Layout, params: &[f32], about: &BTreeMap<String, String>) -> io::Result<Vec<u8>> {
+    if params.len() != layout.len() {
+        let message = format!("{} parameters for a layout of {}", params.len(), layout.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    let bytes: Vec<u8> = params.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let views = layout.tensors().iter().enumerate().map(|(index, tensor)| {
+        let range = layout.range(index);
+        let data = &bytes[4 * range.start..4 * range.end];
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), data);
+        (tensor.name.as_str(), view.expect("a layout's shapes multiply to its lengths"))
+    });
+    let about: HashMap<String, String> = about.clone().into_iter().collect();
+    serialize(views, Some(about)).map_err(io::Error::other)
+}
+
+/// Writes `report.json`, `rounds.jsonl` and `model.safetensors` into `dir`, making it when it does not exist.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_run(
+    dir: &Path,
+    report: &Report,
+    rounds: &[RoundSummary],
+    layout: &Layout,
+    params: &[f32],
+) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let mut json = serde_json::to_vec_pretty(report)?;
+    json.push(b'\n');
+    write(&dir.join("report.json"), &json)?;
+    let mut lines = Vec::new();
+    for round in rounds {
+        serde_json::to_writer(&mut lines, round)?;
+        lines.push(b'\n');
+    }
+    write(&dir.join("rounds.jsonl"), &lines)?;
+    let about = BTreeMap::from([
+        ("format".to_owned(), "dunlin".to_owned()),
+        ("name".to_owned(), report.name.clone()),
+        ("model_digest".to_owned(), report.model_digest.clone()),
+    ]);
+    write(&dir.join("model.safetensors"), &safetensors(layout, params, &about)?)
+}
+
+/// Through another name, so that a reader never sees half a file.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let staging = path.with_extension("new");
+    std::fs::write(&staging, bytes)?;
+    std::fs::rename(staging, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_core::TensorSpec;
+
+    #[test]
+    fn a_model_reads_back_by_name_and_a_wrong_length_is_refused() {
+        let layout = Layout::new(vec![TensorSpec::new("w", [2, 2]), TensorSpec::new("b", [1])]).unwrap();
+        let params = [1.0, 2.0, 3.0, 4.0, 5.0];
+        let bytes = safetensors(&layout, &params, &BTreeMap::new()).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let w = file.tensor("w").unwrap();
+        assert_eq!(w.shape(), [2, 2]);
+        assert_eq!(w.data(), params[..4].iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>());
+        assert_eq!(file.tensor("b").unwrap().data(), 5.0f32.to_le_bytes());
+        assert!(safetensors(&layout, &params[1..], &BTreeMap::new()).is_err());
+    }
+}

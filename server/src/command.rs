@@ -1,0 +1,105 @@
+//! The `server` command, for the `dunlin` binary and for `dunlin-server`.
+
+use crate::serve::{Options, ServeError, serve};
+use clap::Args;
+use dunlin_core::recipe::RecipeError;
+use dunlin_core::{Outcome, Recipe, Report};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Conduct a federation: serve a recipe to clients on other machines
+#[derive(Args, Clone, Debug)]
+pub struct ServerArgs {
+    /// The recipe; without one, the embedded digits
+    pub recipe: Option<PathBuf>,
+
+    /// Change one key of the recipe
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+
+    /// Where to listen for clients; beyond loopback, links are neither encrypted nor authenticated
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7700")]
+    pub listen: SocketAddr,
+
+    /// Where the run is kept; a server started again with it goes on in the same round
+    #[arg(long, value_name = "DIR", default_value = "dunlin-data")]
+    pub data_dir: PathBuf,
+
+    /// Answer GET /metrics here, in the Prometheus format
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<SocketAddr>,
+
+    /// Begin a new run although the directory holds one of this recipe
+    #[arg(long)]
+    pub new_run: bool,
+
+    /// Keep answering after the run has ended
+    #[arg(long)]
+    pub stay: bool,
+}
+
+/// Why the command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The recipe cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// The recipe is wrong.
+    #[error("{name}: {source}")]
+    Recipe {
+        /// The file, or how it was given.
+        name: String,
+        /// What is wrong with it.
+        source: RecipeError,
+    },
+    /// Serving failed.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// Reads a recipe file, or the default one, with changes.
+///
+/// # Errors
+/// When the file cannot be read or the recipe is wrong.
+pub fn load_recipe(path: Option<&PathBuf>, set: &[String]) -> Result<Recipe, CommandError> {
+    let text = match path {
+        Some(path) => Some(
+            std::fs::read_to_string(path).map_err(|source| CommandError::Read { path: path.clone(), source })?,
+        ),
+        None => None,
+    };
+    let name = path.map_or_else(|| "recipe".to_owned(), |path| path.display().to_string());
+    Recipe::load(text.as_deref(), set).map_err(|source| CommandError::Recipe { name, source })
+}
+
+/// Runs the command; the report is absent when the process was told to stop before the run had ended.
+///
+/// # Errors
+/// When the recipe is wrong or serving fails.
+pub async fn run(args: ServerArgs) -> Result<Option<Report>, CommandError> {
+    let recipe = load_recipe(args.recipe.as_ref(), &args.set)?;
+    let options = Options {
+        recipe,
+        listen: args.listen,
+        metrics: args.metrics,
+        data_dir: args.data_dir,
+        new_run: args.new_run,
+        stay: args.stay,
+    };
+    Ok(serve(options).await?)
+}
+
+/// Whether a run ended as its recipe asks: not stopped, not given up, and with its target where that is required.
+#[must_use]
+pub fn as_asked(recipe: &Recipe, report: &Report) -> bool {
+    match report.outcome {
+        Outcome::TargetReached => true,
+        Outcome::Completed => !recipe.rounds.target_required || report.target.is_some_and(|target| target.round.is_some()),
+        Outcome::Stopped | Outcome::GaveUp => false,
+    }
+}

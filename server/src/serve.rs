@@ -1,0 +1,286 @@
+//! A server on the network: sockets, services, metrics, shutdown.
+
+mod accept;
+mod metrics;
+
+use crate::driver::{self, Driver, Handle};
+use crate::engine::{self, Engine, EngineError, Start};
+use crate::evaluate::{Evaluate, TestSet};
+use crate::service::{ControlService, FederationService};
+use crate::store::{RunRow, SqliteStore, StoreError};
+use dunlin_core::report::Report;
+use dunlin_core::{Digest, Recipe, RunId, Timestamp};
+use dunlin_nn::data;
+use dunlin_nn::model::Model;
+use dunlin_proto::v1::control_server::ControlServer;
+use dunlin_proto::v1::federation_server::FederationServer;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio_stream::Stream;
+use tonic::transport::Server;
+use tonic::transport::server::{Connected, Router};
+
+/// How to serve a run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where to answer `GET /metrics`, if anywhere.
+    pub metrics: Option<SocketAddr>,
+    /// Where the run is kept.
+    pub data_dir: PathBuf,
+    /// Begin a new run even if the directory holds one of this recipe.
+    pub new_run: bool,
+    /// Keep answering after the run has ended.
+    pub stay: bool,
+}
+
+/// Why a server ended before its run did.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be had.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// The recipe's data or model cannot be made.
+    #[error(transparent)]
+    Data(#[from] dunlin_nn::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The run failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The network failed.
+    #[error("serving: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The results cannot be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+}
+
+/// Loads the recipe's test set, opens or begins its run in `data_dir`, and starts its thread.
+///
+/// # Errors
+/// When data, model or store fail.
+pub async fn open(options: &Options) -> Result<(Driver, Handle), ServeError> {
+    let options = options.clone();
+    let runtime = tokio::runtime::Handle::current();
+    let opened = tokio::task::spawn_blocking(move || {
+        let epoch = Instant::now();
+        let recipe = options.recipe;
+        let split = data::load(&recipe.data, &recipe.data_seed())?;
+        let model = Model::new(&recipe.model.kind, split.train.input())?;
+        let evaluator = TestSet::new(&recipe, &split)?;
+        let store = SqliteStore::open(&options.data_dir, runtime)?.with_packet_ring(recipe.limits.packet_ring);
+        let start = Start {
+            layout: model.layout().clone(),
+            initial: model.init(&recipe.model_seed()),
+            store: Box::new(store),
+            evaluator: evaluator.map(|evaluator| Box::new(evaluator) as Box<dyn Evaluate>),
+            simulated: false,
+            anew: options.new_run,
+            id: RunId(rand::random()),
+            created_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+            recipe,
+        };
+        let mut engine = engine::open(start, Timestamp(0))?;
+        let run = row(&mut engine)?;
+        tracing::info!(run = %run.id, name = %run.name, rounds = run.rounds, "run opened");
+        Ok::<_, ServeError>(driver::start(engine, run, epoch))
+    })
+    .await;
+    match opened {
+        Ok(opened) => opened,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+fn row(engine: &mut Engine) -> Result<RunRow, StoreError> {
+    let id = engine.coordinator.run();
+    let known = engine.runs()?.into_iter().find(|run| run.id == id);
+    Ok(known.unwrap_or_else(|| RunRow {
+        id,
+        name: engine.recipe().name.clone(),
+        recipe: engine.recipe().to_toml(),
+        recipe_digest: Digest(engine.recipe().digest()),
+        created_ms: 0,
+        outcome: None,
+        rounds: 0,
+    }))
+}
+
+/// All services before an engine, ready to be served on any stream of connections.
+pub async fn router(handle: &Handle) -> Router {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<FederationServer<FederationService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(dunlin_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors were compiled with the protocol");
+    // Windows: an upload of several MiB must not wait for the server's acknowledgements on a long link.
+    Server::builder()
+        .initial_stream_window_size(2 << 20)
+        .initial_connection_window_size(4 << 20)
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(FederationServer::new(FederationService::new(handle.clone())))
+        .add_service(ControlServer::new(ControlService::new(handle.clone())))
+}
+
+/// Serves connections until `shutdown`, and then at most a little longer for calls under way.
+///
+/// # Errors
+/// When the transport fails.
+pub async fn serve_on<S, C, E>(
+    handle: &Handle,
+    incoming: S,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError>
+where
+    S: Stream<Item = Result<C, E>>,
+    C: Connected + tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let shutdown = async move {
+        shutdown.await;
+        // The receiver is gone when serving has failed already.
+        let _ = stopping.send(());
+    };
+    let serving = router(handle).await.serve_with_incoming_shutdown(incoming, shutdown);
+    let drained = async {
+        if stopped.await.is_ok() {
+            tokio::time::sleep(DRAIN).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        result = serving => result?,
+        () = drained => tracing::info!("calls under way were cut off"),
+    }
+    Ok(())
+}
+
+/// Serves a run until it ends, or until the process is told to stop; returns the report if it ended.
+///
+/// # Errors
+/// When the run or the network fails.
+pub async fn serve(options: Options) -> Result<Option<Report>, ServeError> {
+    let listen = |address: SocketAddr| async move {
+        TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
+    };
+    let listener = listen(options.listen).await?;
+    let metrics = match options.metrics {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let (driver, handle) = open(&options).await?;
+    let address = listener.local_addr().unwrap_or(options.listen);
+    tracing::info!(%address, "listening");
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "links are neither encrypted nor authenticated: expose this address to a trusted network only");
+    }
+    if let Some(listener) = metrics {
+        tokio::spawn(metrics::serve(listener, handle.clone()));
+    }
+    let mut report = None;
+    let end = async {
+        tokio::select! {
+            ended = ended(&handle, options.stay) => report = ended,
+            () = interrupted() => tracing::info!("stopping: the run goes on when the server is started again"),
+        }
+    };
+    serve_on(&handle, accept::connections(listener), end).await?;
+    if let Some(report) = &report {
+        write_results(&options, &handle, report).await?;
+    }
+    drop(handle);
+    if report.is_none() && driver.is_finished() {
+        let result = tokio::task::spawn_blocking(|| driver.join()).await;
+        match result {
+            Ok(result) => result?,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+    Ok(report)
+}
+
+/// Resolves a little after the run has ended, so that clients hear of it.
+async fn ended(handle: &Handle, stay: bool) -> Option<Report> {
+    let report = handle.report().await?;
+    tracing::info!(outcome = report.outcome.label(), accuracy = report.accuracy, digest = %report.model_digest, "run ended");
+    if stay {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(FAREWELL).await;
+    Some(report)
+}
+
+async fn interrupted() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    // Without a handler the default action ends the process just as well.
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+async fn write_results(options: &Options, handle: &Handle, report: &Report) -> Result<(), ServeError> {
+    let Ok(status) = handle.status().await else { return Ok(()) };
+    let dir = results_dir(&options.data_dir, status.run.id);
+    let mut rounds = Vec::new();
+    let mut index = 0;
+    while let Some(crate::driver::RunEvent::Round(summary)) = handle.event(index).await {
+        index += 1;
+        rounds.retain(|known: &dunlin_core::RoundSummary| known.round != summary.round);
+        rounds.push(*summary);
+    }
+    let grid = handle.broadcast();
+    let mut params = vec![0.0; grid.grid().len()];
+    dunlin_codec::grid::to_f32(grid.grid(), &mut params);
+    let split = data::load(&options.recipe.data, &options.recipe.data_seed())?;
+    let layout = Model::new(&options.recipe.model.kind, split.train.input())?.layout().clone();
+    dunlin_nn::export::write_run(&dir, report, &rounds, &layout, &params)
+        .map_err(|source| ServeError::Write { path: dir.clone(), source })?;
+    tracing::info!(dir = %dir.display(), "report, rounds and model written");
+    Ok(())
+}
+
+/// Where the results of a run are written.
+#[must_use]
+pub fn results_dir(data_dir: &Path, run: RunId) -> PathBuf {
+    data_dir.join("runs").join(run.to_string())
+}
+
+/// Time for calls under way to finish after a stop.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// Time between the end of a run and the end of its server: held check-ins are answered at once, others come back
+/// within their pause.
+const FAREWELL: Duration = Duration::from_secs(3);

@@ -1,0 +1,218 @@
+//! `dunlin bench`: what the parts of a round cost on this machine.
+
+mod processes;
+
+use super::output::{self, bytes, count, percent, seconds};
+use super::simulate::of_simulation;
+use super::summary::plain_table;
+use super::{Done, Failure};
+use crate::progress::Progress;
+use clap::{Args, Subcommand, ValueEnum};
+use dunlin::core::Recipe;
+use dunlin::simulation::Transport;
+use dunlin::{RoundSummary, Simulation};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+
+/// Measure what Dunlin itself costs, apart from training
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+#[derive(Subcommand)]
+enum BenchCommand {
+    Round(RoundArgs),
+}
+
+/// Time rounds of a model that takes no time to train
+#[derive(Args, Clone, Debug)]
+struct RoundArgs {
+    /// Clients, all of which take part in each round
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    clients: u32,
+
+    /// Rounds
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
+
+    /// What carries the clients' calls
+    #[arg(long, value_name = "KIND", default_value = "in-process")]
+    transport: Carrier,
+
+    /// Parameters of the model
+    #[arg(long, value_name = "N", default_value_t = 1_663_370, value_parser = clap::value_parser!(u64).range(1..))]
+    params: u64,
+
+    /// Send every parameter as f32, both ways
+    #[arg(long)]
+    dense: bool,
+
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Carrier {
+    /// Function calls; nothing is stored
+    InProcess,
+    /// gRPC over the loopback interface, all in this process
+    Grpc,
+    /// A server process and a process for each client, on the loopback interface, with a store on disk
+    Processes,
+}
+
+/// What was measured.
+#[derive(Debug, Default, Serialize)]
+struct Figures {
+    clients: u32,
+    rounds: u64,
+    params: u64,
+    transport: &'static str,
+    dense: bool,
+    /// Of a round, from opening to publication.
+    seconds_median: f64,
+    seconds_min: f64,
+    seconds_max: f64,
+    up_bytes_per_update: u64,
+    down_bytes_per_round: u64,
+    /// Server seconds a round by what they were spent on, where the server tells.
+    server_seconds: BTreeMap<&'static str, f64>,
+    /// Peak memory of the process that holds the server, where the system tells.
+    peak_bytes: Option<u64>,
+}
+
+pub(crate) fn run(args: BenchArgs) -> Done {
+    let BenchCommand::Round(args) = args.command;
+    let recipe = recipe(&args)?;
+    let mut figures = match args.transport {
+        Carrier::InProcess => in_process(&recipe, Transport::InProcess)?,
+        Carrier::Grpc => in_process(&recipe, Transport::Grpc)?,
+        Carrier::Processes => processes::measure(&recipe)?,
+    };
+    figures.transport = match args.transport {
+        Carrier::InProcess => "in-process",
+        Carrier::Grpc => "grpc",
+        Carrier::Processes => "processes",
+    };
+    figures.dense = args.dense;
+    if args.json {
+        output::json(&figures);
+    } else {
+        print(&figures);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn recipe(args: &RoundArgs) -> Result<Recipe, Failure> {
+    let (clients, rounds, params) = (args.clients, args.rounds, args.params);
+    let mut sets = vec![
+        "name=bench".to_owned(),
+        "model.kind=trivial".to_owned(),
+        "data.source=none".to_owned(),
+        format!("data.features={params}"),
+        format!("data.clients={clients}"),
+        format!("rounds.cohort={clients}"),
+        format!("rounds.count={rounds}"),
+        "rounds.quorum=1".to_owned(),
+        "rounds.evaluate_every=0".to_owned(),
+    ];
+    if args.dense {
+        for link in ["uplink", "downlink"] {
+            sets.extend(["density=1", "quantizer=f32", "coder=raw"].map(|set| format!("{link}.{set}")));
+        }
+        sets.push("uplink.feedback=0".to_owned());
+    }
+    Recipe::load(None, &sets).map_err(Failure::usage)
+}
+
+fn in_process(recipe: &Recipe, transport: Transport) -> Result<Figures, Failure> {
+    let mut progress = Progress::new(recipe.rounds.count, false);
+    let outcome = Simulation::new(recipe.clone())
+        .transport(transport)
+        .on_round(|round| {
+            progress.round(round);
+            ControlFlow::Continue(())
+        })
+        .run();
+    progress.finish();
+    let outcome = outcome.map_err(of_simulation)?;
+    let peak_bytes = peak_bytes("self");
+    Ok(Figures { peak_bytes, ..Figures::from_rounds(recipe, &outcome.rounds, outcome.report.params) })
+}
+
+impl Figures {
+    fn from_rounds(recipe: &Recipe, rounds: &[RoundSummary], params: u64) -> Self {
+        let published: Vec<_> = rounds.iter().filter(|round| round.published).collect();
+        let mut seconds: Vec<_> = published.iter().map(|round| round.seconds).collect();
+        seconds.sort_by(f64::total_cmp);
+        let updates: u64 = published.iter().map(|round| u64::from(round.clients)).sum();
+        let up: u64 = published.iter().map(|round| round.bytes.up).sum();
+        let down: u64 = published.iter().map(|round| round.bytes.down).sum();
+        Self {
+            clients: recipe.data.clients,
+            rounds: published.len() as u64,
+            params,
+            seconds_median: seconds.get(seconds.len() / 2).copied().unwrap_or_default(),
+            seconds_min: seconds.first().copied().unwrap_or_default(),
+            seconds_max: seconds.last().copied().unwrap_or_default(),
+            up_bytes_per_update: up / updates.max(1),
+            down_bytes_per_round: down / (published.len() as u64).max(1),
+            ..Self::default()
+        }
+    }
+}
+
+fn print(figures: &Figures) {
+    let mut table = plain_table();
+    let (clients, params) = (count(figures.clients.into()), count(figures.params));
+    table.add_row(["round", &seconds(figures.seconds_median), "median"]);
+    let (least, most) = (seconds(figures.seconds_min), seconds(figures.seconds_max));
+    table.add_row(["", &format!("{least} to {most}"), &format!("{} rounds", figures.rounds)]);
+    table.add_row(["clients", &clients, figures.transport]);
+    table.add_row(["parameters", &params, if figures.dense { "all sent as f32" } else { "" }]);
+    table.add_row(["update", &bytes(figures.up_bytes_per_update), "up, each"]);
+    table.add_row(["models", &bytes(figures.down_bytes_per_round), "down, all clients"]);
+    for (part, spent) in &figures.server_seconds {
+        let share = spent / figures.seconds_median.max(f64::MIN_POSITIVE);
+        table.add_row([&format!("server: {part}"), &seconds(*spent), &format!("a round, {}", percent(share))]);
+    }
+    if let Some(peak) = figures.peak_bytes {
+        let whose =
+            if figures.transport == "processes" { "peak of the server's process" } else { "peak of this process" };
+        table.add_row(["memory", &bytes(peak), whose]);
+    }
+    output::line(table);
+}
+
+/// The most memory that a process has held at once, where the system tells.
+fn peak_bytes(process: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(1024 * kib)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_those_of_published_rounds() {
+        let round = |seconds, up, published| RoundSummary {
+            seconds,
+            published,
+            clients: 2,
+            bytes: dunlin::core::report::Bytes { up, ..Default::default() },
+            ..RoundSummary::default()
+        };
+        let rounds = [round(3.0, 100, true), round(9.0, 0, false), round(1.0, 100, true), round(2.0, 100, true)];
+        let figures = Figures::from_rounds(&Recipe::default(), &rounds, 7);
+        assert_eq!((figures.seconds_min, figures.seconds_median, figures.seconds_max), (1.0, 2.0, 3.0));
+        assert_eq!((figures.rounds, figures.up_bytes_per_update, figures.params), (3, 50, 7));
+    }
+}

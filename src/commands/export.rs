@@ -1,0 +1,131 @@
+//! `dunlin export`: a model as safetensors, for other programs.
+
+use super::control::open_store;
+use super::output::{self, bytes};
+use super::{Done, Failure, of_data, runtime};
+use clap::Args;
+use dunlin::core::{Recipe, RunId, Timestamp};
+use dunlin::nn::export;
+use dunlin::nn::{data, model::Model};
+use dunlin::server::engine::{self, Start};
+use dunlin::server::store::{Record, Restored, RunRow, SqliteStore, Store, StoreError};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Write a model as a safetensors file, one f32 tensor for each of its tensors
+///
+/// From a data directory it is the newest published model of the run, whether the run has ended or not.
+#[derive(Args)]
+pub(crate) struct ExportArgs {
+    /// The file to write
+    #[arg(long, value_name = "FILE.safetensors")]
+    out: PathBuf,
+
+    /// Take the model from the results of a run, such as the directory given to simulate --out
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["data_dir", "run_id"], required_unless_present = "data_dir")]
+    run: Option<PathBuf>,
+
+    /// Take the model from a server's data directory, which no server may be using
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// The run in the data directory [default: the newest]
+    #[arg(long, value_name = "ID")]
+    run_id: Option<String>,
+}
+
+pub(crate) fn run(args: &ExportArgs) -> Done {
+    let file = match (&args.run, &args.data_dir) {
+        (Some(dir), _) => results(dir)?,
+        (None, Some(dir)) => stored(dir, args.run_id.as_deref())?,
+        (None, None) => return Err(Failure::usage("one of --run and --data-dir is needed")),
+    };
+    let path = args.out.display();
+    std::fs::write(&args.out, &file).map_err(|error| Failure::other(format!("cannot write {path}: {error}")))?;
+    output::note(&format!("wrote {path}, {}", bytes(file.len() as u64)));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The model that a run's results hold.
+fn results(dir: &Path) -> Result<Vec<u8>, Failure> {
+    let path = dir.join("model.safetensors");
+    std::fs::read(&path).map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))
+}
+
+/// The newest published model of a run in a server's store.
+fn stored(dir: &Path, id: Option<&str>) -> Result<Vec<u8>, Failure> {
+    let runtime = runtime()?;
+    let mut store = open_store(dir, runtime.handle())?;
+    let row = choose(store.runs()?, dir, id)?;
+    let recipe = Recipe::from_toml(&row.recipe)
+        .map_err(|error| Failure::other(format!("the recipe of run {} is not understood: {error}", row.id)))?;
+    let split = data::load(&recipe.data, &recipe.data_seed()).map_err(of_data)?;
+    let model = Model::new(&recipe.model.kind, split.train.input()).map_err(of_data)?;
+    let (run, name, created_ms) = (row.id, row.name.clone(), row.created_ms);
+    let start = Start {
+        layout: model.layout().clone(),
+        initial: model.init(&recipe.model_seed()),
+        recipe,
+        store: Box::new(OneRun { store, row }),
+        evaluator: None,
+        simulated: false,
+        anew: false,
+        id: run,
+        created_ms,
+    };
+    let engine = engine::open(start, Timestamp(0))?;
+    let version = engine.broadcast().version();
+    if version.0 == 0 {
+        return Err(Failure::other(format!("run {run} has published no model yet")));
+    }
+    let about = BTreeMap::from([
+        ("format".to_owned(), "dunlin".to_owned()),
+        ("name".to_owned(), name),
+        ("run".to_owned(), run.to_string()),
+        ("version".to_owned(), version.0.to_string()),
+        ("model_digest".to_owned(), engine.broadcast().digest().to_string()),
+    ]);
+    output::note(&format!("run {run}, model version {}", version.0));
+    Ok(export::safetensors(engine.layout(), &engine.params(), &about)?)
+}
+
+/// The run of an id, or the newest; `runs` are newest first.
+fn choose(runs: Vec<RunRow>, dir: &Path, id: Option<&str>) -> Result<RunRow, Failure> {
+    let known: Vec<_> = runs.iter().map(|run| run.id.to_string()).collect();
+    let chosen = match id {
+        None => runs.into_iter().next(),
+        Some(text) => {
+            let id = RunId::from_hex(text);
+            runs.into_iter().find(|run| Some(run.id) == id)
+        }
+    };
+    chosen.ok_or_else(|| match id {
+        None => Failure::usage(format!("{} holds no run", dir.display())),
+        Some(id) => Failure::usage(format!("{} holds no run {id}; it holds {}", dir.display(), known.join(", "))),
+    })
+}
+
+/// A store that shows one of its runs and is never written to.
+struct OneRun {
+    store: SqliteStore,
+    row: RunRow,
+}
+
+impl Store for OneRun {
+    fn runs(&mut self) -> Result<Vec<RunRow>, StoreError> {
+        Ok(vec![self.row.clone()])
+    }
+
+    fn create(&mut self, run: &RunRow) -> Result<(), StoreError> {
+        Err(StoreError::RunExists(run.id))
+    }
+
+    fn restore(&mut self, run: RunId) -> Result<Restored, StoreError> {
+        self.store.restore(run)
+    }
+
+    fn commit(&mut self, _: &[Record]) -> Result<(), StoreError> {
+        Err(StoreError::NoRun)
+    }
+}

@@ -1,0 +1,32 @@
+//! Ctrl-C: the first asks for an end, the second does not ask.
+
+use super::Failure;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A flag that the first Ctrl-C sets; `said` is told to the user then. The second ends the process.
+///
+/// # Errors
+/// When no thread can be started.
+pub(crate) fn flag(said: &'static str) -> Result<Arc<AtomicBool>, Failure> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let set = Arc::clone(&flag);
+    std::thread::Builder::new().name("interrupt".into()).spawn(move || {
+        runtime.block_on(async {
+            // Where there is no handler, the default action ends the process.
+            if tokio::signal::ctrl_c().await.is_err() {
+                return;
+            }
+            set.store(true, Ordering::Relaxed);
+            super::output::note(said);
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(INTERRUPTED);
+            }
+        });
+    })?;
+    Ok(flag)
+}
+
+/// What shells give for a process that SIGINT ended.
+const INTERRUPTED: i32 = 130;

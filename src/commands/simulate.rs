@@ -1,0 +1,112 @@
+//! `dunlin simulate`.
+
+use super::{Done, Failure, RecipeArgs, code_of, interrupt, of_data, output, summary};
+use crate::progress::Progress;
+use clap::{Args, ValueEnum};
+use dunlin::simulation::Transport;
+use dunlin::{Simulation, SimulationError};
+use std::num::NonZero;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+/// Run a whole federation in this process
+///
+/// Ctrl-C stops the run after the round at hand.
+#[derive(Args)]
+#[command(after_help = super::EXIT_CODES)]
+pub(crate) struct SimulateArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+
+    /// Write report.json, rounds.jsonl and model.safetensors here
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// The root of all randomness; the same as --set seed=N
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Clients that train at once [default: as many as there are processors]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZero<usize>>,
+
+    /// What carries the clients' calls
+    #[arg(long, value_name = "KIND", default_value = "in-process")]
+    transport: TransportKind,
+
+    /// Print the report as JSON, and nothing else, to the standard output
+    #[arg(long)]
+    json: bool,
+
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// See [`Transport`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TransportKind {
+    /// Function calls, in simulated time
+    InProcess,
+    /// gRPC over the loopback interface, in real time; the recipe's network plays no part
+    Grpc,
+}
+
+impl From<TransportKind> for Transport {
+    fn from(kind: TransportKind) -> Self {
+        match kind {
+            TransportKind::InProcess => Self::InProcess,
+            TransportKind::Grpc => Self::Grpc,
+        }
+    }
+}
+
+pub(crate) fn run(mut args: SimulateArgs) -> Done {
+    if let Some(seed) = args.seed {
+        args.recipe.set.push(format!("seed={seed}"));
+    }
+    let recipe = args.recipe.load()?;
+    if let Some(dir) = &args.out {
+        // Before the run, so that a long one is not lost.
+        std::fs::create_dir_all(dir)
+            .map_err(|error| Failure::other(format!("cannot make {}: {error}", dir.display())))?;
+    }
+    let interrupted = interrupt::flag("stopping after this round; once more to stop now")?;
+    let mut progress = Progress::new(recipe.rounds.count, args.quiet);
+    let mut simulation = Simulation::new(recipe.clone()).transport(args.transport.into()).on_round(|round| {
+        progress.round(round);
+        if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if let Some(threads) = args.threads {
+        simulation = simulation.threads(threads.get());
+    }
+    let outcome = simulation.run();
+    progress.finish();
+    let outcome = outcome.map_err(of_simulation)?;
+    if let Some(dir) = &args.out {
+        let (report, rounds) = (&outcome.report, &outcome.rounds);
+        dunlin::nn::export::write_run(dir, report, rounds, &outcome.layout, &outcome.params)
+            .map_err(|error| Failure::other(format!("cannot write to {}: {error}", dir.display())))?;
+    }
+    if args.json {
+        output::json(&outcome.report);
+    } else {
+        summary::print(&outcome.report, &outcome.rounds);
+    }
+    Ok(code_of(&recipe, &outcome.report))
+}
+
+/// A recipe that does not fit its data is the user's to mend.
+pub(super) fn of_simulation(error: SimulationError) -> Failure {
+    use dunlin::client::trainer::TrainerError;
+    match error {
+        SimulationError::Recipe(error) => Failure::usage(error),
+        SimulationError::Data(error) => of_data(error),
+        SimulationError::Workplace(TrainerError::Failed(error)) => match error.downcast::<dunlin::nn::Error>() {
+            Ok(error) => of_data(*error),
+            Err(error) => Failure::other(error),
+        },
+        error => Failure::other(error),
+    }
+}

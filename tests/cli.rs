@@ -1,0 +1,238 @@
+//! The command line as scripts see it: help, messages, files, JSON and exit codes.
+
+use serde_json::Value;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+#[test]
+fn help_and_messages_are_as_recorded() {
+    trycmd::TestCases::new().case("tests/cli/*.trycmd");
+}
+
+#[test]
+fn a_simulation_prints_its_report_and_writes_its_results() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("results");
+    let run = simulate(&["--json", "--seed", "3", "--threads", "2", "--out", out.to_str().unwrap()]);
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+    let report = json(&run.stdout);
+    assert_eq!(report["rounds"], 3);
+    assert_eq!(report["target"], Value::Null);
+    for pointer in [
+        "/accuracy",
+        "/loss",
+        "/params",
+        "/nonzero",
+        "/bytes/up",
+        "/bytes/down",
+        "/bytes/up_dense",
+        "/bytes/down_dense",
+        "/uplink/sparse",
+        "/seconds",
+    ] {
+        assert!(report.pointer(pointer).and_then(Value::as_f64).is_some_and(|it| it > 0.0), "{pointer} of {report}");
+    }
+    assert_eq!(report["model_digest"].as_str().map(str::len), Some(64));
+
+    let written = json(&std::fs::read(out.join("report.json")).unwrap());
+    assert_eq!(written, report);
+    let rounds = std::fs::read_to_string(out.join("rounds.jsonl")).unwrap();
+    let rounds: Vec<_> = rounds.lines().map(|line| json(line.as_bytes())).collect();
+    assert_eq!(rounds.iter().map(|round| round["round"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+    let total: u64 = rounds.iter().map(|round| round["bytes"]["up"].as_u64().unwrap()).sum();
+    assert_eq!(report["bytes"]["up"], total);
+
+    let model = dir.path().join("model.safetensors");
+    let export = dunlin(&["export", "--run", out.to_str().unwrap(), "--out", model.to_str().unwrap()]);
+    assert!(export.status.success(), "{export:?}");
+    assert_eq!(std::fs::read(model).unwrap(), std::fs::read(out.join("model.safetensors")).unwrap());
+}
+
+#[test]
+fn without_json_a_table_comes_after_the_rounds() {
+    let run = simulate(&[]);
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+    let (stdout, stderr) = (text(&run.stdout), text(&run.stderr));
+    assert!(stderr.starts_with("round 1/3  accuracy "), "{stderr}");
+    assert!(stderr.lines().last().unwrap().starts_with("round 3/3  accuracy "), "{stderr}");
+    for part in ["accuracy", "parameters", "→ coded", "both ways", "model digest"] {
+        assert!(stdout.contains(part), "{stdout} has no {part}");
+    }
+}
+
+#[test]
+fn the_exit_code_says_whether_a_required_target_was_reached() {
+    let target = |accuracy: &str| {
+        let accuracy = format!("rounds.target_accuracy={accuracy}");
+        simulate(&["-q", "--set", &accuracy, "--set", "rounds.target_required=true"])
+    };
+    let missed = target("0.999");
+    assert_eq!(missed.status.code(), Some(3), "{missed:?}");
+    assert!(text(&missed.stdout).contains("target 99.90 % not reached"));
+    assert_eq!(text(&missed.stderr), "");
+    let reached = target("0.01");
+    assert_eq!(reached.status.code(), Some(0), "{reached:?}");
+    assert!(text(&reached.stdout).contains("reached in round 1"));
+}
+
+#[test]
+fn a_recipe_that_does_not_fit_its_data_is_an_error_of_the_recipe() {
+    let run = dunlin(&["simulate", "--set", "data.clients=9000"]);
+    assert_eq!(run.status.code(), Some(2), "{run:?}");
+    assert_eq!(text(&run.stderr).lines().count(), 1, "{run:?}");
+    assert!(text(&run.stderr).starts_with("error: data.clients = 9000: "), "{run:?}");
+}
+
+#[test]
+fn init_leaves_a_file_that_exists_alone_and_its_recipe_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("recipe.toml");
+    let init = || dunlin(&["init", path.to_str().unwrap()]);
+    assert_eq!(init().status.code(), Some(0));
+    let written = std::fs::read_to_string(&path).unwrap();
+    let again = init();
+    assert_eq!(again.status.code(), Some(2), "{again:?}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), written);
+    assert_eq!(text(&dunlin(&["init", "-"]).stdout), written);
+    let show = dunlin(&["data", "show", path.to_str().unwrap()]);
+    assert!(show.status.success(), "{show:?}");
+    assert!(text(&show.stdout).starts_with("digits: "), "{show:?}");
+}
+
+#[test]
+fn doctor_tells_what_is_missing_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let doctor = |source: &str| {
+        let args = ["doctor", "--json", "--set", source];
+        command(&args).env("DUNLIN_DATA", dir.path()).current_dir(dir.path()).output().unwrap()
+    };
+    let fine = doctor("data.source=digits");
+    assert_eq!(fine.status.code(), Some(0), "{fine:?}");
+    assert_eq!(json(&fine.stdout)["ok"], true);
+    let missing = doctor("data.source=mnist");
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    let findings = json(&missing.stdout);
+    let data = findings["checks"].as_array().unwrap().iter().find(|check| check["name"] == "data").unwrap();
+    assert_eq!(data["state"], "problem");
+    assert!(data["remedy"].as_str().unwrap().starts_with("dunlin data fetch mnist"), "{data}");
+}
+
+#[test]
+fn a_served_run_is_watched_listed_and_exported() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let url = format!("http://{address}");
+    let data_dir = dir.path().join("run");
+    let data_dir = data_dir.to_str().unwrap();
+    let listen = address.to_string();
+    let mut arguments = vec!["server", "--listen", &listen, "--data-dir", data_dir];
+    arguments.extend(TINY);
+    let server = Process::start(&arguments);
+    let until_it_listens = || loop {
+        let status = dunlin(&["status", "--server", &url, "--json"]);
+        if status.status.success() {
+            return json(&status.stdout);
+        }
+    };
+    let status = until_it_listens();
+    assert_eq!((&status["phase"], &status["params"]), (&"gathering".into(), &650.into()));
+    let locked = dunlin(&["runs", "--data-dir", data_dir]);
+    assert_eq!(locked.status.code(), Some(1), "{locked:?}");
+    assert!(text(&locked.stderr).contains("another server uses it"), "{locked:?}");
+    let doctor = dunlin(&["doctor", "--server", &url, "--json"]);
+    assert!(json(&doctor.stdout)["round"]["up_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{doctor:?}");
+
+    let client = ["client", "--server", &url, "--data", "recipe:0", "--id", "client", "--virtual", "4"];
+    let client = Process::start(&client);
+    let watch = dunlin(&["watch", "--server", &url, "--json"]);
+    assert_eq!(watch.status.code(), Some(0), "{watch:?}");
+    let events: Vec<_> = text(&watch.stdout).lines().map(|line| json(line.as_bytes())).collect();
+    assert_eq!(events.len(), 4, "{events:?}");
+    let report = &events[3];
+    assert_eq!((&report["outcome"], &report["rounds"]), (&"completed".into(), &3.into()));
+    assert_eq!(client.wait(), Some(0));
+    assert_eq!(server.wait(), Some(0));
+
+    let runs = json(&dunlin(&["runs", "--data-dir", data_dir, "--json"]).stdout);
+    assert_eq!((&runs[0]["outcome"], &runs[0]["rounds"]), (&"completed".into(), &3.into()));
+    let exported = dir.path().join("exported.safetensors");
+    let export = dunlin(&["export", "--data-dir", data_dir, "--out", exported.to_str().unwrap()]);
+    assert!(export.status.success(), "{export:?}");
+    let exported = std::fs::read(exported).unwrap();
+    let written = Path::new(data_dir).join("runs").join(runs[0]["id"].as_str().unwrap()).join("model.safetensors");
+    assert_eq!(tensors(&exported), tensors(&std::fs::read(written).unwrap()));
+    let digest = report["model_digest"].as_str().unwrap();
+    assert!(text(&exported[..2000]).contains(digest), "the file tells the digest of its model");
+}
+
+/// A federation of a few milliseconds.
+const TINY: [&str; 12] = [
+    "--set",
+    "model.kind=softmax",
+    "--set",
+    "data.clients=4",
+    "--set",
+    "rounds.cohort=4",
+    "--set",
+    "rounds.count=3",
+    "--set",
+    "training.epochs=1",
+    "--set",
+    "rounds.quorum=1",
+];
+
+fn simulate(more: &[&str]) -> Output {
+    let mut arguments = vec!["simulate"];
+    arguments.extend(TINY);
+    arguments.extend(more);
+    dunlin(&arguments)
+}
+
+fn dunlin(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dunlin"));
+    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error} in {:?}", text(bytes)))
+}
+
+/// The tensors of a safetensors file, without what it tells about itself.
+fn tensors(file: &[u8]) -> (Value, Vec<u8>) {
+    let (len, rest) = file.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*len) as usize);
+    let mut header = json(header);
+    header.as_object_mut().unwrap().remove("__metadata__");
+    (header, data.to_vec())
+}
+
+/// A process that does not outlive its test.
+struct Process(Child);
+
+impl Process {
+    fn start(arguments: &[&str]) -> Self {
+        Self(command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn wait(mut self) -> Option<i32> {
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended already when the test went well.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,202 @@
+//! Each call of the protocol, and whole federations through them.
+
+use crate::world::{LEN, Toy, World, recipe};
+use bytes::Bytes;
+use dunlin::codec::{Codec, Encoder};
+use dunlin::core::message::{Assignment, CheckIn, FetchModel, Join, PROTOCOL, Session, TrainTask, UpdateHeader};
+use dunlin::core::wire::{Held, Uploaded};
+use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, Reject, Token};
+use dunlin::client::transport::Transport;
+use dunlin::simulation::Transport as Carrier;
+use dunlin_proto::v1;
+use dunlin_proto::v1::federation_client::FederationClient;
+use std::sync::Arc;
+
+/// A client by hand: joined, and with a task of the round that is open.
+pub struct Hand {
+    pub transport: Transport,
+    pub session: Session,
+}
+
+impl Hand {
+    pub async fn join(world: &World, number: u32) -> Self {
+        let mut transport = world.transport();
+        let (client, token) = (ClientId::numbered("client", number), Token([number as u8; 16]));
+        let join = Join { protocol: PROTOCOL, client: client.clone(), token };
+        let welcome = transport.join(&join).await.unwrap().unwrap();
+        Self { transport, session: Session { run: welcome.run, client, token } }
+    }
+
+    pub async fn check_in(&mut self) -> Result<Assignment, Reject> {
+        let session = self.session.clone();
+        let check_in = CheckIn { session, examples: 1, held: None, wait_ms: 5000 };
+        self.transport.check_in(&check_in).await.unwrap()
+    }
+
+    pub async fn task(&mut self) -> TrainTask {
+        loop {
+            match self.check_in().await.unwrap() {
+                Assignment::Train(task) => return task,
+                Assignment::Wait { .. } => {}
+                other => panic!("wanted a task, got {other:?}"),
+            }
+        }
+    }
+}
+
+/// An update with `value` at coordinate `index`.
+pub fn update(client: &ClientId, task: &TrainTask, index: usize, value: f32) -> (UpdateHeader, Bytes) {
+    let mut u = vec![0.0; LEN];
+    u[index] = value;
+    let frame = Encoder::new().encode(&task.codec, &crate::world::layout().segments(), &u).unwrap().frame;
+    (header(client, task, &frame), frame.into())
+}
+
+pub fn header(client: &ClientId, task: &TrainTask, frame: &[u8]) -> UpdateHeader {
+    UpdateHeader {
+        client: client.clone(),
+        round: task.round,
+        base: task.base,
+        examples: 1,
+        loss: 0.5,
+        frame_len: frame.len() as u64,
+        digest: Digest::of(frame),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_clients_make_the_model_that_the_simulation_makes() {
+    let recipe = recipe(&["rounds.count=5", "rounds.federated_evaluation_every=2", "downlink.quantizer=ternary"]);
+    let world = World::start(&recipe);
+    let clients = world.honest(0..10);
+    let report = world.report().await;
+    for client in clients {
+        assert_eq!(
+            client.await.unwrap(),
+            dunlin::client::participant::End::Finished(Outcome::Completed),
+        );
+    }
+    let simulate = |carrier| {
+        let recipe = recipe.clone();
+        let simulation = dunlin::Simulation::new(recipe).workplace(Arc::new(Toy)).transport(carrier);
+        std::thread::spawn(move || simulation.run().unwrap()).join().unwrap()
+    };
+    let (simulated, through_grpc) = (simulate(Carrier::InProcess), simulate(Carrier::Grpc));
+    assert_eq!(report.model_digest, simulated.report.model_digest);
+    assert_eq!(report.model_digest, through_grpc.report.model_digest);
+    assert_eq!((report.bytes, report.clients), (simulated.report.bytes, 10));
+    assert_eq!(simulated.rounds[1].federated, through_grpc.rounds[1].federated);
+    assert_eq!(simulated.rounds[1].federated.unwrap().accuracy, 0.55);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_where_the_link_broke_and_counts_once() {
+    let world = World::start(&recipe(&["data.clients=1", "rounds.cohort=1", "rounds.count=1"]));
+    let mut hand = Hand::join(&world, 0).await;
+    let task = hand.task().await;
+    let (header, frame) = update(&hand.session.client, &task, 3, 1.0);
+
+    // A stream that breaks after a third of the frame.
+    let mut raw = FederationClient::new(world.channel());
+    let start = v1::UploadStart { header: Some(dunlin::core::wire::update_header(&hand.session, &header)), offset: 0 };
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    let part = |part| v1::UploadRequest { part: Some(part) };
+    sender.send(part(v1::upload_request::Part::Start(start))).await.unwrap();
+    let third = frame.len() / 3;
+    sender.send(part(v1::upload_request::Part::Data(frame.slice(..third)))).await.unwrap();
+    let call = tokio::spawn(async move {
+        raw.upload(tokio_stream::wrappers::ReceiverStream::new(receiver)).await
+    });
+    // Dropping the call resets the stream; the sender keeps it from ending cleanly before.
+    let held = loop {
+        tokio::task::yield_now().await;
+        if !call.is_finished() && sender.capacity() == 4 {
+            call.abort();
+        }
+        match hand.transport.upload_offset(&hand.session, &header).await.unwrap() {
+            Ok(Held::Offset(offset)) if offset > 0 => break offset,
+            Ok(Held::Offset(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(held, third as u64);
+    let wrong = hand.transport.upload(&hand.session, &header, &frame, held - 1).await.unwrap();
+    assert_eq!(wrong, Err(Reject::WrongOffset));
+    let answer = hand.transport.upload(&hand.session, &header, &frame, 0).await.unwrap();
+    assert!(matches!(answer, Ok(Uploaded::Receipt(receipt)) if !receipt.duplicate), "{answer:?}");
+    let again = hand.transport.upload(&hand.session, &header, &frame, 0).await.unwrap();
+    assert!(matches!(again, Ok(Uploaded::Receipt(receipt)) if receipt.duplicate), "{again:?}");
+    let report = world.report().await;
+    assert_eq!(report.rejects.get("wrong_offset"), Some(&1));
+    assert_eq!(world.handle.broadcast().grid()[3], 1 << 24);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_another_version_is_told_which_side_to_update() {
+    let world = World::start(&recipe(&[]));
+    let mut raw = FederationClient::new(world.channel());
+    for (protocol, reject) in [(PROTOCOL - 1, Reject::ProtocolTooOld), (PROTOCOL + 1, Reject::ProtocolTooNew)] {
+        let token = vec![1; 16].into();
+        let request = v1::JoinRequest { protocol, client: "a".into(), token, software: "test".into() };
+        let reply = raw.join(request).await.unwrap().into_inner();
+        assert_eq!(reply.reply, Some(v1::join_reply::Reply::Reject(reject.number())));
+        assert_eq!((reply.protocol_oldest, reply.protocol_newest), (1, PROTOCOL));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_handed_out_to_those_who_joined_and_only_as_it_is_now() {
+    let world = World::start(&recipe(&[]));
+    let mut hand = Hand::join(&world, 0).await;
+    let fetch = FetchModel { session: hand.session.clone(), held: None, wanted: ModelVersion(0) };
+    let (plan, frames) = hand.transport.fetch(&fetch, 10_000).await.unwrap().unwrap();
+    assert_eq!((plan.version, plan.total_bytes(), frames.len()), (ModelVersion(0), 0, 0), "the seed costs no bytes");
+    let future = FetchModel { wanted: ModelVersion(9), ..fetch.clone() };
+    assert_eq!(hand.transport.fetch(&future, 10_000).await.unwrap(), Err(Reject::UnknownVersion));
+    let session = Session { token: Token([9; 16]), ..fetch.session.clone() };
+    let stranger = FetchModel { session, ..fetch };
+    assert_eq!(hand.transport.fetch(&stranger, 10_000).await.unwrap(), Err(Reject::WrongSession));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_reflection_and_control_answer() {
+    let world = World::start(&recipe(&[]));
+    let mut health = tonic_health::pb::health_client::HealthClient::new(world.channel());
+    let request = tonic_health::pb::HealthCheckRequest { service: "dunlin.v1.Federation".into() };
+    let status = health.check(request).await.unwrap().into_inner().status();
+    assert_eq!(status, tonic_health::pb::health_check_response::ServingStatus::Serving);
+
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_request::MessageRequest};
+    let mut reflection = ServerReflectionClient::new(world.channel());
+    let message_request = Some(MessageRequest::FileContainingSymbol("dunlin.v1.Control".into()));
+    let request = ServerReflectionRequest { host: String::new(), message_request };
+    let mut replies = reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    let reply = replies.message().await.unwrap().unwrap();
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    assert!(matches!(reply.message_response, Some(MessageResponse::FileDescriptorResponse(_))), "{reply:?}");
+
+    let mut control = v1::control_client::ControlClient::new(world.channel());
+    Hand::join(&world, 0).await;
+    let status = control.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.phase.as_str(), status.clients, status.term), ("gathering", 1, 1));
+    let runs = control.list_runs(v1::ListRunsRequest {}).await.unwrap().into_inner().runs;
+    assert_eq!((runs.len(), runs[0].id.as_str()), (1, "0707070707070707"));
+    control.stop_run(v1::StopRunRequest {}).await.unwrap();
+    let mut watch = control.watch_run(v1::WatchRunRequest {}).await.unwrap().into_inner();
+    let event = watch.message().await.unwrap().unwrap().event.unwrap();
+    assert!(matches!(event, v1::watch_run_reply::Event::Report(json) if json.contains("\"stopped\"")));
+    assert_eq!(watch.message().await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_check_in_is_answered_when_the_round_opens() {
+    let world = World::start(&recipe(&["data.clients=2", "rounds.cohort=2", "rounds.count=1"]));
+    let mut first = Hand::join(&world, 0).await;
+    let waiting = tokio::spawn(async move { first.check_in().await });
+    let mut second = Hand::join(&world, 1).await;
+    let task = second.task().await;
+    assert_eq!(waiting.await.unwrap(), Ok(Assignment::Train(TrainTask { deadline_ms: 600_000, ..task.clone() })));
+    let codec = Codec { density: 1.0, ..task.codec };
+    assert_eq!(task.codec, codec);
+}

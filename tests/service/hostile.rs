@@ -1,0 +1,152 @@
+//! One client among ten sends everything that must not count.
+
+use crate::calls::{Hand, header, update};
+use crate::world::{LEN, World, recipe};
+use bytes::Bytes;
+use dunlin::codec::{Encoder, Segment, Segments};
+use dunlin::core::message::{TrainTask, UpdateHeader};
+use dunlin::core::wire::{self, Uploaded};
+use dunlin::core::{Digest, ModelVersion, Reject, RoundId};
+use dunlin_proto::v1;
+use dunlin_proto::v1::federation_client::FederationClient;
+
+/// What is sent in one round, and how it is answered. The last ends the sender's part in the round.
+type Attack = fn(&Hand, &TrainTask) -> Vec<(v1::UpdateHeader, Bytes, Reject)>;
+
+fn on_wire(hand: &Hand, header: &UpdateHeader) -> v1::UpdateHeader {
+    wire::update_header(&hand.session, header)
+}
+
+/// A frame whose last value is changed, with a checksum that fits.
+fn with_value(hand: &Hand, task: &TrainTask, value: f32, reject: Reject) -> (v1::UpdateHeader, Bytes, Reject) {
+    let (_, frame) = update(&hand.session.client, task, LEN - 1, 1.0);
+    let mut frame = frame[..frame.len() - 8].to_vec();
+    frame.extend(value.to_le_bytes());
+    frame.extend(crc32c::crc32c(&frame).to_le_bytes());
+    let header = header(&hand.session.client, task, &frame);
+    (on_wire(hand, &header), frame.into(), reject)
+}
+
+const ATTACKS: &[(&str, Attack)] = &[
+    ("NaN", |hand, task| vec![with_value(hand, task, f32::NAN, Reject::NotANumber)]),
+    ("infinity", |hand, task| vec![with_value(hand, task, f32::INFINITY, Reject::Infinite)]),
+    ("a huge value", |hand, task| vec![with_value(hand, task, 1e6, Reject::ValueTooLarge)]),
+    ("wrong shape", |hand, task| {
+        let segments = Segments::new(vec![Segment { len: LEN + 1, row: 1 }]).unwrap();
+        // One coordinate more in as few bytes: the length alone does not give it away.
+        let codec = dunlin::codec::Codec { density: 0.01, ..task.codec };
+        let frame = Encoder::new().encode(&codec, &segments, &vec![1.0; LEN + 1]).unwrap().frame;
+        vec![(on_wire(hand, &header(&hand.session.client, task, &frame)), frame.into(), Reject::WrongShape)]
+    }),
+    ("wrong base version", |hand, task| {
+        let (good, frame) = update(&hand.session.client, task, 0, 1.0);
+        let wrong = UpdateHeader { base: ModelVersion(task.base.0 + 7), ..good };
+        vec![(on_wire(hand, &wrong), frame, Reject::WrongBase)]
+    }),
+    ("a claim of 4 GB", |hand, task| {
+        let (good, frame) = update(&hand.session.client, task, 0, 1.0);
+        let wrong = UpdateHeader { frame_len: 4 << 30, ..good };
+        vec![(on_wire(hand, &wrong), frame, Reject::FrameTooLarge)]
+    }),
+    ("a truncated frame", |hand, task| {
+        let (good, frame) = update(&hand.session.client, task, 0, 1.0);
+        vec![(on_wire(hand, &good), frame.slice(..frame.len() / 2), Reject::Truncated)]
+    }),
+    ("random bytes", |hand, task| {
+        let frame: Vec<u8> = (0..500u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        vec![(on_wire(hand, &header(&hand.session.client, task, &frame)), frame.into(), Reject::Corrupt)]
+    }),
+    ("a billion examples", |hand, task| {
+        let (good, frame) = update(&hand.session.client, task, 0, 1.0);
+        let wrong = v1::UpdateHeader { examples: 1_000_000_000, ..on_wire(hand, &good) };
+        vec![(wrong, frame, Reject::TooManyExamples)]
+    }),
+    ("a negative count", |hand, task| {
+        let (good, frame) = update(&hand.session.client, task, 0, 1.0);
+        let wrong = v1::UpdateHeader { examples: -1, ..on_wire(hand, &good) };
+        vec![(wrong, frame, Reject::NoExamples)]
+    }),
+    ("another client's id, an old round, a future one, mangled bytes", |hand, task| {
+        let (good, frame) = update(&hand.session.client, task, 0, 1.0);
+        let mut stolen = on_wire(hand, &good);
+        stolen.session.as_mut().unwrap().client = "client-00003".into();
+        let in_round = |number| {
+            let round = RoundId { number, ..task.round };
+            on_wire(hand, &UpdateHeader { round, ..good.clone() })
+        };
+        let mangled = on_wire(hand, &UpdateHeader { digest: Digest([1; 32]), ..good.clone() });
+        vec![
+            (stolen, frame.clone(), Reject::WrongSession),
+            (in_round(task.round.number - 1), frame.clone(), Reject::Late),
+            (in_round(task.round.number + 1), frame.clone(), Reject::FutureRound),
+            (mangled, frame, Reject::WrongDigest),
+            with_value(hand, task, f32::NAN, Reject::NotANumber),
+        ]
+    }),
+];
+
+async fn send(world: &World, header: v1::UpdateHeader, frame: Bytes) -> Result<Uploaded, Reject> {
+    let mut raw = FederationClient::new(world.channel());
+    let start = v1::UploadStart { header: Some(header), offset: 0 };
+    let parts = [v1::upload_request::Part::Start(start), v1::upload_request::Part::Data(frame)];
+    let stream = tokio_stream::iter(parts.map(|part| v1::UploadRequest { part: Some(part) }));
+    wire::read_upload_reply(raw.upload(stream).await.unwrap().into_inner())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_attack_is_refused_with_its_own_reason_and_the_model_is_as_without_the_attacker() {
+    let rounds = format!("rounds.count={}", ATTACKS.len());
+    let world = World::start(&recipe(&[&rounds]));
+    let honest = world.honest(0..9);
+    let mut hand = Hand::join(&world, 9).await;
+    let mut expected = std::collections::BTreeMap::<String, u32>::new();
+    for (name, attack) in ATTACKS {
+        let task = hand.task().await;
+        for (header, frame, reject) in attack(&hand, &task) {
+            assert_eq!(send(&world, header, frame).await, Err(reject), "{name}");
+            *expected.entry(reject.label().into()).or_default() += 1;
+        }
+    }
+    let report = world.report().await;
+    let status = world.handle.status().await.unwrap();
+    for client in honest {
+        client.await.unwrap();
+    }
+    let seen: u64 = status.view.rejects.iter().map(|(_, _, count)| count).sum();
+    assert_eq!(seen, u64::from(expected.values().sum::<u32>()), "{:?}", status.view.rejects);
+    assert_eq!(report.rejects, expected);
+    assert_eq!((report.rounds, report.abandoned), (ATTACKS.len() as u64, 0));
+
+    let without = World::start(&recipe(&[&rounds, "data.clients=9", "rounds.cohort=9"]));
+    for client in without.honest(0..9) {
+        client.await.unwrap();
+    }
+    assert_eq!(report.model_digest, without.report().await.model_digest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_sent_twice_counts_once_and_is_late_after_the_round() {
+    let world = World::start(&recipe(&["data.clients=2", "rounds.cohort=2", "rounds.count=2"]));
+    let mut hands = [Hand::join(&world, 0).await, Hand::join(&world, 1).await];
+    for _ in 0..2 {
+        // Both have data only once both have checked in.
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(50), hands[0].check_in()).await;
+        let tasks = [hands[1].task().await, hands[0].task().await];
+        let (first, frame) = update(&hands[0].session.client, &tasks[0], 0, 1.0);
+        let first = on_wire(&hands[0], &first);
+        let once = send(&world, first.clone(), frame.clone()).await.unwrap();
+        let twice = send(&world, first.clone(), frame.clone()).await.unwrap();
+        assert!(matches!((once, twice), (Uploaded::Receipt(once), Uploaded::Receipt(twice))
+            if !once.duplicate && twice.duplicate));
+        let (other, other_frame) = update(&hands[0].session.client, &tasks[0], 0, 2.0);
+        assert_eq!(send(&world, on_wire(&hands[0], &other), other_frame.clone()).await, Err(Reject::Duplicate));
+        let (second, frame) = update(&hands[1].session.client, &tasks[0], 1, 1.0);
+        send(&world, on_wire(&hands[1], &second), frame).await.unwrap();
+        let late = send(&world, on_wire(&hands[0], &other), other_frame).await;
+        assert!(matches!(late, Err(Reject::Late | Reject::RunFinished)), "{late:?}");
+    }
+    let report = world.report().await;
+    assert_eq!(report.rejects["duplicate"], 4);
+    // Two rounds, each the mean of two updates: one unit of 2⁻²⁴·2²⁴ each.
+    assert_eq!(world.handle.broadcast().grid()[..3], [1 << 24, 1 << 24, 0]);
+}

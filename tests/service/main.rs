@@ -1,0 +1,5 @@
+//! The gRPC service over pipes in memory: no ports, no processes, the real client and the real server.
+
+mod calls;
+mod hostile;
+mod world;
