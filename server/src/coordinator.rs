@@ -643,12 +643,13 @@ impl ClientState {
 }
 
 /// Whether a client that sent something refused so is not waited for any longer in the round.
+///
+/// A frame cut short is not among them: a call that its client cancelled looks the same, and may be resumed.
 fn ends_participation(reject: Reject) -> bool {
     matches!(
         reject,
         Reject::WrongBase
             | Reject::FrameTooLarge
-            | Reject::Truncated
             | Reject::Corrupt
             | Reject::WrongShape
             | Reject::WrongCodec

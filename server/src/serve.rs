@@ -6,21 +6,18 @@ mod metrics;
 use crate::driver::{self, Driver, Handle};
 use crate::engine::{self, Engine, EngineError, Start};
 use crate::evaluate::{Evaluate, TestSet};
-use crate::service::{ControlService, FederationService};
+use crate::service::router;
 use crate::store::{RunRow, SqliteStore, StoreError};
 use dunlin_core::report::Report;
 use dunlin_core::{Digest, Recipe, RunId, Timestamp};
 use dunlin_nn::data;
 use dunlin_nn::model::Model;
-use dunlin_proto::v1::control_server::ControlServer;
-use dunlin_proto::v1::federation_server::FederationServer;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
-use tonic::transport::Server;
-use tonic::transport::server::{Connected, Router};
+use tonic::transport::server::Connected;
 
 /// How to serve a run.
 #[derive(Clone, Debug)]
@@ -121,28 +118,6 @@ fn row(engine: &mut Engine) -> Result<RunRow, StoreError> {
         outcome: None,
         rounds: 0,
     }))
-}
-
-/// All services before an engine, ready to be served on any stream of connections.
-pub async fn router(handle: &Handle) -> Router {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<FederationServer<FederationService>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(dunlin_proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .expect("the descriptors were compiled with the protocol");
-    // Windows: an upload of several MiB must not wait for the server's acknowledgements on a long link.
-    Server::builder()
-        .initial_stream_window_size(2 << 20)
-        .initial_connection_window_size(4 << 20)
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .add_service(health)
-        .add_service(reflection)
-        .add_service(FederationServer::new(FederationService::new(handle.clone())))
-        .add_service(ControlServer::new(ControlService::new(handle.clone())))
 }
 
 /// Serves connections until `shutdown`, and then at most a little longer for calls under way.

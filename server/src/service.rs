@@ -1,9 +1,11 @@
 //! The gRPC service: turns messages into domain values, streams into frames, and asks the engine's thread.
 
 mod control;
+mod router;
 mod uploads;
 
 pub use control::ControlService;
+pub use router::router;
 
 use crate::driver::{Handle, NoAnswer};
 use crate::service::uploads::{Partial, Uploads};
@@ -69,7 +71,13 @@ impl FederationService {
         };
         match self.fill(&mut stream, &mut partial, &session, &header).await {
             Ok(Ok(())) => {}
-            Ok(Err(reject)) => return Ok(Err(self.refuse(Some((&session, &header)), reject).await)),
+            Ok(Err(reject)) => {
+                if reject == Reject::Truncated {
+                    // A cancelled call ends like this too: the client may go on where it stopped.
+                    self.uploads.keep(&header, partial);
+                }
+                return Ok(Err(self.refuse(Some((&session, &header)), reject).await));
+            }
             Err(broken) => {
                 // The link broke: what has arrived waits for the rest.
                 self.uploads.keep(&header, partial);

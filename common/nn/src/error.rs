@@ -1,3 +1,5 @@
+//! What can go wrong with data, models and training, each with its remedy.
+
 use std::path::PathBuf;
 
 /// What can go wrong between a recipe, its data and a trained model.

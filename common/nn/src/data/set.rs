@@ -1,3 +1,5 @@
+//! A data set in memory and views on its rows.
+
 use super::InputShape;
 use crate::Error;
 use dunlin_core::recipe::DataConfig;

@@ -1,3 +1,5 @@
+//! The embedded and the fetched data sets.
+
 use super::*;
 use crate::data::set::Features;
 

@@ -1,3 +1,5 @@
+//! Parameter counts, gradients and initial values of the models.
+
 use super::*;
 use rand::RngCore;
 

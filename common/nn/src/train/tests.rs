@@ -1,3 +1,5 @@
+//! Training: determinism, optimizers, and that it learns.
+
 use super::*;
 use crate::data::{self, Dataset};
 use crate::model::InputShape;

@@ -1,3 +1,5 @@
+//! IDX files, whole and malformed.
+
 use super::*;
 use proptest::prelude::*;
 use std::io::Write;

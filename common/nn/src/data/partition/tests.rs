@@ -1,3 +1,5 @@
+//! Every split covers every row once.
+
 use super::*;
 use crate::data::load;
 use crate::model::InputShape;

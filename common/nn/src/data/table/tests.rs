@@ -1,3 +1,5 @@
+//! CSV files, whole and malformed.
+
 use super::*;
 
 /// Writes a table and reads it with the last row held out.
