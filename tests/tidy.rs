@@ -182,7 +182,14 @@ const PURITY: Rule = Rule {
 
 const PROTO_TYPES: Rule = Rule {
     covers: |path| {
-        let edge = ["common/core/src/wire", "server/src/service", "client/src/transport", "proto/", "tests/service", "tests/tidy.rs"];
+        let edge = [
+            "common/core/src/wire",
+            "server/src/service",
+            "client/src/transport",
+            "proto/",
+            "tests/service",
+            "tests/tidy.rs",
+        ];
         path.ends_with(".rs") && !edge.iter().any(|edge| path.starts_with(edge))
     },
     find: |file| {

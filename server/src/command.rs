@@ -68,9 +68,9 @@ pub enum CommandError {
 /// When the file cannot be read or the recipe is wrong.
 pub fn load_recipe(path: Option<&PathBuf>, set: &[String]) -> Result<Recipe, CommandError> {
     let text = match path {
-        Some(path) => Some(
-            std::fs::read_to_string(path).map_err(|source| CommandError::Read { path: path.clone(), source })?,
-        ),
+        Some(path) => {
+            Some(std::fs::read_to_string(path).map_err(|source| CommandError::Read { path: path.clone(), source })?)
+        }
         None => None,
     };
     let name = path.map_or_else(|| "recipe".to_owned(), |path| path.display().to_string());
@@ -99,7 +99,9 @@ pub async fn run(args: ServerArgs) -> Result<Option<Report>, CommandError> {
 pub fn as_asked(recipe: &Recipe, report: &Report) -> bool {
     match report.outcome {
         Outcome::TargetReached => true,
-        Outcome::Completed => !recipe.rounds.target_required || report.target.is_some_and(|target| target.round.is_some()),
+        Outcome::Completed => {
+            !recipe.rounds.target_required || report.target.is_some_and(|target| target.round.is_some())
+        }
         Outcome::Stopped | Outcome::GaveUp => false,
     }
 }

@@ -2,14 +2,14 @@
 
 pub mod aggregate;
 pub mod broadcast;
-pub mod global;
-pub mod store;
-pub mod strategy;
+pub mod command;
 pub mod coordinator;
+pub mod driver;
 pub mod engine;
 pub mod evaluate;
-pub mod vet;
-pub mod driver;
-pub mod service;
-pub mod command;
+pub mod global;
 pub mod serve;
+pub mod service;
+pub mod store;
+pub mod strategy;
+pub mod vet;

@@ -2,11 +2,11 @@
 
 use crate::world::{LEN, Toy, World, recipe};
 use bytes::Bytes;
+use dunlin::client::transport::Transport;
 use dunlin::codec::Encoder;
 use dunlin::core::message::{Assignment, CheckIn, FetchModel, Join, PROTOCOL, Session, TrainTask, UpdateHeader};
 use dunlin::core::wire::{Held, Uploaded};
 use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, Reject, Token};
-use dunlin::client::transport::Transport;
 use dunlin::simulation::Transport as Carrier;
 use dunlin_proto::v1;
 use dunlin_proto::v1::federation_client::FederationClient;
@@ -71,10 +71,7 @@ async fn ten_clients_make_the_model_that_the_simulation_makes() {
     let clients = world.honest(0..10);
     let report = world.report().await;
     for client in clients {
-        assert_eq!(
-            client.await.unwrap(),
-            dunlin::client::participant::End::Finished(Outcome::Completed),
-        );
+        assert_eq!(client.await.unwrap(), dunlin::client::participant::End::Finished(Outcome::Completed),);
     }
     let simulate = |carrier| {
         let recipe = recipe.clone();
@@ -104,9 +101,7 @@ async fn an_upload_goes_on_where_the_link_broke_and_counts_once() {
     sender.send(part(v1::upload_request::Part::Start(start))).await.unwrap();
     let third = frame.len() / 3;
     sender.send(part(v1::upload_request::Part::Data(frame.slice(..third)))).await.unwrap();
-    let call = tokio::spawn(async move {
-        raw.upload(tokio_stream::wrappers::ReceiverStream::new(receiver)).await
-    });
+    let call = tokio::spawn(async move { raw.upload(tokio_stream::wrappers::ReceiverStream::new(receiver)).await });
     // Dropping the call resets the stream; the sender keeps it from ending cleanly before.
     let held = loop {
         tokio::task::yield_now().await;

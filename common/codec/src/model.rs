@@ -86,8 +86,7 @@ pub(crate) struct Frequencies {
 impl Frequencies {
     /// Nothing known.
     pub(crate) fn new() -> Self {
-        let mut frequencies =
-            Self { counts: [0; SYMBOLS], wait: 0, starts: [0; SYMBOLS + 1], coarse: [0; SYMBOLS] };
+        let mut frequencies = Self { counts: [0; SYMBOLS], wait: 0, starts: [0; SYMBOLS + 1], coarse: [0; SYMBOLS] };
         frequencies.refresh();
         frequencies
     }

@@ -74,7 +74,7 @@ fn plain_count<S: Stream>(stream: &mut S, k: u32) -> u32 {
     let value = k.wrapping_add(1);
     let class = value.checked_ilog2().unwrap_or(0);
     let class_bits = unary(stream, (class + 1).ilog2()).min(5);
-    let class = (1 << class_bits | stream.bits((class + 1) & !(1 << class_bits), class_bits)) - 1 & 31;
+    let class = ((1 << class_bits | stream.bits((class + 1) & !(1 << class_bits), class_bits)) - 1) & 31;
     (1 << class | stream.long(value & !(1 << class), class)) - 1
 }
 

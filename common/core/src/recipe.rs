@@ -333,7 +333,7 @@ impl Default for Recipe {
             rounds: RoundsConfig::default(),
             training: TrainingConfig::default(),
             strategy: StrategyConfig::default(),
-            uplink: LinkConfig::default(),
+            uplink: LinkConfig { density: 0.02, ..LinkConfig::default() },
             downlink: LinkConfig { feedback: 1.0, ..LinkConfig::default() },
             limits: LimitsConfig::default(),
             network: NetworkConfig::default(),
@@ -366,7 +366,7 @@ impl Default for DataConfig {
 impl Default for RoundsConfig {
     fn default() -> Self {
         Self {
-            count: 60,
+            count: 80,
             cohort: 10,
             over_selection: 1.0,
             quorum: 0.8,

@@ -107,7 +107,9 @@ fn a_tensor_of_which_nothing_is_sent_costs_a_bit_at_most() {
     // Not the last, so that nothing about the tensors between is certain.
     u[segments.range(64).start] = 1.0;
     for coder in CODERS {
-        let frame = |segments: &Segments, u: &[f32]| Encoder::new().encode(&codec(1.0, TERNARY, coder), segments, u).unwrap().frame;
+        let frame = |segments: &Segments, u: &[f32]| {
+            Encoder::new().encode(&codec(1.0, TERNARY, coder), segments, u).unwrap().frame
+        };
         let few = frame(&one_segment(20_000), &u[..20_000]);
         let many = frame(&segments, &u);
         let one = if coder == EntropyCoder::Raw { 8 } else { 6 };
