@@ -270,7 +270,8 @@ impl<'a> Simulation<'a> {
         };
         if transport == Transport::Grpc {
             let state_dir = scratch.as_ref().map(|dir| dir.path().to_owned());
-            return grpc::run(engine, run, grpc::Clients { names: clients, workplace, threads, state_dir }, on_round);
+            let clients = grpc::Clients { names: clients, workplace, threads, state_dir };
+            return grpc::run(engine, run, &clients, on_round);
         }
         let bench = Bench {
             recipe,

@@ -130,7 +130,7 @@ enum Step {
     Abandon(Reject),
     Evaluate(EvaluationTask),
     Report(EvaluationReport),
-    Pause(u64, Waiting, Box<Step>),
+    Pause(u64, Waiting, Box<Self>),
     Stop(End),
 }
 

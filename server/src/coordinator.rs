@@ -44,6 +44,7 @@ pub struct Coordinator {
 
 /// What must happen outside. Effects are carried out in order.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a handful exist at a time, each moved once")]
 pub enum Effect {
     /// Make this durable before the answers that follow from it are sent.
     Record(Record),

@@ -46,9 +46,9 @@ impl FederationService {
     }
 
     async fn receive(&self, mut stream: Streaming<v1::UploadRequest>) -> Result<Result<Uploaded, Reject>, Status> {
-        let start = match stream.message().await?.and_then(|message| message.part) {
-            Some(v1::upload_request::Part::Start(start)) => start,
-            _ => return Ok(Err(self.refuse(None, Reject::Malformed).await)),
+        let first = stream.message().await?.and_then(|message| message.part);
+        let Some(v1::upload_request::Part::Start(start)) = first else {
+            return Ok(Err(self.refuse(None, Reject::Malformed).await));
         };
         let offset = start.offset;
         let read = wire::read_update_header(start.header.clone());

@@ -34,7 +34,7 @@ pub(super) struct Clients {
 pub(super) fn run(
     engine: Engine,
     run: RunRow,
-    clients: Clients,
+    clients: &Clients,
     mut on_round: Box<OnRound<'_>>,
 ) -> Result<SimulationOutcome, SimulationError> {
     let runtime = tokio::runtime::Runtime::new().map_err(SimulationError::Network)?;
@@ -49,7 +49,7 @@ pub(super) fn run(
                 serve::serve_on(&handle, TcpListenerStream::new(listener), std::future::pending()).await
             })
         };
-        let mut running = start_clients(&clients, &url)?;
+        let mut running = start_clients(clients, &url)?;
         let mut rounds: Vec<RoundSummary> = Vec::new();
         let mut index = 0;
         let report = loop {

@@ -7,7 +7,7 @@ use dunlin::core::{ClientId, Digest, ModelVersion, Reject, RoundId, RunId, Token
 
 /// One way to cheat or to break something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attack {
+pub(crate) enum Attack {
     /// None: it joins and asks for work like everybody, and may be chosen.
     CheckIn,
     NotANumber,
@@ -33,7 +33,7 @@ pub enum Attack {
 }
 
 impl Attack {
-    pub const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::CheckIn,
         Self::NotANumber,
         Self::Infinite,
@@ -57,17 +57,17 @@ impl Attack {
 }
 
 /// Examples that the hostile client says it has when it checks in.
-pub const EXAMPLES: u32 = 5;
+pub(crate) const EXAMPLES: u32 = 5;
 
-pub fn name() -> ClientId {
+pub(crate) fn name() -> ClientId {
     ClientId::new("mallory").unwrap()
 }
 
-pub const TOKEN: Token = Token([66; 16]);
+pub(crate) const TOKEN: Token = Token([66; 16]);
 
 impl World {
     /// Carries out an attack that sends an update, and says what the server answers.
-    pub fn attack(&mut self, attack: Attack) -> Result<Option<Receipt>, Reject> {
+    pub(crate) fn attack(&mut self, attack: Attack) -> Result<Option<Receipt>, Reject> {
         let (run, round, version) = self.place();
         let len = self.segments().len();
         let victim = ClientId::numbered("client", 0);

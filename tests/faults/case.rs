@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// One thing that happens. Numbers are taken modulo what there is to choose from, so that any list is a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
+pub(crate) enum Op {
     /// A client that has something to do does it.
     Step(usize),
     /// A message arrives, and the server settles what it decided.
@@ -37,7 +37,7 @@ pub enum Op {
 
 /// Which faults a case has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Faults {
+pub(crate) enum Faults {
     /// All of them.
     All,
     /// Those through which every client comes in time: crashes, repetitions, disorder.
@@ -46,7 +46,7 @@ pub enum Faults {
 
 /// A seed, which is the federation's, and what happens to it before the faults stop.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub(crate) struct Case {
     pub seed: u64,
     pub faults: Faults,
     pub ops: Vec<Op>,
@@ -54,7 +54,7 @@ pub struct Case {
 
 impl Case {
     /// A case from a seed alone.
-    pub fn random(seed: u64, faults: Faults) -> Self {
+    pub(crate) fn random(seed: u64, faults: Faults) -> Self {
         let mut rng = Seed::from_u64(seed).derive("faults").rng();
         let len = rng.random_range(50..1600);
         Self { seed, faults, ops: (0..len).map(|_| op(&mut rng, faults)).collect() }
@@ -63,7 +63,7 @@ impl Case {
     /// Plays the case to its end and gives back what is left of it.
     ///
     /// A case that fails is made smaller first, and printed so that it can be pasted as a test.
-    pub fn check(&self) -> Ended {
+    pub(crate) fn check(&self) -> Ended {
         let failed = match catch_unwind(AssertUnwindSafe(|| self.run())) {
             Ok(ended) => return ended,
             Err(panic) => panic,
@@ -71,7 +71,10 @@ impl Case {
         let small = self.shrunk();
         #[expect(clippy::print_stderr, reason = "a failing test says how to repeat it")]
         {
-            eprintln!("use Op::*;\nCase {{ seed: {}, faults: Faults::{:?}, ops: vec!{:?} }}.check();", small.seed, small.faults, small.ops);
+            eprintln!(
+                "use Op::*;\nCase {{ seed: {}, faults: Faults::{:?}, ops: vec!{:?} }}.check();",
+                small.seed, small.faults, small.ops
+            );
         }
         resume_unwind(failed)
     }
@@ -126,7 +129,13 @@ fn op(rng: &mut Rng, faults: Faults) -> Op {
         (968..973, Faults::All) => Op::Advance(rng.random_range(800..200_000)),
         (973..999, Faults::All) => Op::Attack(Attack::ALL[any % Attack::ALL.len()]),
         // Rare, so that most runs go on to their last round.
-        (_, Faults::All) => if rng.random_bool(0.1) { Op::Stop } else { Op::Step(any) },
+        (_, Faults::All) => {
+            if rng.random_bool(0.1) {
+                Op::Stop
+            } else {
+                Op::Step(any)
+            }
+        }
         (_, Faults::Crashes) => Op::Step(any),
     }
 }

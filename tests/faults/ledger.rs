@@ -9,13 +9,13 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How far a coordinate of the model moves when only its client is counted.
-pub const STEP: f32 = 1.0;
+pub(crate) const STEP: f32 = 1.0;
 
 /// A disk that outlives the server that writes to it.
 #[derive(Clone)]
-pub struct Disk(Arc<Mutex<Contents>>);
+pub(crate) struct Disk(Arc<Mutex<Contents>>);
 
-pub struct Contents {
+pub(crate) struct Contents {
     store: MemoryStore,
     /// Commits until the server crashes, and whether the last of them is written.
     crash: Option<(u32, bool)>,
@@ -23,7 +23,7 @@ pub struct Contents {
 }
 
 /// All that was ever made durable, in short.
-pub struct Ledger {
+pub(crate) struct Ledger {
     segments: Segments,
     quorum: usize,
     /// Examples of each client, by coordinate.
@@ -54,20 +54,20 @@ struct Open {
 }
 
 impl Disk {
-    pub fn new(packet_ring: u32, ledger: Ledger) -> Self {
+    pub(crate) fn new(packet_ring: u32, ledger: Ledger) -> Self {
         Self(Arc::new(Mutex::new(Contents { store: MemoryStore::new(packet_ring), crash: None, ledger })))
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, Contents> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap()
     }
 
     /// Lets the server crash at a commit from now on.
-    pub fn crash_after(&self, commits: u32, written: bool) {
+    pub(crate) fn crash_after(&self, commits: u32, written: bool) {
         self.lock().crash = Some((commits, written));
     }
 
-    pub fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.lock().crash = None;
     }
 }
@@ -110,7 +110,7 @@ impl Store for Disk {
 }
 
 impl Ledger {
-    pub fn new(segments: Segments, quorum: u32, examples: BTreeMap<ClientId, (usize, u32)>) -> Self {
+    pub(crate) fn new(segments: Segments, quorum: u32, examples: BTreeMap<ClientId, (usize, u32)>) -> Self {
         let model = vec![0; segments.len()];
         Self {
             segments,
@@ -133,32 +133,33 @@ impl Ledger {
         }
     }
 
-    pub fn version(&self) -> ModelVersion {
+    pub(crate) fn version(&self) -> ModelVersion {
         *self.versions.last_key_value().unwrap().0
     }
 
     /// Updates of the open round that are durable.
-    pub fn accepted_now(&self) -> usize {
+    pub(crate) fn accepted_now(&self) -> usize {
         self.open.as_ref().map_or(0, |open| open.accepted.len())
     }
 
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
     /// Every update that was ever accepted was either aggregated, dropped with its round, or waits for its round's end.
-    pub fn assert_every_update_is_accounted_for(&self) {
+    pub(crate) fn assert_every_update_is_accounted_for(&self) {
         let waiting = self.accepted_now() as u64;
         assert_eq!(self.accepted_total, self.aggregated_total + self.dropped_total + waiting);
     }
 
-    pub fn trace(&self) -> u64 {
+    pub(crate) fn trace(&self) -> u64 {
         self.trace.finish()
     }
 
     fn note(&mut self, record: &Record) {
         let mut told = record.clone();
-        if let Record::Published { summary, .. } | Record::Abandoned { summary } | Record::Summary(summary) = &mut told {
+        if let Record::Published { summary, .. } | Record::Abandoned { summary } | Record::Summary(summary) = &mut told
+        {
             // Real time is not part of what is to be repeated.
             summary.seconds = 0.0;
         }
@@ -246,7 +247,7 @@ impl Ledger {
 
 impl Contents {
     /// What the disk must keep for a restart is bounded, whatever the clients do.
-    pub fn assert_bytes_are_bounded(&mut self, max_rounds: u64, cohort: u64, max_frame: u64) {
+    pub(crate) fn assert_bytes_are_bounded(&mut self, max_rounds: u64, cohort: u64, max_frame: u64) {
         let Some(run) = self.store.runs().unwrap().pop() else { return };
         let restored = self.store.clone().restore(run.id).unwrap();
         let replayed = restored.replay.iter().flat_map(|row| &row.updates);
@@ -261,4 +262,4 @@ impl Contents {
 const TOLERANCE: f32 = 1e-5;
 
 /// What a crash looks like to the engine.
-pub const CRASH: &str = "the machine lost power";
+pub(crate) const CRASH: &str = "the machine lost power";

@@ -108,7 +108,8 @@ fn a_replayed_update_gets_its_receipt_again_and_counts_once() {
 
 #[test]
 fn a_model_of_a_crashed_publication_is_made_again_bit_by_bit() {
-    let digest = |ops: &[Op]| -> Digest { Case { seed: 11, faults: Faults::Crashes, ops: ops.to_vec() }.check().digest };
+    let digest =
+        |ops: &[Op]| -> Digest { Case { seed: 11, faults: Faults::Crashes, ops: ops.to_vec() }.check().digest };
     let crash = |after_commits| Op::CrashServer { after_commits, written: true };
     assert_eq!(digest(&[]), digest(&[crash(9), Op::Advance(1), crash(0), Op::Advance(1), crash(3)]));
 }

@@ -14,8 +14,8 @@ use dunlin::core::message::{
 };
 use dunlin::core::wire::{Held, Uploaded};
 use dunlin::core::{
-    ClientId, Digest, Layout, ModelVersion, Outcome, Recipe, Reject, RoundId, RunId, Seed, TensorSpec, Timestamp, Token,
-    catch_up,
+    ClientId, Digest, Layout, ModelVersion, Outcome, Recipe, Reject, RoundId, RunId, Seed, TensorSpec, Timestamp,
+    Token, catch_up,
 };
 use dunlin::nn::train::Evaluation;
 use dunlin::server::broadcast::Plan;
@@ -27,13 +27,13 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, MutexGuard};
 
 /// A federation before anything happens to it.
-pub struct Setting {
+pub(crate) struct Setting {
     recipe: Recipe,
 }
 
 /// What is left of a case.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Ended {
+pub(crate) struct Ended {
     pub outcome: Outcome,
     pub rounds: u64,
     pub abandoned: u64,
@@ -43,7 +43,7 @@ pub struct Ended {
     pub trace: u64,
 }
 
-pub struct World {
+pub(crate) struct World {
     recipe: Recipe,
     layout: Layout,
     segments: Segments,
@@ -106,7 +106,7 @@ enum Request {
 
 impl Setting {
     /// Six honest clients and a hostile one, in federations of several kinds.
-    pub fn random(seed: u64) -> Self {
+    pub(crate) fn random(seed: u64) -> Self {
         let mut setting = Self::of(seed, &["rounds.cohort=4", "rounds.quorum=0.5", "rounds.max_abandoned=100"]);
         let rounds = &mut setting.recipe.rounds;
         rounds.over_selection = if seed.is_multiple_of(2) { 1.0 } else { 1.5 };
@@ -115,13 +115,13 @@ impl Setting {
     }
 
     /// No silence is too long and every member is waited for, so each round has the updates of its whole cohort.
-    pub fn nobody_is_lost(seed: u64) -> Self {
+    pub(crate) fn nobody_is_lost(seed: u64) -> Self {
         let sets = ["rounds.cohort=4", "rounds.quorum=1", "rounds.idle_timeout_s=1000000", "rounds.deadline_s=1000000"];
         Self::of(seed, &sets)
     }
 
     /// All six are asked in each round, and the hostile one as well once it is known.
-    pub fn everybody_is_chosen(seed: u64) -> Self {
+    pub(crate) fn everybody_is_chosen(seed: u64) -> Self {
         let sets = ["data.clients=7", "rounds.cohort=7", "rounds.quorum=0.5", "rounds.min_clients=7"];
         Self::of(seed, &sets)
     }
@@ -149,7 +149,7 @@ impl Setting {
 }
 
 impl World {
-    pub fn new(Setting { recipe }: Setting) -> Self {
+    pub(crate) fn new(Setting { recipe }: Setting) -> Self {
         let layout = Layout::new(vec![TensorSpec::new("clients", [HONEST + 1])]).unwrap();
         let segments = layout.segments();
         let ids = (0..HONEST).map(|i| ClientId::numbered("client", i as u32));
@@ -178,22 +178,22 @@ impl World {
         world
     }
 
-    pub fn segments(&self) -> &Segments {
+    pub(crate) fn segments(&self) -> &Segments {
         &self.segments
     }
 
-    pub fn ledger(&self) -> impl std::ops::Deref<Target = Ledger> {
+    pub(crate) fn ledger(&self) -> impl std::ops::Deref<Target = Ledger> {
         LedgerGuard(self.disk.lock())
     }
 
     /// The run, its current round, and the version that the round starts from.
-    pub fn place(&self) -> (RunId, RoundId, ModelVersion) {
+    pub(crate) fn place(&self) -> (RunId, RoundId, ModelVersion) {
         let status = self.engine.coordinator.status(self.clock());
         (self.engine.coordinator.run(), RoundId { term: status.term, number: status.round }, status.version)
     }
 
     /// Lets things happen.
-    pub fn play(&mut self, ops: &[Op]) {
+    pub(crate) fn play(&mut self, ops: &[Op]) {
         for &op in ops {
             self.happen(op);
             self.assert_nothing_shrinks();
@@ -201,7 +201,7 @@ impl World {
     }
 
     /// Stops all faults and lets the run come to its end.
-    pub fn finish(&mut self) -> Ended {
+    pub(crate) fn finish(&mut self) -> Ended {
         // A crash that is still to come is a fault of its case, not one of the time after.
         for _ in 0..MAX_STEPS {
             if self.engine.report().is_some() && self.peers.iter().all(Peer::is_done) {
@@ -213,14 +213,14 @@ impl World {
     }
 
     /// Goes on without faults until a training round is open and nobody has reported.
-    pub fn run_until_training(&mut self) {
+    pub(crate) fn run_until_training(&mut self) {
         while self.engine.coordinator.status(self.clock()).phase != PhaseName::Training {
             self.advance_calmly();
         }
     }
 
     /// Goes on without faults until an update was accepted.
-    pub fn run_until_accepted(&mut self) {
+    pub(crate) fn run_until_accepted(&mut self) {
         while self.ledger().accepted_total == 0 {
             self.advance_calmly();
         }
@@ -367,7 +367,11 @@ impl World {
         let status = self.engine.coordinator.status(Timestamp(0));
         {
             let ledger = self.ledger();
-            assert_eq!((status.round, status.version), (ledger.round, ledger.version()), "a restart goes on where it was");
+            assert_eq!(
+                (status.round, status.version),
+                (ledger.round, ledger.version()),
+                "a restart goes on where it was"
+            );
             if ledger.is_open() && status.phase == PhaseName::Training {
                 assert_eq!(status.reported as usize, ledger.accepted_now(), "what was accepted still is");
             }
@@ -432,14 +436,20 @@ impl World {
     }
 
     /// The way of an upload through the server: header, frame, offer. No receipt yet means that it is being stored.
-    pub fn receive(&mut self, session: &Session, header: &UpdateHeader, frame: Bytes) -> Result<Option<Receipt>, Reject> {
+    pub(crate) fn receive(
+        &mut self,
+        session: &Session,
+        header: &UpdateHeader,
+        frame: Bytes,
+    ) -> Result<Option<Receipt>, Reject> {
         let now = self.clock();
         if let Some(receipt) = self.engine.coordinator.announce(now, session, header)? {
             return Ok(Some(receipt));
         }
         self.engine.count_upload(frame.len() as u64);
         let verdict = self.engine.rules().vet(header, &frame);
-        let stages = verdict.inspect_err(|&reject| self.engine.coordinator.refused(now, session, header.round, reject))?;
+        let stages =
+            verdict.inspect_err(|&reject| self.engine.coordinator.refused(now, session, header.round, reject))?;
         match self.engine.offer(now, session, header, (frame, stages))? {
             Offer::Store => Ok(None),
             Offer::Accepted(receipt) => Ok(Some(receipt)),
@@ -452,7 +462,13 @@ impl World {
         let Some(plan) = plan else { return peer.participant.on(event) };
         let Action::Fetch(fetch) = peer.participant.action() else { panic!("a model came unasked") };
         let held = peer.model.as_ref().map(|(_, model)| model.as_slice());
-        match catch_up::apply(&self.segments, &plan.catch_up, &plan.frames, held.filter(|_| fetch.held.is_some()), &seeded) {
+        match catch_up::apply(
+            &self.segments,
+            &plan.catch_up,
+            &plan.frames,
+            held.filter(|_| fetch.held.is_some()),
+            &seeded,
+        ) {
             Ok(model) => {
                 peer.model = Some((fetch.wanted, model));
                 peer.state.set_held(Some(fetch.wanted)).unwrap();
@@ -475,9 +491,7 @@ impl World {
             Action::CheckIn(check_in) => Request::CheckIn(check_in),
             Action::Fetch(fetch) => Request::Fetch(fetch),
             Action::AskOffset(session, header) => Request::AskOffset(session, header),
-            Action::Upload(session, header, _) => {
-                Request::Upload(session, header, peer.state.pending_frame().unwrap())
-            }
+            Action::Upload(session, header, _) => Request::Upload(session, header, peer.state.pending_frame().unwrap()),
             Action::Report(session, report) => Request::Report(session, report),
             Action::Pause { ms, .. } => return peer.pause(now, ms),
             Action::BackOff { failures } => return peer.pause(now, 100 * u64::from(failures.min(10))),

@@ -13,13 +13,13 @@ use dunlin_proto::v1::federation_client::FederationClient;
 use std::sync::Arc;
 
 /// A client by hand: joined, and with a task of the round that is open.
-pub struct Hand {
-    pub transport: Transport,
-    pub session: Session,
+pub(crate) struct Hand {
+    pub(crate) transport: Transport,
+    pub(crate) session: Session,
 }
 
 impl Hand {
-    pub async fn join(world: &World, number: u32) -> Self {
+    pub(crate) async fn join(world: &World, number: u32) -> Self {
         let mut transport = world.transport();
         let (client, token) = (ClientId::numbered("client", number), Token([number as u8; 16]));
         let join = Join { protocol: PROTOCOL, client: client.clone(), token };
@@ -27,13 +27,13 @@ impl Hand {
         Self { transport, session: Session { run: welcome.run, client, token } }
     }
 
-    pub async fn check_in(&mut self) -> Result<Assignment, Reject> {
+    pub(crate) async fn check_in(&mut self) -> Result<Assignment, Reject> {
         let session = self.session.clone();
         let check_in = CheckIn { session, examples: 1, held: None, wait_ms: 5000 };
         self.transport.check_in(&check_in).await.unwrap()
     }
 
-    pub async fn task(&mut self) -> TrainTask {
+    pub(crate) async fn task(&mut self) -> TrainTask {
         loop {
             match self.check_in().await.unwrap() {
                 Assignment::Train(task) => return task,
@@ -45,14 +45,14 @@ impl Hand {
 }
 
 /// An update with `value` at coordinate `index`.
-pub fn update(client: &ClientId, task: &TrainTask, index: usize, value: f32) -> (UpdateHeader, Bytes) {
+pub(crate) fn update(client: &ClientId, task: &TrainTask, index: usize, value: f32) -> (UpdateHeader, Bytes) {
     let mut u = vec![0.0; LEN];
     u[index] = value;
     let frame = Encoder::new().encode(&task.codec, &crate::world::layout().segments(), &u).unwrap().frame;
     (header(client, task, &frame), frame.into())
 }
 
-pub fn header(client: &ClientId, task: &TrainTask, frame: &[u8]) -> UpdateHeader {
+pub(crate) fn header(client: &ClientId, task: &TrainTask, frame: &[u8]) -> UpdateHeader {
     UpdateHeader {
         client: client.clone(),
         round: task.round,

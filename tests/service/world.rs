@@ -22,15 +22,15 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Parameters of the toy model.
-pub const LEN: usize = 400;
+pub(crate) const LEN: usize = 400;
 
-pub struct World {
-    pub handle: Handle,
+pub(crate) struct World {
+    pub(crate) handle: Handle,
     connect: mpsc::UnboundedSender<io::Result<DuplexStream>>,
     _driver: Driver,
 }
 
-pub fn recipe(sets: &[&str]) -> Recipe {
+pub(crate) fn recipe(sets: &[&str]) -> Recipe {
     let mut all = vec!["uplink.density=1", "uplink.quantizer=f32", "uplink.feedback=0", "data.clients=10"];
     all.extend(["downlink.density=1", "downlink.quantizer=f32", "rounds.cohort=10", "rounds.idle_timeout_s=600"]);
     all.extend(sets);
@@ -38,13 +38,13 @@ pub fn recipe(sets: &[&str]) -> Recipe {
     Recipe::load(None, &all).unwrap()
 }
 
-pub fn layout() -> Layout {
+pub(crate) fn layout() -> Layout {
     Layout::new(vec![TensorSpec::new("w", [LEN / 10, 10])]).unwrap()
 }
 
 impl World {
     /// A server of `recipe` on the toy model.
-    pub fn start(recipe: &Recipe) -> Self {
+    pub(crate) fn start(recipe: &Recipe) -> Self {
         let start = Start {
             recipe: recipe.clone(),
             layout: layout(),
@@ -68,7 +68,7 @@ impl World {
     }
 
     /// A channel of its own; each connection is a pipe of 64 KiB.
-    pub fn channel(&self) -> Channel {
+    pub(crate) fn channel(&self) -> Channel {
         let connect = self.connect.clone();
         let connector = tower::service_fn(move |_: Uri| {
             let connect = connect.clone();
@@ -81,12 +81,12 @@ impl World {
         Endpoint::from_static("http://memory").connect_with_connector_lazy(connector)
     }
 
-    pub fn transport(&self) -> Transport {
+    pub(crate) fn transport(&self) -> Transport {
         Transport::over(self.channel())
     }
 
     /// Runs honest clients of these numbers to the end of the run.
-    pub fn honest(&self, numbers: std::ops::Range<u32>) -> Vec<JoinHandle<End>> {
+    pub(crate) fn honest(&self, numbers: std::ops::Range<u32>) -> Vec<JoinHandle<End>> {
         let shared = Shared::new(Box::new(|_| Ok(Arc::new(Toy) as Arc<dyn Workplace>)), ModelCache::new(None), 2);
         let clients = numbers.map(|number| ClientId::numbered("client", number));
         let spawn = |client: ClientId| {
@@ -98,15 +98,15 @@ impl World {
         clients.map(spawn).collect()
     }
 
-    pub async fn report(&self) -> Report {
+    pub(crate) async fn report(&self) -> Report {
         self.handle.report().await.expect("the run comes to an end")
     }
 }
 
 /// Each client pulls its own coordinate up by one eighth a round, so the model shows who was counted how often.
-pub struct Toy;
+pub(crate) struct Toy;
 
-pub struct ToyTrainer(Layout, usize);
+pub(crate) struct ToyTrainer(Layout, usize);
 
 impl Workplace for Toy {
     fn model(&self) -> Result<(Layout, Vec<f32>), TrainerError> {

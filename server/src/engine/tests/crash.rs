@@ -20,7 +20,7 @@ impl Play {
     }
 
     /// Plays until the run ends, and returns its report and summaries without what may differ between two runs.
-    fn play(mut self) -> (Report, Vec<RoundSummary>, u32) {
+    fn finish(mut self) -> (Report, Vec<RoundSummary>, u32) {
         for _ in 0..100 {
             let step = self.step().and_then(|()| self.desk.settle());
             if step.is_err() {
@@ -88,12 +88,12 @@ impl Play {
 fn survives_every_crash(recipe: &Recipe, busy: bool) -> (Report, Vec<RoundSummary>) {
     let play = Play::new(recipe.clone(), busy);
     let disk = play.disk.clone();
-    let (report, summaries, _) = play.play();
+    let (report, summaries, _) = play.finish();
     for commit in 1..=disk.commits() {
         for durable in [false, true] {
             let play = Play::new(recipe.clone(), busy);
             play.disk.fail_at(commit, durable);
-            let disturbed = play.play();
+            let disturbed = play.finish();
             assert_eq!(disturbed, (report.clone(), summaries.clone(), 2), "commit {commit}, durable: {durable}");
         }
     }
