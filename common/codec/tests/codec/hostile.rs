@@ -1,3 +1,5 @@
+//! Tests of the part that the file is named after: hostile.
+
 use dunlin_codec::{Encoder, EntropyCoder, Error, FrameHeader, Limits, Segments, Sink, decode, grid, verify};
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Tests of the part that the file is named after: integers.
+
 use dunlin_codec::{Encoder, EntropyCoder, Error, FrameHeader, FrameKind, Layout, Limits, Quantizer, decode, grid};
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Tests of the part that the file is named after: round trip.
+
 use dunlin_codec::{Encoder, EntropyCoder, Limits, Quantizer, Segments, Sink, decode, grid};
 use proptest::prelude::*;
 
