@@ -152,6 +152,23 @@ fn a_restart_opens_an_evaluation_again_that_was_not_recorded() {
 }
 
 #[test]
+fn a_last_evaluation_that_was_recorded_is_not_asked_for_again() {
+    let mut recipe = recipe();
+    recipe.rounds.federated_evaluation_every = 3;
+    let mut world = World { dies_at_the_end: true, ..World::gathered(recipe) };
+    for _ in 0..3 {
+        world.complete_round();
+    }
+    world.pass(IDLE_MS);
+    let result = FederatedEvaluation::default();
+    assert_eq!(world.settle(), [Effect::Evaluated { round: 3, result }]);
+    world.dies_at_the_end = false;
+    world.restart();
+    let finished = Record::Finished(Outcome::Completed);
+    assert_eq!(world.settle(), [Record::Started { term: 2 }, finished].map(Effect::Record));
+}
+
+#[test]
 fn stopping_drops_an_evaluation() {
     let mut world = world();
     deliver(&mut world, "a", &report(10, 5, 1.0)).unwrap();
