@@ -19,6 +19,9 @@ fn numbers(len: usize) -> Vec<f32> {
         .collect()
 }
 
+/// Few values far apart.
+const CODEBOOK: [i32; 7] = [0, 37, 4099, 50_021, 777_777, 1_000_003, 2_000_003];
+
 fn check(name: &str, frame: &[u8]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("bin");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -46,7 +49,11 @@ fn frames_are_the_golden_bytes() {
             check(&format!("{quantizer:?}-dense").to_lowercase(), &frame);
         }
     }
-    let codebook: Vec<i32> = u.iter().map(|x| (x * 50.0) as i32 * 640).collect();
+    // Five columns in twenty and nothing else: what the neighbours foretell.
+    let columns: Vec<f32> = u.iter().enumerate().map(|(i, &x)| if i < 600 && i % 20 < 5 { x } else { 0.0 }).collect();
+    let sparse = codec(0.1, Quantizer::Ternary, EntropyCoder::Adaptive);
+    check("ternary-neighbours", &encoder.encode(&sparse, &segments, &columns).unwrap().frame);
+    let codebook: Vec<i32> = u.iter().map(|x| CODEBOOK[(x * 50.0) as usize]).collect();
     check("integers-codebook", &encoder.encode_integers(&segments, &codebook).unwrap().frame);
     let classes: Vec<i32> = u.iter().map(|x| (x * 1e6) as i32).collect();
     check("integers-classes", &encoder.encode_integers(&segments, &classes).unwrap().frame);
