@@ -329,6 +329,8 @@ fn rejoin_or(reject: Reject, step: Step) -> Step {
     match reject {
         // The server forgot us: another run, or another data directory.
         Reject::UnknownRun | Reject::UnknownClient => Step::Join,
+        // Somebody took the name while we were silent: the join waits until it is free again.
+        Reject::WrongSession => Step::Join,
         _ => step,
     }
 }
