@@ -163,8 +163,8 @@ impl<T: Target> Reader<'_, T> {
         Err(Error::BadScale { segment })
     }
 
-    /// Takes the values of a range of the flat vector, of which some may be zero.
-    fn run(&mut self, start: usize, codes: impl Iterator<Item = u32>, scale: f32) -> Result<(), Error> {
+    /// Takes the values of a range of the flat vector, of which some may be zero; at most [`RUN`] of them.
+    fn run(&mut self, start: usize, codes: impl ExactSizeIterator<Item = u32>, scale: f32) -> Result<(), Error> {
         self.nonzeros += self.target.run(self.kind, start, codes, scale)?;
         Ok(())
     }
@@ -175,7 +175,9 @@ impl<T: Target> Reader<'_, T> {
             let scale = self.scale(i, stream.bits(0, 16) as u16)?;
             part.codes.clear();
             values::Levels.values(stream, range.len(), &mut part.codes);
-            self.run(range.start, part.codes.iter().copied(), scale)?;
+            for (start, codes) in range.step_by(RUN).zip(part.codes.chunks(RUN)) {
+                self.run(start, codes.iter().copied(), scale)?;
+            }
         }
         Ok(())
     }
@@ -195,15 +197,17 @@ impl<T: Target> Reader<'_, T> {
             let (values, after) = after.split_at(range.len() * width);
             rest = after;
             let scale = self.scale(i, if let [a, b] = *scale { u16::from_le_bytes([a, b]) } else { 0 })?;
-            match width {
-                1 => self.run(range.start, values.iter().map(|&b| b.into()), scale)?,
-                2 => {
-                    let codes = values.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b).into());
-                    self.run(range.start, codes, scale)?;
-                }
-                _ => {
-                    let codes = values.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b));
-                    self.run(range.start, codes, scale)?;
+            for (start, values) in range.step_by(RUN).zip(values.chunks(RUN * width)) {
+                match width {
+                    1 => self.run(start, values.iter().map(|&b| b.into()), scale)?,
+                    2 => {
+                        let codes = values.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b).into());
+                        self.run(start, codes, scale)?;
+                    }
+                    _ => {
+                        let codes = values.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b));
+                        self.run(start, codes, scale)?;
+                    }
                 }
             }
         }
@@ -232,12 +236,12 @@ trait Target {
     /// A value that must not be zero.
     fn one(&mut self, kind: FrameKind, index: usize, code: u32, scale: f32) -> Result<(), Error>;
 
-    /// Values from `start` on; returns how many are not zero.
+    /// At most [`RUN`] values from `start` on; returns how many are not zero.
     fn run(
         &mut self,
         kind: FrameKind,
         start: usize,
-        codes: impl Iterator<Item = u32>,
+        codes: impl ExactSizeIterator<Item = u32>,
         scale: f32,
     ) -> Result<u64, Error>;
 }
@@ -265,29 +269,24 @@ impl<S: Sink> Target for ToFloats<'_, S> {
     fn run(
         &mut self,
         kind: FrameKind,
-        mut start: usize,
-        mut codes: impl Iterator<Item = u32>,
+        start: usize,
+        codes: impl ExactSizeIterator<Item = u32>,
         scale: f32,
     ) -> Result<u64, Error> {
         let mut buffer = [0.0; RUN];
-        let mut nonzeros = 0;
-        loop {
-            let mut count = 0;
-            for (slot, code) in buffer.iter_mut().zip(codes.by_ref()) {
-                *slot = value_of(kind, code, scale);
-                count += 1;
-            }
-            let values = &buffer[..count];
-            if let Some(i) = values.iter().position(|value| !value.is_finite()) {
-                return Err(Error::NotFinite { index: start + i, nan: values[i].is_nan() });
-            }
-            nonzeros += values.iter().map(|value| u64::from(*value != 0.0)).sum::<u64>();
-            self.0.add_dense(start, values);
-            if count < RUN {
-                return Ok(nonzeros);
-            }
-            start += RUN;
+        let values = &mut buffer[..codes.len()];
+        // Told apart here and not for each value, and with loops that never leave early: then they vectorise.
+        if kind == FrameKind::F32 {
+            values.iter_mut().zip(codes).for_each(|(value, code)| *value = f32::from_bits(code));
+        } else {
+            values.iter_mut().zip(codes).for_each(|(value, code)| *value = value_of(kind, code, scale));
         }
+        if !values.iter().fold(true, |finite, value| finite & value.is_finite()) {
+            let i = values.iter().position(|value| !value.is_finite()).unwrap_or_default();
+            return Err(Error::NotFinite { index: start + i, nan: values[i].is_nan() });
+        }
+        self.0.add_dense(start, values);
+        Ok(values.iter().map(|&value| u32::from(value != 0.0)).sum::<u32>().into())
     }
 }
 
@@ -310,26 +309,15 @@ impl<S: IntegerSink> Target for ToIntegers<'_, S> {
     fn run(
         &mut self,
         _: FrameKind,
-        mut start: usize,
-        mut codes: impl Iterator<Item = u32>,
+        start: usize,
+        codes: impl ExactSizeIterator<Item = u32>,
         _: f32,
     ) -> Result<u64, Error> {
         let mut buffer = [0; RUN];
-        let mut nonzeros = 0;
-        loop {
-            let mut count = 0;
-            for (slot, code) in buffer.iter_mut().zip(codes.by_ref()) {
-                *slot = code as i32;
-                count += 1;
-            }
-            let values = &buffer[..count];
-            nonzeros += values.iter().map(|value| u64::from(*value != 0)).sum::<u64>();
-            self.0.add_dense(start, values);
-            if count < RUN {
-                return Ok(nonzeros);
-            }
-            start += RUN;
-        }
+        let values = &mut buffer[..codes.len()];
+        values.iter_mut().zip(codes).for_each(|(value, code)| *value = code as i32);
+        self.0.add_dense(start, values);
+        Ok(values.iter().map(|&value| u32::from(value != 0)).sum::<u32>().into())
     }
 }
 
@@ -339,6 +327,12 @@ struct Seen(f32);
 impl Sink for Seen {
     fn add(&mut self, _: usize, value: f32) {
         self.0 = self.0.max(value.abs());
+    }
+
+    fn add_dense(&mut self, _: usize, values: &[f32]) {
+        // The bits of magnitudes are in the order of the magnitudes, and integers are compared several at a time.
+        let most = values.iter().fold(0, |most: i32, value| most.max(value.abs().to_bits().cast_signed()));
+        self.0 = self.0.max(f32::from_bits(most.cast_unsigned()));
     }
 }
 

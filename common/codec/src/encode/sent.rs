@@ -91,9 +91,14 @@ impl Sent {
                 f16::ZERO
             };
             let scale_f32 = scale.to_f32();
-            self.codes.extend(values.iter().map(|&value| code_of(quantizer, value, scale_f32)));
-            let is_sent = |&&code: &&u32| value_of(self.kind, code, scale_f32) != 0.0;
-            self.nonzeros += self.codes[range.clone()].iter().filter(is_sent).count();
+            if self.kind == FrameKind::F32 {
+                self.codes.extend(values.iter().map(|value| value.to_bits()));
+                self.nonzeros += values.iter().map(|&value| u32::from(value != 0.0)).sum::<u32>() as usize;
+            } else {
+                self.codes.extend(values.iter().map(|&value| code_of(quantizer, value, scale_f32)));
+                let is_sent = |&&code: &&u32| value_of(self.kind, code, scale_f32) != 0.0;
+                self.nonzeros += self.codes[range.clone()].iter().filter(is_sent).count();
+            }
             self.spans.push(Span { positions: 0..0, codes: range, scale: scale.to_bits() });
         }
         Ok(())
