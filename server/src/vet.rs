@@ -57,6 +57,14 @@ impl Rules {
         if Digest::of(frame) != header.digest {
             return Err(Reject::WrongDigest);
         }
+        self.vet_frame(frame)
+    }
+
+    /// The same for a frame of whose length and digest the caller is certain.
+    ///
+    /// # Errors
+    /// Why the frame cannot count.
+    pub fn vet_frame(&self, frame: &[u8]) -> Result<StageBytes, Reject> {
         let verified = dunlin_codec::verify(frame, &self.segments, &self.limits).map_err(|error| reason(&error))?;
         let parsed = FrameHeader::parse(frame).map_err(|error| reason(&error))?;
         if parsed.kind != self.kind {
