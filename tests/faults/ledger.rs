@@ -1,0 +1,280 @@
+//! The store as a witness: it keeps what it is given, crashes on request, and holds every record against the promises.
+
+use dunlin::codec::{Limits, Segments, grid};
+use dunlin::core::message::UpdateHeader;
+use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, RunId};
+use dunlin::server::store::{MemoryStore, Record, Restored, RunRow, Store, StoreError};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// How far a coordinate of the model moves when only its client is counted.
+pub(crate) const STEP: f32 = 1.0;
+
+/// A disk that outlives the server that writes to it.
+#[derive(Clone)]
+pub(crate) struct Disk(Arc<Mutex<Contents>>);
+
+pub(crate) struct Contents {
+    store: MemoryStore,
+    /// Commits until the server crashes, and whether the last of them is written.
+    crash: Option<(u32, bool)>,
+    pub ledger: Ledger,
+}
+
+/// All that was ever made durable, in short.
+pub(crate) struct Ledger {
+    segments: Segments,
+    quorum: usize,
+    /// Examples of each client, by coordinate.
+    examples: BTreeMap<ClientId, (usize, u32)>,
+    pub term: u32,
+    pub round: u64,
+    open: Option<Open>,
+    /// Digest of each version; the last one's integers are in `model`.
+    pub versions: BTreeMap<ModelVersion, Digest>,
+    model: Vec<i32>,
+    /// The digest of each update ever accepted, by client and round, and whether it was aggregated.
+    received: BTreeMap<(ClientId, u64), (Digest, bool)>,
+    pub accepted_total: u64,
+    pub aggregated_total: u64,
+    pub dropped_total: u64,
+    pub published: u64,
+    pub abandoned: u64,
+    /// Someone stopped the run, so a round may be dropped although it has its quorum.
+    pub stopped: bool,
+    pub finished: Option<Outcome>,
+    pub commits: u32,
+    trace: DefaultHasher,
+}
+
+struct Open {
+    round: u64,
+    base: ModelVersion,
+    members: Vec<ClientId>,
+    accepted: BTreeMap<ClientId, UpdateHeader>,
+}
+
+impl Disk {
+    pub(crate) fn new(packet_ring: u32, ledger: Ledger) -> Self {
+        Self(Arc::new(Mutex::new(Contents { store: MemoryStore::new(packet_ring), crash: None, ledger })))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap()
+    }
+
+    /// Lets the server crash at a commit from now on.
+    pub(crate) fn crash_after(&self, commits: u32, written: bool) {
+        self.lock().crash = Some((commits, written));
+    }
+}
+
+impl Store for Disk {
+    fn runs(&mut self) -> Result<Vec<RunRow>, StoreError> {
+        self.lock().store.runs()
+    }
+
+    fn create(&mut self, run: &RunRow) -> Result<(), StoreError> {
+        self.lock().store.create(run)
+    }
+
+    fn restore(&mut self, run: RunId) -> Result<Restored, StoreError> {
+        self.lock().store.restore(run)
+    }
+
+    fn commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        let mut contents = self.lock();
+        let crash = contents.crash.as_mut().and_then(|(commits, written)| match commits {
+            0 => Some(*written),
+            _ => {
+                *commits -= 1;
+                None
+            }
+        });
+        if crash != Some(false) {
+            contents.store.commit(records)?;
+            contents.ledger.commits += 1;
+            for record in records {
+                contents.ledger.note(record);
+            }
+        }
+        if crash.is_none() {
+            return Ok(());
+        }
+        contents.crash = None;
+        Err(StoreError::Directory { place: "here".into(), reason: CRASH.into() })
+    }
+}
+
+impl Ledger {
+    pub(crate) fn new(segments: Segments, quorum: u32, examples: BTreeMap<ClientId, (usize, u32)>) -> Self {
+        let model = vec![0; segments.len()];
+        Self {
+            segments,
+            quorum: quorum as usize,
+            examples,
+            term: 0,
+            round: 0,
+            open: None,
+            versions: BTreeMap::from([(ModelVersion(0), Digest(grid::digest(&model)))]),
+            model,
+            received: BTreeMap::new(),
+            accepted_total: 0,
+            aggregated_total: 0,
+            dropped_total: 0,
+            published: 0,
+            abandoned: 0,
+            stopped: false,
+            finished: None,
+            commits: 0,
+            trace: DefaultHasher::new(),
+        }
+    }
+
+    pub(crate) fn version(&self) -> ModelVersion {
+        *self.versions.last_key_value().unwrap().0
+    }
+
+    /// Updates of the open round that are durable.
+    pub(crate) fn accepted_now(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.accepted.len())
+    }
+
+    /// Whether an update was made durable, and if so, whether it was aggregated.
+    pub(crate) fn fate(&self, header: &UpdateHeader) -> Option<bool> {
+        let (digest, aggregated) = self.received.get(&(header.client.clone(), header.round.number))?;
+        (*digest == header.digest).then_some(*aggregated)
+    }
+
+    /// Whether an update of this client may count in the open round.
+    pub(crate) fn may_count(&self, client: &ClientId) -> bool {
+        let may = |open: &Open| open.members.contains(client) && !open.accepted.contains_key(client);
+        self.open.as_ref().is_some_and(may)
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Every update that was ever accepted was either aggregated, dropped with its round, or waits for its round's end.
+    pub(crate) fn assert_every_update_is_accounted_for(&self) {
+        let waiting = self.accepted_now() as u64;
+        assert_eq!(self.accepted_total, self.aggregated_total + self.dropped_total + waiting);
+    }
+
+    pub(crate) fn trace(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    fn note(&mut self, record: &Record) {
+        let mut told = record.clone();
+        if let Record::Published { summary, .. } | Record::Abandoned { summary } | Record::Summary(summary) = &mut told
+        {
+            // Real time is not part of what is to be repeated.
+            summary.seconds = 0.0;
+        }
+        format!("{told:?}").hash(&mut self.trace);
+        match record {
+            Record::Started { term } => {
+                assert_eq!(*term, self.term + 1, "terms grow by one");
+                self.term = *term;
+            }
+            Record::RoundOpened { round, base, members, .. } => self.opened(*round, *base, members),
+            Record::UpdateAccepted { header, frame } => {
+                assert_eq!(Digest::of(frame), header.digest);
+                self.accepted(header);
+            }
+            Record::Published { version, digest, packet, summary } => {
+                assert_eq!(*version, self.version().next(), "versions grow by one");
+                let open = self.open.take().expect("only an open round publishes");
+                assert_eq!((summary.round, summary.version), (open.round, version.0));
+                assert!(open.accepted.len() >= self.quorum, "published with {} updates", open.accepted.len());
+                assert_eq!(summary.clients as usize, open.accepted.len(), "all accepted updates are in the summary");
+                let mut model = self.model.clone();
+                let limits = Limits::for_segments(&self.segments);
+                grid::apply_update(packet, &self.segments, &limits, &mut model).unwrap();
+                assert_eq!(Digest(grid::digest(&model)), *digest, "the packet leads to the version");
+                self.assert_each_accepted_update_counts_once(&open, &model);
+                self.model = model;
+                self.versions.insert(*version, *digest);
+                for (client, header) in &open.accepted {
+                    self.received.insert((client.clone(), open.round), (header.digest, true));
+                }
+                self.aggregated_total += open.accepted.len() as u64;
+                self.published += 1;
+            }
+            Record::Abandoned { summary } => {
+                let open = self.open.take().expect("only an open round is abandoned");
+                assert_eq!(summary.round, open.round);
+                assert!(self.stopped || open.accepted.len() < self.quorum, "a round with its quorum was abandoned");
+                self.dropped_total += open.accepted.len() as u64;
+                self.abandoned += 1;
+            }
+            Record::Checkpoint { version, .. } => assert_eq!(*version, self.version()),
+            Record::Finished(outcome) => {
+                assert_eq!(self.finished, None, "a run ends once");
+                assert!(self.open.is_none(), "a round is open at the end");
+                self.finished = Some(*outcome);
+            }
+            Record::Joined { .. } | Record::Summary(_) => {}
+        }
+        self.assert_every_update_is_accounted_for();
+    }
+
+    fn opened(&mut self, round: u64, base: ModelVersion, members: &[ClientId]) {
+        assert_eq!(self.finished, None, "no round after the end");
+        assert!(self.open.is_none(), "one round at a time");
+        assert_eq!(round, self.round + 1, "rounds grow by one");
+        assert_eq!(base, self.version(), "a round starts from the newest durable version");
+        assert!(members.is_sorted_by(|a, b| a < b), "a member is chosen once: {members:?}");
+        self.round = round;
+        self.open = Some(Open { round, base, members: members.to_vec(), accepted: BTreeMap::new() });
+    }
+
+    fn accepted(&mut self, header: &UpdateHeader) {
+        let open = self.open.as_mut().expect("updates are accepted in an open round only");
+        assert_eq!(header.round.number, open.round, "an update counts in its own round");
+        assert!(open.members.contains(&header.client), "only members of the cohort count: {}", header.client);
+        assert_eq!(header.base, open.base, "only updates on the round's base count");
+        let (_, examples) = self.examples.get(&header.client).expect("the hostile client never counts");
+        assert_eq!(header.examples, *examples);
+        let before = open.accepted.insert(header.client.clone(), header.clone());
+        assert_eq!(before, None, "an update counts at most once");
+        self.received.insert((header.client.clone(), open.round), (header.digest, false));
+        self.accepted_total += 1;
+    }
+
+    /// The oracle: the mean of unit vectors, weighted by examples, has eᵢ's share at i and nothing elsewhere.
+    fn assert_each_accepted_update_counts_once(&self, open: &Open, model: &[i32]) {
+        let weight: u32 = open.accepted.values().map(|header| header.examples).sum();
+        let mut expected = vec![0.0; model.len()];
+        for header in open.accepted.values() {
+            let (coordinate, examples) = self.examples[&header.client];
+            expected[coordinate] = STEP * examples as f32 / weight as f32;
+        }
+        let moved = |(now, before): (&i32, &i32)| (now - before) as f32 * grid::UNIT;
+        let moved: Vec<f32> = model.iter().zip(&self.model).map(moved).collect();
+        let close = moved.iter().zip(&expected).all(|(moved, expected)| (moved - expected).abs() < TOLERANCE);
+        assert!(close, "round {} moved the model by {moved:?}, its updates by {expected:?}", open.round);
+    }
+}
+
+impl Contents {
+    /// What the disk must keep for a restart is bounded, whatever the clients do.
+    pub(crate) fn assert_bytes_are_bounded(&mut self, max_rounds: u64, cohort: u64, max_frame: u64) {
+        let Some(run) = self.store.runs().unwrap().pop() else { return };
+        let restored = self.store.clone().restore(run.id).unwrap();
+        let replayed = restored.replay.iter().flat_map(|row| &row.updates);
+        let open = restored.open.iter().flat_map(|open| &open.updates);
+        let bytes: u64 = replayed.chain(open).map(|(_, frame)| frame.len() as u64).sum();
+        assert!(bytes <= (max_rounds + 1) * cohort * max_frame, "{bytes} bytes of updates are kept");
+        assert!(restored.packets.len() as u64 <= self.ledger.published);
+    }
+}
+
+/// f32 arithmetic on coordinates below 64 errs by 2⁻¹⁸ at most; an update that counts twice moves them by far more.
+const TOLERANCE: f32 = 1e-5;
+
+/// What a crash looks like to the engine.
+pub(crate) const CRASH: &str = "the machine lost power";

@@ -1,0 +1,330 @@
+//! A server, its clients, and a network of which the operations of a case are the weather.
+
+mod peer;
+mod server;
+mod setting;
+
+pub(crate) use setting::Setting;
+
+use crate::attack::{self, Attack};
+use crate::case::Op;
+use crate::ledger::{Contents, Disk, Ledger};
+use bytes::Bytes;
+use dunlin::client::participant::Event;
+use dunlin::client::state::{ClientState, MemoryState};
+use dunlin::codec::{Encoder, Segments};
+use dunlin::core::message::{CheckIn, EvaluationReport, FetchModel, Join, Session, UpdateHeader};
+use dunlin::core::{
+    ClientId, Digest, Layout, ModelVersion, Outcome, Recipe, RoundId, RunId, TensorSpec, Timestamp, Token,
+};
+use dunlin::server::broadcast::Plan;
+use dunlin::server::engine::Engine;
+use peer::{At, Peer};
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard};
+
+/// What is left of a case.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ended {
+    pub outcome: Outcome,
+    pub rounds: u64,
+    pub abandoned: u64,
+    pub starts: u32,
+    pub commits: u32,
+    pub digest: Digest,
+    pub trace: u64,
+}
+
+pub(crate) struct World {
+    recipe: Recipe,
+    layout: Layout,
+    segments: Segments,
+    engine: Engine,
+    disk: Disk,
+    now: u64,
+    /// When the server started: its clock counts from there.
+    started: u64,
+    peers: Vec<Peer>,
+    /// Messages on their way.
+    flight: Vec<Parcel>,
+    /// Answers that wait until what they speak of is durable.
+    unsettled: Vec<Parcel>,
+    /// Uploads that wait for their receipts.
+    storing: Vec<(usize, u64)>,
+    /// Uploads of the past.
+    history: Vec<Request>,
+    /// The furthest that anybody was told of.
+    reached: (u64, ModelVersion),
+    encoder: Encoder,
+}
+
+enum Parcel {
+    Call { peer: usize, call: u64, request: Request },
+    Reply { peer: usize, call: u64, event: Event, plan: Option<Arc<Plan>> },
+}
+
+#[derive(Clone)]
+enum Request {
+    Join(Join),
+    CheckIn(CheckIn),
+    Fetch(FetchModel),
+    AskOffset(Session, UpdateHeader),
+    Upload(Session, UpdateHeader, Bytes),
+    Report(Session, EvaluationReport),
+}
+
+impl World {
+    pub(crate) fn new(Setting { recipe }: Setting) -> Self {
+        let layout = Layout::new(vec![TensorSpec::new("clients", [HONEST + 1])]).unwrap();
+        let segments = layout.segments();
+        let ids = (0..HONEST).map(|i| ClientId::numbered("client", i as u32));
+        let examples: BTreeMap<_, _> = ids.enumerate().map(|(i, id)| (id, (i, 3 + 2 * i as u32))).collect();
+        let peers = examples.iter().map(|(id, &(i, examples))| Peer::new(id.clone(), token(i), examples)).collect();
+        let ledger = Ledger::new(segments.clone(), recipe.quorum(), examples);
+        let disk = Disk::new(recipe.limits.packet_ring, ledger);
+        let engine = server::open(&recipe, &layout, &disk);
+        let mut world = Self {
+            recipe,
+            layout,
+            segments,
+            engine,
+            disk,
+            now: 0,
+            started: 0,
+            peers,
+            flight: Vec::new(),
+            unsettled: Vec::new(),
+            storing: Vec::new(),
+            history: Vec::new(),
+            reached: (0, ModelVersion(0)),
+            encoder: Encoder::new(),
+        };
+        world.settle();
+        world
+    }
+
+    pub(crate) fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    pub(crate) fn ledger(&self) -> impl std::ops::Deref<Target = Ledger> {
+        LedgerGuard(self.disk.lock())
+    }
+
+    /// The run, its current round, and the version that the round starts from.
+    pub(crate) fn place(&self) -> (RunId, RoundId, ModelVersion) {
+        let status = self.engine.coordinator.status(self.clock());
+        (self.engine.coordinator.run(), RoundId { term: status.term, number: status.round }, status.version)
+    }
+
+    /// Lets things happen.
+    pub(crate) fn play(&mut self, ops: &[Op]) {
+        for &op in ops {
+            self.happen(op);
+        }
+    }
+
+    /// Stops all faults and lets the run come to its end.
+    pub(crate) fn finish(&mut self) -> Ended {
+        self.settle();
+        self.run_until(|world| world.engine.report().is_some() && world.peers.iter().all(Peer::is_done));
+        self.ended()
+    }
+
+    /// Goes on without faults until so many rounds have published.
+    pub(crate) fn run_until_published(&mut self, rounds: u64) {
+        self.run_until(|world| world.ledger().published == rounds);
+    }
+
+    /// Goes on without faults until an update was accepted.
+    pub(crate) fn run_until_accepted(&mut self) {
+        self.run_until(|world| world.ledger().accepted_total > 0);
+    }
+
+    fn run_until(&mut self, reached: impl Fn(&Self) -> bool) {
+        for _ in 0..MAX_STEPS {
+            if reached(self) {
+                return;
+            }
+            self.advance_calmly();
+        }
+        panic!("it never comes to that: {:?}", self.engine.coordinator.status(self.clock()));
+    }
+
+    /// The next thing that happens when nothing goes wrong.
+    fn advance_calmly(&mut self) {
+        if !self.flight.is_empty() {
+            self.happen(Op::Deliver(0));
+        } else if self.peers.iter().any(|peer| peer.can_step(self.now)) {
+            self.happen(Op::Step(0));
+        } else {
+            let pauses = self.peers.iter().filter_map(|peer| match peer.at {
+                At::Pause(until) => Some(until),
+                At::Work | At::Call(_) | At::Lost => None,
+            });
+            let deadline = self.engine.coordinator.deadline().map(|deadline| self.started + deadline.0);
+            let next = pauses.chain(deadline).min().expect("somebody waits for something until the run ends");
+            self.happen(Op::Advance(next.saturating_sub(self.now).max(1)));
+        }
+    }
+
+    fn happen(&mut self, op: Op) {
+        match op {
+            Op::Step(choice) => {
+                let able: Vec<_> = (0..self.peers.len()).filter(|&i| self.peers[i].can_step(self.now)).collect();
+                if let Some(&peer) = able.get(choice % able.len().max(1)) {
+                    self.step(peer);
+                }
+            }
+            Op::Deliver(choice) => {
+                self.deliver(choice);
+                self.settle();
+            }
+            Op::DeliverUnsettled(choice) => self.deliver(choice),
+            Op::Drop(choice) => {
+                if !self.flight.is_empty() {
+                    let (Parcel::Call { peer, call, .. } | Parcel::Reply { peer, call, .. }) =
+                        self.flight.remove(choice % self.flight.len());
+                    self.peers[peer].lose(call);
+                }
+            }
+            Op::Duplicate(choice) => {
+                if !self.flight.is_empty()
+                    && let Parcel::Call { peer, call, request } = &self.flight[choice % self.flight.len()]
+                {
+                    let again = Parcel::Call { peer: *peer, call: *call, request: request.clone() };
+                    self.flight.push(again);
+                }
+            }
+            Op::Replay(choice) => {
+                if !self.history.is_empty() {
+                    let request = self.history[choice % self.history.len()].clone();
+                    // Nobody waits for the answer.
+                    self.flight.insert(0, Parcel::Call { peer: 0, call: 0, request });
+                }
+            }
+            Op::Advance(ms) => {
+                self.now += ms;
+                let now = self.clock();
+                if self.engine.coordinator.deadline().is_some_and(|deadline| deadline <= now) {
+                    self.engine.coordinator.tick(now);
+                }
+                self.settle();
+            }
+            Op::CrashServer { after_commits, written } => self.disk.crash_after(after_commits, written),
+            Op::CrashClient(choice) => {
+                let peer = choice % self.peers.len();
+                self.peers[peer].restart();
+            }
+            Op::LoseClient(choice) => {
+                let peer = choice % self.peers.len();
+                self.peers[peer].token = token(HONEST + self.now as usize + choice);
+                self.peers[peer].state = MemoryState::default();
+                self.peers[peer].model = None;
+                self.peers[peer].restart();
+            }
+            Op::Attack(Attack::CheckIn) => {
+                let (now, run) = (self.clock(), self.engine.coordinator.run());
+                let session = Session { run, client: attack::name(), token: attack::TOKEN };
+                let coordinator = &mut self.engine.coordinator;
+                if coordinator.join(now, &session.client, session.token).is_ok() {
+                    let check_in = CheckIn { session, examples: attack::EXAMPLES, held: None, wait_ms: 0 };
+                    let _whatever = coordinator.check_in(now, &check_in);
+                }
+                self.settle();
+            }
+            Op::Attack(attack) => {
+                let _asserted_to_be_refused = self.attack(attack);
+                self.settle();
+            }
+            Op::Intrude(choice) => {
+                self.intrude(choice % self.peers.len());
+                self.settle();
+            }
+            Op::Stop => {
+                self.disk.lock().ledger.stopped = true;
+                let now = self.clock();
+                self.engine.coordinator.stop(now);
+                self.settle();
+            }
+        }
+    }
+
+    /// The server's clock.
+    fn clock(&self) -> Timestamp {
+        Timestamp(self.now - self.started)
+    }
+
+    fn deliver(&mut self, choice: usize) {
+        if self.flight.is_empty() {
+            return;
+        }
+        match self.flight.remove(choice % self.flight.len()) {
+            Parcel::Call { peer, call, request } => self.serve(peer, call, request),
+            Parcel::Reply { peer, call, event, plan } => {
+                if self.peers[peer].at == At::Call(call) {
+                    self.peers[peer].at = At::Work;
+                    self.hear(peer, event, plan.as_deref());
+                }
+            }
+        }
+    }
+
+    /// Versions and rounds that anybody was told of only grow, through restarts too.
+    fn assert_nothing_shrinks(&mut self) {
+        let (_, round, version) = self.place();
+        let here = (round.number, version);
+        assert!(here.0 >= self.reached.0 && here.1 >= self.reached.1, "{:?} shrank to {here:?}", self.reached);
+        self.reached = here;
+    }
+
+    fn ended(&mut self) -> Ended {
+        for peer in &self.peers {
+            assert_eq!(peer.state.pending(), None, "{} has an update that nobody answered", peer.id);
+        }
+        let max_frame = self.engine.rules().max_frame_bytes();
+        let asked = u64::from(self.recipe.cohort_size());
+        let report = self.engine.report().expect("the run is over");
+        let mut contents = self.disk.lock();
+        contents.assert_bytes_are_bounded(MAX_ROUNDS_KEPT, asked, max_frame);
+        let ledger = &contents.ledger;
+        ledger.assert_every_update_is_accounted_for();
+        assert_eq!(ledger.accepted_now(), 0);
+        assert_eq!(ledger.finished, Some(report.outcome));
+        assert_eq!((report.rounds, report.abandoned), (ledger.round, ledger.abandoned));
+        let digest = ledger.versions[&ledger.version()];
+        assert_eq!(report.model_digest, digest.to_string());
+        Ended {
+            outcome: report.outcome,
+            rounds: report.rounds,
+            abandoned: report.abandoned,
+            starts: ledger.term,
+            commits: ledger.commits,
+            digest,
+            trace: ledger.trace(),
+        }
+    }
+}
+
+struct LedgerGuard<'a>(MutexGuard<'a, Contents>);
+
+impl std::ops::Deref for LedgerGuard<'_> {
+    type Target = Ledger;
+
+    fn deref(&self) -> &Ledger {
+        &self.0.ledger
+    }
+}
+
+/// Honest clients; the hostile one has the coordinate after theirs.
+const HONEST: usize = 6;
+
+/// Steps after which a run without faults must have ended; it takes a few thousand.
+const MAX_STEPS: usize = 100_000;
+
+/// Published rounds whose updates a store keeps at most: the engine's own bound on what a restart computes again.
+const MAX_ROUNDS_KEPT: u64 = 50;
+
+fn token(number: usize) -> Token {
+    Token((number as u128 + 1).to_le_bytes())
+}
