@@ -237,7 +237,7 @@ mod tests {
     fn a_status_without_run_or_with_a_wrong_summary_is_not_understood() {
         let run = v1::Run { id: "00".into(), name: "x".into(), created_ms: 5, outcome: 1, rounds: 2 };
         assert!(RunState::try_from(v1::StatusReply::default()).is_err());
-        let wrong = v1::StatusReply { run: Some(run.clone()), last_round: "[]".into(), ..Default::default() };
+        let wrong = v1::StatusReply { run: Some(run.clone()), last_round: "7".into(), ..Default::default() };
         assert!(RunState::try_from(wrong).is_err());
         let rejects = vec![v1::RejectCount { reason: "late".into(), client: String::new(), count: 3 }];
         let state = RunState::try_from(v1::StatusReply { run: Some(run), rejects, ..Default::default() }).unwrap();
