@@ -7,6 +7,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    dunlin::nn::allocator::keep_freed_memory();
     let cli = commands::Cli::parse();
     progress::log_to_stderr(cli.log_level());
     match cli.run() {

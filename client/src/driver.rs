@@ -336,7 +336,7 @@ async fn train(
                 recipe: &prepared.recipe,
                 segments: &prepared.segments,
                 base: &base,
-                residual: residual.as_ref(),
+                residual: residual.as_deref(),
             };
             work::train_and_encode(&assignment, &mut *trainer, &mut encoder, &mut progress)
         }

@@ -13,6 +13,7 @@ struct Cli {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
+    dunlin_nn::allocator::keep_freed_memory();
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();

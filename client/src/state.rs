@@ -13,6 +13,7 @@ use bytes::Bytes;
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{ModelVersion, RunId, Token};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// One client's memory: its name's secret, its residual, and an update on its way to the server.
 ///
@@ -44,7 +45,7 @@ pub trait ClientState: Send {
     ///
     /// # Errors
     /// When it cannot be read.
-    fn residual(&mut self) -> Result<Option<Residual>, StateError>;
+    fn residual(&mut self) -> Result<Option<Arc<Residual>>, StateError>;
 
     /// The update that is neither acknowledged nor refused yet.
     fn pending(&self) -> Option<&UpdateHeader>;

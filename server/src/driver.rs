@@ -94,6 +94,8 @@ pub struct Handle {
 struct SharedState {
     /// Frame bytes received.
     up: AtomicU64,
+    /// Time spent on vetting frames, in nanoseconds.
+    vetting_ns: AtomicU64,
     /// Sizes of the downloads begun.
     downloads: Mutex<Vec<u64>>,
     events: Mutex<Vec<RunEvent>>,
@@ -124,6 +126,8 @@ struct Worker {
     /// Answers that may leave once what they rest on is durable.
     outbox: Vec<Box<dyn FnOnce() + Send>>,
     asked_generation: u64,
+    /// Time in which the thread did not wait.
+    busy: Duration,
     run: RunRow,
 }
 
@@ -157,6 +161,7 @@ pub fn start(engine: Engine, run: RunRow, epoch: Instant) -> (Driver, Handle) {
         offers: BTreeMap::new(),
         outbox: Vec::new(),
         asked_generation: 0,
+        busy: Duration::ZERO,
         run,
     };
     let thread = std::thread::Builder::new().name("coordinator".into()).spawn(move || worker.run());
@@ -198,6 +203,11 @@ impl Handle {
     /// Counts frame bytes that arrived.
     pub fn count_upload(&self, bytes: u64) {
         self.shared.up.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts time that went into vetting a frame.
+    pub fn count_vetting(&self, took: Duration) {
+        self.shared.vetting_ns.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// Counts a download that begins.
@@ -341,7 +351,9 @@ impl Worker {
         // A restart has things to make durable before the first message.
         self.settle()?;
         loop {
-            match self.commands.recv_timeout(self.patience()) {
+            let received = self.commands.recv_timeout(self.patience());
+            let timer = Instant::now();
+            match received {
                 Ok(command) => self.take(command),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -355,6 +367,7 @@ impl Worker {
                 self.engine.coordinator.tick(now);
             }
             self.settle()?;
+            self.busy += timer.elapsed();
         }
     }
 
@@ -519,8 +532,17 @@ impl Worker {
             last_round: summaries.last().cloned(),
             bytes,
             params: self.engine.layout().len() as u64,
-            timings: *self.engine.timings(),
+            timings: self.timings(),
         }
+    }
+}
+
+impl Worker {
+    fn timings(&self) -> Timings {
+        let timings = *self.engine.timings();
+        let carried_out = timings.sync + timings.sum + timings.publish + timings.evaluate;
+        let vet = Duration::from_nanos(self.shared.vetting_ns.load(Ordering::Relaxed));
+        Timings { vet, decide: self.busy.saturating_sub(carried_out), ..timings }
     }
 }
 

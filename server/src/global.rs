@@ -110,7 +110,7 @@ impl GlobalModel {
             w,
             initial: Arc::clone(&broadcast),
             broadcast,
-            encoder: Encoder::new(),
+            encoder: Encoder::for_merging(),
             scratch: vec![0.0; layout.len()],
         })
     }

@@ -33,8 +33,9 @@ impl FederationService {
     /// The service before an engine.
     #[must_use]
     pub fn new(handle: Handle) -> Self {
-        let uploads = Arc::new(Uploads::new(handle.rules().max_frame_bytes()));
-        Self { handle, uploads, receiving: Arc::new(Semaphore::new(MAX_RECEIVING)) }
+        let max_frame_bytes = handle.rules().max_frame_bytes();
+        let uploads = Arc::new(Uploads::new(max_frame_bytes));
+        Self { handle, uploads, receiving: Arc::new(Semaphore::new(receiving_kib(max_frame_bytes))) }
     }
 
     /// Notes a refusal that the engine has not seen, and passes it on.
@@ -56,16 +57,17 @@ impl FederationService {
             Ok(read) => read,
             Err(reject) => return Ok(Err(self.refuse_header(start.header, reject).await)),
         };
-        // Held until the answer, so that it bounds frames in memory as well.
-        let Ok(_permit) = Arc::clone(&self.receiving).try_acquire_owned() else {
-            return Ok(Ok(Uploaded::Retry(Waiting::Busy, RECEIVING_RETRY_MS)));
-        };
         match self.handle.announce(session.clone(), header.clone()).await {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(receipt))) => return Ok(Ok(Uploaded::Receipt(receipt))),
             Ok(Err(reject)) => return Ok(Err(reject)),
             Err(no_answer) => return retry(no_answer),
         }
+        // Held until the answer, so that it bounds the memory of frames; the length was found allowed just now.
+        let kib = header.frame_len.div_ceil(1024).max(1) as u32;
+        let Ok(_permit) = Arc::clone(&self.receiving).try_acquire_many_owned(kib) else {
+            return Ok(Ok(Uploaded::Retry(Waiting::Busy, RECEIVING_RETRY_MS)));
+        };
         let Some(mut partial) = self.uploads.resume(&header, offset) else {
             return Ok(Err(self.refuse(None, Reject::WrongOffset).await));
         };
@@ -86,8 +88,13 @@ impl FederationService {
         }
         let (frame, rules, announced) = (partial.freeze(), Arc::clone(self.handle.rules()), header.clone());
         let vetting = frame.clone();
-        let verdict = tokio::task::spawn_blocking(move || rules.vet(&announced, &vetting)).await;
-        match verdict.map_err(|_| Status::internal("the frame's verdict was lost"))? {
+        let verdict = tokio::task::spawn_blocking(move || {
+            let timer = Instant::now();
+            (rules.vet(&announced, &vetting), timer.elapsed())
+        });
+        let (verdict, took) = verdict.await.map_err(|_| Status::internal("the frame's verdict was lost"))?;
+        self.handle.count_vetting(took);
+        match verdict {
             Ok(stages) => match self.handle.offer(session, header, frame, stages).await {
                 Ok(answer) => Ok(answer.map(Uploaded::Receipt)),
                 Err(no_answer) => retry(no_answer),
@@ -272,8 +279,13 @@ fn unavailable(no_answer: NoAnswer) -> Status {
     }
 }
 
-/// Frames received at once. With the longest frame of a model it bounds the memory that uploads take.
-const MAX_RECEIVING: usize = 64;
+/// Memory for frames under way, in KiB; never less than a few of a model's longest.
+fn receiving_kib(max_frame_bytes: u64) -> usize {
+    (MAX_RECEIVING_BYTES.max(4 * max_frame_bytes) / 1024) as usize
+}
+
+/// Bytes of frames received at once: forty dense updates of 1.6 million parameters, or thousands of sparse ones.
+const MAX_RECEIVING_BYTES: u64 = 256 << 20;
 
 /// Pause that a client is asked for when too many upload at once, in milliseconds.
 const RECEIVING_RETRY_MS: u64 = 200;

@@ -1,5 +1,6 @@
 //! `dunlin bench`: what the parts of a round cost on this machine.
 
+mod client;
 mod processes;
 
 use super::output::{self, bytes, count, percent, seconds};
@@ -31,9 +32,13 @@ enum BenchCommand {
 /// Time rounds of a model that takes no time to train
 #[derive(Args, Clone, Debug)]
 struct RoundArgs {
-    /// Clients, all of which take part in each round
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Clients
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     clients: u32,
+
+    /// Clients that take part in a round [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    cohort: Option<u32>,
 
     /// Rounds
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
@@ -47,9 +52,17 @@ struct RoundArgs {
     #[arg(long, value_name = "N", default_value_t = 1_663_370, value_parser = clap::value_parser!(u64).range(1..))]
     params: u64,
 
-    /// Send every parameter as f32, both ways
+    /// Share of the parameters that is sent, each way, as signs with a scale
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01, conflicts_with = "dense")]
+    density: f64,
+
+    /// Send every parameter as f32, both ways, without error feedback
     #[arg(long)]
     dense: bool,
+
+    /// With --transport processes, clients in each client process
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    per_process: u32,
 
     /// Print the figures as JSON
     #[arg(long)]
@@ -70,6 +83,7 @@ enum Carrier {
 #[derive(Debug, Default, Serialize)]
 struct Figures {
     clients: u32,
+    cohort: u32,
     rounds: u64,
     params: u64,
     transport: &'static str,
@@ -82,6 +96,8 @@ struct Figures {
     down_bytes_per_round: u64,
     /// Server seconds a round by what they were spent on, where the server tells.
     server_seconds: BTreeMap<&'static str, f64>,
+    /// Seconds a client's update by what they were spent on, measured on one client alone.
+    client_seconds: BTreeMap<&'static str, f64>,
     /// Peak memory of the process that holds the server, where the system tells.
     peak_bytes: Option<u64>,
 }
@@ -92,7 +108,10 @@ pub(crate) fn run(args: BenchArgs) -> Done {
     let mut figures = match args.transport {
         Carrier::InProcess => in_process(&recipe, Transport::InProcess)?,
         Carrier::Grpc => in_process(&recipe, Transport::Grpc)?,
-        Carrier::Processes => processes::measure(&recipe)?,
+        Carrier::Processes => {
+            let figures = processes::measure(&recipe, args.per_process)?;
+            Figures { client_seconds: client::measure(&recipe)?, ..figures }
+        }
     };
     figures.transport = match args.transport {
         Carrier::InProcess => "in-process",
@@ -116,7 +135,7 @@ fn recipe(args: &RoundArgs) -> Result<Recipe, Failure> {
         "data.source=none".to_owned(),
         format!("data.features={params}"),
         format!("data.clients={clients}"),
-        format!("rounds.cohort={clients}"),
+        format!("rounds.cohort={}", args.cohort.unwrap_or(clients).min(clients)),
         format!("rounds.count={rounds}"),
         "rounds.quorum=1".to_owned(),
         "rounds.evaluate_every=0".to_owned(),
@@ -126,6 +145,8 @@ fn recipe(args: &RoundArgs) -> Result<Recipe, Failure> {
             sets.extend(["density=1", "quantizer=f32", "coder=raw"].map(|set| format!("{link}.{set}")));
         }
         sets.push("uplink.feedback=0".to_owned());
+    } else {
+        sets.extend(["uplink", "downlink"].map(|link| format!("{link}.density={}", args.density)));
     }
     Recipe::load(None, &sets).map_err(Failure::usage)
 }
@@ -155,6 +176,7 @@ impl Figures {
         let down: u64 = published.iter().map(|round| round.bytes.down).sum();
         Self {
             clients: recipe.data.clients,
+            cohort: recipe.rounds.cohort,
             rounds: published.len() as u64,
             params,
             seconds_median: seconds.get(seconds.len() / 2).copied().unwrap_or_default(),
@@ -173,10 +195,14 @@ fn print(figures: &Figures) {
     table.add_row(["round", &seconds(figures.seconds_median), "median"]);
     let (least, most) = (seconds(figures.seconds_min), seconds(figures.seconds_max));
     table.add_row(["", &format!("{least} to {most}"), &format!("{} rounds", figures.rounds)]);
-    table.add_row(["clients", &clients, figures.transport]);
+    let cohort = format!("{} of them in a round, {}", count(figures.cohort.into()), figures.transport);
+    table.add_row(["clients", &clients, &cohort]);
     table.add_row(["parameters", &params, if figures.dense { "all sent as f32" } else { "" }]);
     table.add_row(["update", &bytes(figures.up_bytes_per_update), "up, each"]);
     table.add_row(["models", &bytes(figures.down_bytes_per_round), "down, all clients"]);
+    for (part, spent) in &figures.client_seconds {
+        table.add_row([&format!("client: {part}"), &seconds(*spent), "an update, on one client alone"]);
+    }
     for (part, spent) in &figures.server_seconds {
         let share = spent / figures.seconds_median.max(f64::MIN_POSITIVE);
         table.add_row([&format!("server: {part}"), &seconds(*spent), &format!("a round, {}", percent(share))]);

@@ -84,7 +84,7 @@ impl Bench {
             recipe: &self.recipe,
             segments: self.rules.segments(),
             base: &job.model,
-            residual: residual.as_ref(),
+            residual: residual.as_deref(),
         };
         let mut update =
             work::train_and_encode(&assignment, &mut *trainer, encoder, &mut |_, _| ControlFlow::Continue(()))?;

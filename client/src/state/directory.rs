@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A client's state in files of one directory.
 ///
@@ -90,14 +91,12 @@ impl DirectoryState {
         }
     }
 
-    fn write(&self, name: &str, parts: &[&[u8]]) -> Result<(), StateError> {
+    fn write(&self, name: &str, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), StateError> {
         let path = self.dir.join(name);
         let staging = self.dir.join(format!("{name}.new"));
         let write = || {
             let mut file = File::create(&staging)?;
-            for part in parts {
-                file.write_all(part)?;
-            }
+            fill(&mut file)?;
             if self.sync {
                 file.sync_all()?;
             }
@@ -109,7 +108,7 @@ impl DirectoryState {
 
     fn write_about(&self) -> Result<(), StateError> {
         let json = serde_json::to_vec(&self.about).expect("names and numbers are JSON");
-        self.write(ABOUT, &[&json])
+        self.write(ABOUT, |file| file.write_all(&json))
     }
 
     fn remove(&self, name: &str) -> Result<(), StateError> {
@@ -157,9 +156,9 @@ impl ClientState for DirectoryState {
         self.write_about()
     }
 
-    fn residual(&mut self) -> Result<Option<Residual>, StateError> {
+    fn residual(&mut self) -> Result<Option<Arc<Residual>>, StateError> {
         let path = self.dir.join(RESIDUAL);
-        let read = || -> io::Result<Option<Residual>> {
+        let read = || -> io::Result<Option<Arc<Residual>>> {
             let mut file = match File::open(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -169,15 +168,15 @@ impl ClientState for DirectoryState {
             let mut round = [0; 8];
             file.read_exact(&mut round)?;
             let mut values = Vec::with_capacity((len as usize).saturating_sub(8) / 4);
-            let mut chunk = vec![0; 1 << 16];
+            let mut chunk = vec![0; CHUNK];
             loop {
                 let filled = fill(&mut file, &mut chunk)?;
-                values.extend(chunk[..filled].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+                values.extend(chunk[..filled].as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
                 if filled < chunk.len() {
                     break;
                 }
             }
-            Ok(Some(Residual { round: u64::from_le_bytes(round), values }))
+            Ok(Some(Arc::new(Residual { round: u64::from_le_bytes(round), values })))
         };
         read().map_err(|source| StateError::File { path: path.clone(), source })
     }
@@ -193,16 +192,15 @@ impl ClientState for DirectoryState {
     fn keep(&mut self, update: Update) -> Result<(), StateError> {
         match &update.residual {
             Some(residual) => {
-                let mut bytes = Vec::with_capacity(residual.values.len() * 4);
-                for value in &residual.values {
-                    bytes.extend_from_slice(&value.to_le_bytes());
-                }
-                self.write(PENDING_RESIDUAL, &[&residual.round.to_le_bytes(), &bytes])?;
+                self.write(PENDING_RESIDUAL, |file| write_residual(file, residual))?;
             }
             None => self.remove(PENDING_RESIDUAL)?,
         }
         let header = postcard::to_stdvec(&update.header).expect("a header has a plain form");
-        self.write(PENDING, &[&header, &update.frame])?;
+        self.write(PENDING, |file| {
+            file.write_all(&header)?;
+            file.write_all(&update.frame)
+        })?;
         self.pending = Some(update.header);
         Ok(())
     }
@@ -226,6 +224,20 @@ impl ClientState for DirectoryState {
     }
 }
 
+/// The round, then the values, in little-endian bytes and a chunk at a time: no second copy of the model in RAM.
+fn write_residual(file: &mut File, residual: &Residual) -> io::Result<()> {
+    file.write_all(&residual.round.to_le_bytes())?;
+    let mut chunk = vec![0; CHUNK];
+    for values in residual.values.chunks(CHUNK / 4) {
+        let bytes = &mut chunk[..4 * values.len()];
+        for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+            *bytes = value.to_le_bytes();
+        }
+        file.write_all(bytes)?;
+    }
+    Ok(())
+}
+
 fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -236,3 +248,6 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     }
     Ok(filled)
 }
+
+/// Bytes of a residual that are read or written at a time; they stay in the second-level cache.
+const CHUNK: usize = 1 << 18;

@@ -5,6 +5,7 @@ use crate::work::{Residual, Update};
 use bytes::Bytes;
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{ModelVersion, RunId, Token};
+use std::sync::Arc;
 
 /// A client's state in RAM; it ends with the process.
 #[derive(Debug, Default)]
@@ -12,7 +13,7 @@ pub struct MemoryState {
     token: Option<Token>,
     run: Option<RunId>,
     held: Option<ModelVersion>,
-    residual: Option<Residual>,
+    residual: Option<Arc<Residual>>,
     pending: Option<(UpdateHeader, Bytes, Option<Residual>)>,
 }
 
@@ -37,7 +38,7 @@ impl ClientState for MemoryState {
         Ok(())
     }
 
-    fn residual(&mut self) -> Result<Option<Residual>, StateError> {
+    fn residual(&mut self) -> Result<Option<Arc<Residual>>, StateError> {
         Ok(self.residual.clone())
     }
 
@@ -56,8 +57,8 @@ impl ClientState for MemoryState {
 
     fn commit(&mut self) -> Result<(), StateError> {
         let (_, _, residual) = self.pending.take().ok_or(StateError::NothingPending)?;
-        if residual.is_some() {
-            self.residual = residual;
+        if let Some(residual) = residual {
+            self.residual = Some(Arc::new(residual));
         }
         Ok(())
     }

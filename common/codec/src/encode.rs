@@ -20,6 +20,17 @@ pub struct Encoder {
     selection: Selection,
     sent: Sent,
     part: Part,
+    scales: Scales,
+}
+
+/// Which scales a ternary frame may have.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Scales {
+    /// The mean magnitude: the least error.
+    #[default]
+    Mean,
+    /// The power of two nearest to it.
+    PowersOfTwo,
 }
 
 /// A frame and what it cost.
@@ -37,6 +48,14 @@ impl Encoder {
     /// Has no buffers yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// For frames that are later added up and sent as one: ternary scales are powers of two.
+    ///
+    /// A scale is then off by a factor of √2 at most, which feedback makes up for. In return the sum of several frames
+    /// is made of small multiples of one number, and not of as many sizes as there were frames.
+    pub fn for_merging() -> Self {
+        Self { scales: Scales::PowersOfTwo, ..Self::default() }
     }
 
     /// Encodes `u` and leaves in it what the frame does not carry: each coordinate minus its decoded value, one f32
@@ -131,7 +150,7 @@ impl Encoder {
         let n = segments.len();
         let k = ((codec.density * n as f64).round() as usize).clamp(1, n);
         self.selection.select(u, k)?;
-        self.sent.quantize(codec.quantizer, segments, u, &self.selection.indices);
+        self.sent.quantize((codec.quantizer, self.scales), segments, u, &self.selection.indices);
         Ok(())
     }
 

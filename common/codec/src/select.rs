@@ -7,22 +7,61 @@ use crate::Error;
 pub(crate) struct Selection {
     /// What was selected, rising: flat indices.
     pub(crate) indices: Vec<u32>,
-    /// Coordinates that share the threshold's bucket: inverted magnitude, then index, so the smallest go first.
+    /// Coordinates among which the threshold is found: inverted magnitude, then index, so the largest go first.
     ties: Vec<u64>,
+    /// Magnitudes of a sample of the coordinates.
+    sample: Vec<u32>,
 }
 
 impl Selection {
     /// Selects the `k` coordinates with the largest magnitude, all non-zeros if there are fewer. Equal magnitudes go by
     /// the lowest index.
     ///
-    /// A histogram over exponent and three bits of mantissa finds the bucket of the threshold; only the coordinates in
-    /// that bucket are compared exactly.
+    /// Where few of many are wanted, a sample gives a magnitude that somewhat more than `k` reach, and only those are
+    /// compared exactly. It decides how long that takes and never what is selected.
     ///
     /// # Errors
     /// [`Error::NotFinite`] with the first such index.
     pub(crate) fn select(&mut self, u: &[f32], k: usize) -> Result<(), Error> {
         self.indices.clear();
         self.ties.clear();
+        if u.len() >= SAMPLED_FROM && k <= u.len() / 8 && self.select_above_sample(u, k)? {
+            return Ok(());
+        }
+        self.select_by_histogram(u, k)
+    }
+
+    /// False when fewer than `k` coordinates reach what the sample promised.
+    fn select_above_sample(&mut self, u: &[f32], k: usize) -> Result<bool, Error> {
+        self.sample.clear();
+        for block in u.chunks_exact(BLOCK).step_by(SAMPLED_OF) {
+            self.sample.extend(block.iter().map(|&value| magnitude(value)));
+        }
+        let expected = k as f64 * self.sample.len() as f64 / u.len() as f64;
+        // Five standard deviations more than expected, and room for a sample that is not quite random.
+        let rank = (1.1 * expected + 5.0 * expected.sqrt()) as usize + 8;
+        if rank >= self.sample.len() {
+            return Ok(false);
+        }
+        let least = (*self.sample.select_nth_unstable_by(rank, |a, b| b.cmp(a)).1).max(1);
+        let candidates = &mut self.ties;
+        for_each_at_least(u, least, |index, magnitude| candidates.push(key(magnitude, index)));
+        if candidates.iter().any(|&key| inverted_magnitude(key) <= !f32::INFINITY.to_bits()) {
+            return Err(not_finite(u));
+        }
+        if candidates.len() < k {
+            self.ties.clear();
+            return Ok(false);
+        }
+        candidates.select_nth_unstable(k - 1);
+        self.indices.extend(candidates[..k].iter().map(|&key| key as u32));
+        self.indices.sort_unstable();
+        Ok(true)
+    }
+
+    /// A histogram over exponent and three bits of mantissa finds the bucket of the threshold; only the coordinates in
+    /// that bucket are compared exactly.
+    fn select_by_histogram(&mut self, u: &[f32], k: usize) -> Result<(), Error> {
         let mut histogram = [[0u32; BUCKETS]; LANES];
         let (chunks, rest) = u.as_chunks::<LANES>();
         for chunk in chunks {
@@ -79,8 +118,10 @@ impl Selection {
 /// are skipped by a loop that vectorises.
 #[inline]
 fn for_each_at_least(u: &[f32], least: u32, mut found: impl FnMut(u32, u32)) {
+    // Magnitudes and bounds are below 2³¹, and signed integers are what every vector unit compares.
+    let signed_least = least.cast_signed();
     for (block, values) in u.chunks(BLOCK).enumerate() {
-        if values.iter().fold(0, |most, value| most.max(magnitude(*value))) < least {
+        if !values.iter().fold(false, |any, value| any | (magnitude(*value).cast_signed() >= signed_least)) {
             continue;
         }
         for (i, value) in values.iter().enumerate() {
@@ -113,6 +154,15 @@ fn key(magnitude: u32, index: u32) -> u64 {
     u64::from(!magnitude) << 32 | u64::from(index)
 }
 
+#[inline]
+fn inverted_magnitude(key: u64) -> u32 {
+    (key >> 32) as u32
+}
+
+/// Below this length a histogram is as quick.
+const SAMPLED_FROM: usize = 1 << 15;
+/// One block of so many is in the sample.
+const SAMPLED_OF: usize = 64;
 /// Leaves the exponent and three bits of mantissa: 2048 buckets.
 const SHIFT: u32 = 20;
 const BUCKETS: usize = 1 << (31 - SHIFT);
@@ -156,15 +206,45 @@ mod tests {
         assert_eq!(result, Err(Error::NotFinite { index: 2, nan: true }));
     }
 
+    fn sorted_top(u: &[f32], k: usize) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..u.len() as u32).filter(|&i| u[i as usize] != 0.0).collect();
+        order.sort_by(|&a, &b| u[b as usize].abs().total_cmp(&u[a as usize].abs()).then(a.cmp(&b)));
+        order.truncate(k);
+        order.sort_unstable();
+        order
+    }
+
+    #[test]
+    fn the_sample_of_a_long_vector_does_not_show_in_the_selection() {
+        let noise = |i: u32| ((i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.0).powi(9);
+        let even: Vec<f32> = (0..100_000).map(noise).collect();
+        // Everything large lies where the sample does not look, or only there.
+        let hidden: Vec<f32> = (0..100_000).map(|i| if (i / 16) % 64 == 3 { noise(i) } else { 1e-9 }).collect();
+        let in_sight: Vec<f32> = (0..100_000).map(|i| if (i / 16) % 64 == 0 { noise(i) } else { 1e-9 }).collect();
+        let few: Vec<f32> = (0..100_000).map(|i| if i % 9999 == 5 { -1.0 } else { 0.0 }).collect();
+        let equal = vec![0.5; 100_000];
+        for u in [even, hidden, in_sight, few, equal] {
+            for k in [1, 17, 1000, 12_500] {
+                assert_eq!(top(&u, k), sorted_top(&u, k), "{k}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_vector_with_a_value_that_is_not_finite_is_refused() {
+        for value in [f32::NAN, f32::NEG_INFINITY] {
+            let mut u: Vec<f32> = (0..50_000).map(|i| (i as f32).sin()).collect();
+            u[33_333] = value;
+            let refused = Selection::default().select(&u, 100);
+            assert_eq!(refused, Err(Error::NotFinite { index: 33_333, nan: value.is_nan() }));
+        }
+    }
+
     proptest! {
         #[test]
         fn agrees_with_a_full_sort(u in prop::collection::vec(prop_oneof![-2f32..2.0, Just(0.0), Just(0.5), any::<f32>()], 1..300), k in 1usize..300) {
             let u: Vec<f32> = u.into_iter().map(|x| if x.is_finite() { x } else { 0.0 }).collect();
-            let mut order: Vec<u32> = (0..u.len() as u32).filter(|&i| u[i as usize] != 0.0).collect();
-            order.sort_by(|&a, &b| u[b as usize].abs().total_cmp(&u[a as usize].abs()).then(a.cmp(&b)));
-            order.truncate(k);
-            order.sort_unstable();
-            prop_assert_eq!(top(&u, k), order);
+            prop_assert_eq!(top(&u, k), sorted_top(&u, k));
         }
     }
 }

@@ -5,6 +5,7 @@
 //! would get alone. The bits are the same on machines with the same vector instructions and cache sizes; between
 //! others, sums are blocked differently and may differ in the last place.
 
+pub mod allocator;
 pub mod data;
 mod error;
 pub mod export;

@@ -15,4 +15,8 @@ pub struct Timings {
     pub publish: Duration,
     /// Evaluation on the test set.
     pub evaluate: Duration,
+    /// Checking frames before they are offered, on other threads than the rest.
+    pub vet: Duration,
+    /// Everything else that the engine's thread did: the coordinator's decisions, answers and wake-ups.
+    pub decide: Duration,
 }

@@ -60,6 +60,8 @@ fn text(status: &Status) -> Result<String, std::fmt::Error> {
     gauge("sync_seconds", "Time spent making rows and frames durable", status.timings.sync.as_secs_f64());
     gauge("sum_seconds", "Time spent adding up updates", status.timings.sum.as_secs_f64());
     gauge("publish_seconds", "Time spent computing models and packets", status.timings.publish.as_secs_f64());
+    gauge("vet_seconds", "Time spent checking frames", status.timings.vet.as_secs_f64());
+    gauge("decide_seconds", "Time spent on decisions and answers", status.timings.decide.as_secs_f64());
     gauge("evaluate_seconds", "Time spent evaluating", status.timings.evaluate.as_secs_f64());
     if let Some(round) = &status.last_round {
         gauge("train_loss", "Mean training loss of the last round", round.train_loss);

@@ -26,7 +26,7 @@ impl Drop for Process {
 }
 
 /// Runs the recipe between processes in a folder that is removed afterwards.
-pub(super) fn measure(recipe: &Recipe) -> Result<Figures, Failure> {
+pub(super) fn measure(recipe: &Recipe, per_process: u32) -> Result<Figures, Failure> {
     let dir = tempfile::tempdir()?;
     std::fs::write(dir.path().join("recipe.toml"), recipe.to_toml())?;
     let (listen, metrics) = (free_address()?, free_address()?);
@@ -50,11 +50,15 @@ pub(super) fn measure(recipe: &Recipe) -> Result<Figures, Failure> {
         std::thread::sleep(POLL);
     }
     let mut clients = Vec::new();
-    for part in 0..recipe.data.clients {
-        let name = ClientId::numbered("client", part);
+    for first in (0..recipe.data.clients).step_by(per_process as usize) {
+        let count = per_process.min(recipe.data.clients - first);
+        let name = ClientId::numbered("client", first);
         clients.push(start(dir.path(), name.as_str(), |command| {
-            command.args(["client", "--server", &url, "--threads", "1", "--id", name.as_str()]);
-            command.args(["--data", &format!("recipe:{part}")]);
+            command.args(["client", "--server", &url, "--data", &format!("recipe:{first}")]);
+            match count {
+                1 => command.args(["--threads", "1", "--id", name.as_str()]),
+                _ => command.args(["--id", "client", "--virtual", &count.to_string()]),
+            };
         })?);
     }
     let rounds = runtime.block_on(follow(recipe, &mut transport))?;
@@ -108,7 +112,13 @@ fn timings(metrics: SocketAddr, rounds: u64) -> BTreeMap<&'static str, f64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
         line.trim().parse::<f64>().ok()
     };
-    let parts = [("sync", "dunlin_sync_seconds"), ("sum", "dunlin_sum_seconds"), ("publish", "dunlin_publish_seconds")];
+    let parts = [
+        ("disk sync", "dunlin_sync_seconds"),
+        ("codec, checking", "dunlin_vet_seconds"),
+        ("codec, adding up", "dunlin_sum_seconds"),
+        ("mean and packet", "dunlin_publish_seconds"),
+        ("coordinator", "dunlin_decide_seconds"),
+    ];
     parts.iter().filter_map(|(part, name)| Some((*part, value(name)? / rounds.max(1) as f64))).collect()
 }
 

@@ -197,7 +197,7 @@ impl World {
             recipe: &self.recipe,
             segments: &self.segments,
             base: model,
-            residual: residual.as_ref(),
+            residual: residual.as_deref(),
         };
         work::train_and_encode(&assignment, &mut trainer, &mut self.encoder, &mut |_, _| ControlFlow::Continue(()))
             .unwrap()

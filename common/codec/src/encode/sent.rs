@@ -7,6 +7,7 @@ use half::f16;
 use crate::{
     Error, FrameKind, Quantizer, Segments, StageBytes,
     body::{Part, Parts},
+    encode::Scales,
     header::TRAILER_BYTES,
     values::{LEVEL_MAX, code_of, is_scaled, round_scale, value_of, width_of},
 };
@@ -52,14 +53,20 @@ impl Sent {
     }
 
     /// Rounds the selected coordinates. What rounds to zero is not sent.
-    pub(super) fn quantize(&mut self, quantizer: Quantizer, segments: &Segments, u: &[f32], selected: &[u32]) {
+    pub(super) fn quantize(
+        &mut self,
+        (quantizer, scales): (Quantizer, Scales),
+        segments: &Segments,
+        u: &[f32],
+        selected: &[u32],
+    ) {
         self.clear(false);
         let mut selected = selected;
         for i in 0..segments.count() {
             let range = segments.range(i);
             let (here, later) = selected.split_at(selected.partition_point(|&index| (index as usize) < range.end));
             selected = later;
-            let scale = if is_scaled(self.kind) { round_scale(wanted_scale(quantizer, u, here)) } else { f16::ZERO };
+            let scale = if is_scaled(self.kind) { round_scale(wanted_scale((quantizer, scales), u, here)) } else { f16::ZERO };
             let scale_f32 = scale.to_f32();
             let start = self.positions.len();
             for &index in here {
@@ -187,11 +194,23 @@ impl Parts for Sent {
     }
 }
 
+/// The power of two whose ratio to a normal positive number is within √2 either way.
+fn nearest_power_of_two(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let rounds_up = bits & MANTISSA > std::f32::consts::SQRT_2.to_bits() & MANTISSA;
+    f32::from_bits((bits & !MANTISSA) + if rounds_up { MANTISSA + 1 } else { 0 })
+}
+
+const MANTISSA: u32 = (1 << 23) - 1;
+
 /// The scale before rounding, in index order so that every machine sums alike.
-fn wanted_scale(quantizer: Quantizer, u: &[f32], selected: &[u32]) -> f32 {
+fn wanted_scale((quantizer, scales): (Quantizer, Scales), u: &[f32], selected: &[u32]) -> f32 {
     let magnitudes = selected.iter().map(|&index| u[index as usize].abs());
     match quantizer {
-        Quantizer::Ternary => (magnitudes.map(f64::from).sum::<f64>() / selected.len().max(1) as f64) as f32,
+        Quantizer::Ternary => {
+            let mean = (magnitudes.map(f64::from).sum::<f64>() / selected.len().max(1) as f64) as f32;
+            if scales == Scales::PowersOfTwo { nearest_power_of_two(mean) } else { mean }
+        }
         Quantizer::Int8 => magnitudes.fold(0.0, f32::max) / LEVEL_MAX,
         Quantizer::F32 | Quantizer::F16 => 0.0,
     }

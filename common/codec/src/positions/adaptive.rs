@@ -20,10 +20,20 @@ impl Adaptive {
         Self { counts: Counts::new(), by_neighbours: Learning::EVEN, bitmap: Vec::new() }
     }
 
-    fn neighbours_cost_less(&mut self, segment: Segment, k: u32, positions: &mut Vec<u32>) -> bool {
+    /// Writes both ways into nothing and compares; of a long tensor only the rows in its middle.
+    fn neighbours_cost_less(&mut self, segment: Segment, positions: &[u32]) -> bool {
+        let row = segment.row.clamp(1, segment.len);
+        let len = segment.len.min((TRIED / row).max(1) * row);
+        let start = (segment.len - len) / 2 / row * row;
+        let within = |&&position: &&u32| (start..start + len).contains(&(position as usize));
+        let mut tried: Vec<u32> = positions.iter().filter(within).map(|position| position - start as u32).collect();
+        if tried.is_empty() {
+            return false;
+        }
+        let (segment, k) = (Segment { len, ..segment }, tried.len() as u32);
         let (mut by_gaps, mut by_neighbours) = (Cost::default(), Cost::default());
-        let gaps = code_gaps(&mut by_gaps, segment.len as u32, k, positions);
-        let neighbours = code_neighbours(&mut by_neighbours, &mut self.bitmap, segment, k, positions);
+        let gaps = code_gaps(&mut by_gaps, len as u32, k, &mut tried);
+        let neighbours = code_neighbours(&mut by_neighbours, &mut self.bitmap, segment, k, &mut tried);
         gaps.is_ok() && neighbours.is_ok() && by_neighbours.total < by_gaps.total
     }
 }
@@ -38,7 +48,7 @@ impl<S: RangeStream> Positions<S> for Adaptive {
             return code_gaps(stream, segment.len as u32, k, positions);
         }
         let by_neighbours =
-            !S::READS && is_clustered(segment, positions) && self.neighbours_cost_less(segment, k, positions);
+            !S::READS && is_clustered(segment, positions) && self.neighbours_cost_less(segment, positions);
         if self.by_neighbours.code(stream, by_neighbours) {
             code_neighbours(stream, &mut self.bitmap, segment, k, positions)
         } else {
@@ -189,6 +199,8 @@ fn window(bitmap: &[u64], from: i64) -> u32 {
     ((low | high) << shift) as u32 & 0x3ffff
 }
 
+/// Coordinates on which the two ways are compared: enough for their models to settle, and a tensor of the 2NN whole.
+const TRIED: usize = 1 << 18;
 /// With fewer non-zeros the choice itself costs more than it brings.
 const NEIGHBOURS_FROM: u32 = 32;
 const BLOCK: usize = 16;
