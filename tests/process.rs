@@ -7,7 +7,12 @@ use std::time::{Duration, Instant};
 
 const DUNLIN: &str = env!("CARGO_BIN_EXE_dunlin");
 const CLIENTS: usize = 10;
-const RECIPE: [&str; 3] = ["rounds.count=12", "data.clients=10", "rounds.cohort=10"];
+
+/// Everybody takes part in every round.
+const ALL: &[&str] = &["rounds.count=12", "data.clients=10", "rounds.cohort=10"];
+
+/// Four of ten are drawn for each round.
+const DRAWN: &[&str] = &["rounds.count=12", "data.clients=10", "rounds.cohort=4"];
 
 fn dunlin(subcommand: &str) -> Command {
     let mut command = Command::new(DUNLIN);
@@ -15,8 +20,8 @@ fn dunlin(subcommand: &str) -> Command {
     command
 }
 
-fn with_recipe(mut command: Command) -> Command {
-    for set in RECIPE {
+fn with_recipe(mut command: Command, recipe: &[&str]) -> Command {
+    for set in recipe {
         command.args(["--set", set]);
     }
     command
@@ -28,14 +33,15 @@ fn digest(report: &[u8]) -> String {
     report["model_digest"].as_str().expect("the report names the model").to_owned()
 }
 
-fn simulated(transport: &str) -> String {
-    let output = with_recipe(dunlin("simulate")).args(["--json", "--transport", transport]).output().unwrap();
+fn simulated(recipe: &[&str], transport: &str) -> String {
+    let output = with_recipe(dunlin("simulate"), recipe).args(["--json", "--transport", transport]).output().unwrap();
     assert!(output.status.success());
     digest(&output.stdout)
 }
 
 /// A federation of processes in `dir`; everything is killed when it goes.
 struct Federation<'a> {
+    recipe: &'a [&'a str],
     dir: &'a Path,
     port: u16,
     server: Child,
@@ -43,16 +49,16 @@ struct Federation<'a> {
 }
 
 impl<'a> Federation<'a> {
-    fn start(dir: &'a Path) -> Self {
+    fn start(recipe: &'a [&'a str], dir: &'a Path) -> Self {
         // Free a moment ago; the restarts need a port that stays.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self::server(dir, port);
+        let server = Self::server(recipe, dir, port);
         let clients = (0..CLIENTS).map(|number| Self::client(dir, port, number)).collect();
-        Self { dir, port, server, clients }
+        Self { recipe, dir, port, server, clients }
     }
 
-    fn server(dir: &Path, port: u16) -> Child {
-        let mut command = with_recipe(dunlin("server"));
+    fn server(recipe: &[&str], dir: &Path, port: u16) -> Child {
+        let mut command = with_recipe(dunlin("server"), recipe);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--data-dir"]).arg(dir.join("data"));
         command.stdout(Stdio::null()).spawn().unwrap()
     }
@@ -60,20 +66,39 @@ impl<'a> Federation<'a> {
     fn client(dir: &Path, port: u16, number: usize) -> Child {
         let mut command = dunlin("client");
         command.args(["--server", &format!("http://127.0.0.1:{port}"), "--data", &format!("recipe:{number}")]);
-        command.args(["--id", &format!("client-{number:05}"), "--state-dir"]).arg(dir.join(format!("state-{number}")));
+        command.arg("--state-dir").arg(dir.join(format!("state-{number}")));
         command.stdout(Stdio::null()).spawn().unwrap()
     }
 
     fn kill_server(&mut self) {
         self.server.kill().unwrap();
         self.server.wait().unwrap();
-        self.server = Self::server(self.dir, self.port);
+        self.server = Self::server(self.recipe, self.dir, self.port);
     }
 
     fn kill_client(&mut self, number: usize) {
         self.clients[number].kill().unwrap();
         self.clients[number].wait().unwrap();
         self.clients[number] = Self::client(self.dir, self.port, number);
+    }
+
+    /// Waits until the server is in this round and has so many of its updates, or is further; what it then says of
+    /// itself.
+    fn reach(&mut self, round: u64, reported: u64) -> serde_json::Value {
+        let started = Instant::now();
+        loop {
+            let server = format!("http://127.0.0.1:{}", self.port);
+            let output = dunlin("status").args(["--server", &server, "--json"]).output().unwrap();
+            // A server that has just been killed does not answer yet.
+            if let Ok(status) = serde_json::from_slice::<serde_json::Value>(&output.stdout) {
+                let number = |key: &str| status[key].as_u64().unwrap_or_else(|| panic!("no {key} in {status}"));
+                if (number("round"), number("reported")) >= (round, reported) {
+                    return status;
+                }
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "round {round} does not come");
+            assert!(self.server.try_wait().unwrap().is_none(), "the run was over before round {round} was seen");
+        }
     }
 
     /// Waits for the server to end well, and reads the digest from its results.
@@ -101,28 +126,30 @@ impl Drop for Federation<'_> {
 
 #[test]
 fn simulation_grpc_and_processes_make_one_model() {
-    let dir = tempfile::tempdir().unwrap();
-    let expected = simulated("in-process");
-    assert_eq!(simulated("grpc"), expected);
-    assert_eq!(Federation::start(dir.path()).finish(), expected);
+    for recipe in [ALL, DRAWN] {
+        let dir = tempfile::tempdir().unwrap();
+        let expected = simulated(recipe, "in-process");
+        assert_eq!(simulated(recipe, "grpc"), expected);
+        assert_eq!(Federation::start(recipe, dir.path()).finish(), expected);
+    }
 }
 
 #[test]
 fn a_federation_whose_processes_are_killed_makes_the_model_of_an_undisturbed_one() {
     let dir = tempfile::tempdir().unwrap();
-    let mut federation = Federation::start(dir.path());
-    // Uneven pauses, so that the kills fall on joins, training, uploads, disk syncs and publications.
-    for (step, pause_ms) in [130, 310, 90, 470, 50, 230, 610, 170, 390, 70].into_iter().enumerate() {
-        std::thread::sleep(Duration::from_millis(pause_ms));
-        if federation.server.try_wait().unwrap().is_some() {
-            break;
-        }
-        if step % 2 == 0 {
+    let mut federation = Federation::start(ALL, dir.path());
+    let mut term = 0;
+    for kill in 0..10 {
+        // Each time in a later round, and with more of its updates received.
+        let status = federation.reach(kill + 1, kill % 5 * 2);
+        term = status["term"].as_u64().unwrap();
+        if kill % 2 == 0 {
             federation.kill_server();
         } else {
-            federation.kill_client(step * 7 % CLIENTS);
-            federation.kill_client((step * 3 + 1) % CLIENTS);
+            federation.kill_client(kill as usize * 7 % CLIENTS);
+            federation.kill_client((kill as usize * 3 + 1) % CLIENTS);
         }
     }
-    assert_eq!(federation.finish(), simulated("in-process"));
+    assert_eq!(term, 6, "the server was killed five times before the last look");
+    assert_eq!(federation.finish(), simulated(ALL, "in-process"));
 }

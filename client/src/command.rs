@@ -1,6 +1,6 @@
 //! The `client` command, for the `dunlin` binary and for `dunlin-client`.
 
-use crate::data::{DataSpec, DataWorkplace};
+use crate::data::{DataSpec, DataWorkplace, MissingData};
 use crate::driver::{self, ClientError, Shared, Workplace};
 use crate::participant::End;
 use crate::state::{ClientState, DirectoryState, MemoryState, ModelCache, StateError};
@@ -23,9 +23,10 @@ pub struct ClientArgs {
     #[arg(long, value_name = "SPEC")]
     pub data: DataSpec,
 
-    /// This client's name, unique in the federation; with --virtual, the prefix of all names
+    /// This client's name, unique in the federation; with --virtual, the prefix of all names [default: with --data
+    /// recipe:N the name that part N has in a simulation, so that both compute the same model]
     #[arg(long, value_name = "NAME")]
-    pub id: String,
+    pub id: Option<String>,
 
     /// Run so many clients in this process; with --data recipe:N they take the parts from N on
     #[arg(long = "virtual", value_name = "K")]
@@ -50,9 +51,12 @@ pub enum CommandError {
     /// The server's address is wrong.
     #[error(transparent)]
     Url(#[from] BadUrl),
+    /// The data are not there.
+    #[error(transparent)]
+    Data(#[from] MissingData),
     /// The name is wrong.
-    #[error("--id: {0}")]
-    Id(#[from] BadClientId),
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
@@ -66,21 +70,35 @@ pub enum CommandError {
     },
 }
 
+/// Why clients have no names.
+#[derive(Debug, thiserror::Error)]
+pub enum NameError {
+    /// The name is no client id.
+    #[error("--id: {0}")]
+    Bad(#[from] BadClientId),
+    /// Own data have no name of their own.
+    #[error("--id is missing: a client with data of its own needs a name, such as --id ward-7")]
+    Missing,
+}
+
 /// The names of a command's clients.
 ///
 /// # Errors
-/// When the name or prefix is no client id.
-pub fn names(args: &ClientArgs) -> Result<Vec<ClientId>, BadClientId> {
-    match args.virtual_clients {
-        None => Ok(vec![ClientId::new(&args.id)?]),
-        Some(count) => {
+/// When the name or prefix is no client id, or there is none where one is needed.
+pub fn names(args: &ClientArgs) -> Result<Vec<ClientId>, NameError> {
+    let prefix = args.id.as_deref().unwrap_or(SIMULATED);
+    match (args.virtual_clients, &args.id, &args.data) {
+        (None, None, DataSpec::Recipe(part)) => Ok(vec![ClientId::numbered(SIMULATED, *part)]),
+        (_, None, DataSpec::Own(_)) => Err(NameError::Missing),
+        (None, Some(id), _) => Ok(vec![ClientId::new(id)?]),
+        (Some(count), ..) => {
             // The longest name decides whether the prefix fits.
-            ClientId::new(&format!("{}-00000", args.id))?;
+            ClientId::new(&format!("{prefix}-00000"))?;
             let first = match &args.data {
                 DataSpec::Recipe(first) => *first,
                 DataSpec::Own(_) => 0,
             };
-            Ok((first..first + count).map(|part| ClientId::numbered(&args.id, part)).collect())
+            Ok((first..first + count).map(|part| ClientId::numbered(prefix, part)).collect())
         }
     }
 }
@@ -91,6 +109,7 @@ pub fn names(args: &ClientArgs) -> Result<Vec<ClientId>, BadClientId> {
 /// The first client's failure; the others are stopped.
 pub async fn run(args: ClientArgs) -> Result<End, CommandError> {
     let clients = names(&args)?;
+    args.data.find()?;
     let transport = Transport::new(&args.server)?;
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = args.threads.unwrap_or(if clients.len() > 1 { processors } else { 1 });
@@ -125,14 +144,18 @@ pub async fn run(args: ClientArgs) -> Result<End, CommandError> {
     Ok(end.expect("a command has at least one client"))
 }
 
+/// What a simulation calls its clients, before their numbers.
+const SIMULATED: &str = "client";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn args(id: &str, data: &str, virtual_clients: Option<u32>) -> ClientArgs {
+    fn args<'a>(id: impl Into<Option<&'a str>>, data: &str, virtual_clients: Option<u32>) -> ClientArgs {
+        let id = id.into().map(String::from);
         let data = data.parse().unwrap();
         let (server, state_dir, threads) = ("http://127.0.0.1:1".into(), None, None);
-        ClientArgs { server, data, id: id.into(), virtual_clients, state_dir, threads, wait_ms: 0 }
+        ClientArgs { server, data, id, virtual_clients, state_dir, threads, wait_ms: 0 }
     }
 
     #[test]
@@ -141,5 +164,9 @@ mod tests {
         assert_eq!(text(args("ward", "recipe:3", None)), ["ward"]);
         assert_eq!(text(args("client", "recipe:3", Some(2))), ["client-00003", "client-00004"]);
         assert!(names(&args("a b", "recipe:3", Some(2))).is_err());
+        assert_eq!(text(args(None, "recipe:3", None)), ["client-00003"]);
+        assert_eq!(text(args(None, "recipe:3", Some(2))), ["client-00003", "client-00004"]);
+        assert!(matches!(names(&args(None, "csv:a", None)), Err(NameError::Missing)));
+        assert!(matches!(names(&args(None, "csv:a", Some(2))), Err(NameError::Missing)));
     }
 }

@@ -36,6 +36,34 @@ impl std::str::FromStr for DataSpec {
     }
 }
 
+/// Data that are not where the command line says.
+#[derive(Debug, thiserror::Error)]
+#[error("--data {spec}: {source}")]
+pub struct MissingData {
+    /// As it was given.
+    pub spec: String,
+    /// What the system says.
+    pub source: std::io::Error,
+}
+
+impl DataSpec {
+    /// Looks whether the client's own file or folder is there and may be read: before it joins, and before the server
+    /// knows of it. What is in it is read once the recipe says how.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn find(&self) -> Result<(), MissingData> {
+        let Self::Own(spec) = self else { return Ok(()) };
+        let path = std::path::Path::new(spec.split_once(':').map_or(spec.as_str(), |(_, path)| path));
+        let found = if spec.starts_with("idx:") {
+            std::fs::read_dir(path).map(drop)
+        } else {
+            std::fs::File::open(path).map(drop)
+        };
+        found.map_err(|source| MissingData { spec: spec.clone(), source })
+    }
+}
+
 /// The built-in workplace: candle models on rows of a data set.
 pub struct DataWorkplace {
     recipe: Recipe,
@@ -119,6 +147,18 @@ fn boxed(error: dunlin_nn::Error) -> TrainerError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn own_data_are_looked_for_before_anything_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.csv");
+        std::fs::write(&file, "label\n").unwrap();
+        DataSpec::Recipe(0).find().unwrap();
+        DataSpec::Own(format!("csv:{}", file.display())).find().unwrap();
+        DataSpec::Own(format!("idx:{}", dir.path().display())).find().unwrap();
+        let missing = DataSpec::Own("csv:nowhere/a.csv".into()).find().unwrap_err();
+        assert!(missing.to_string().starts_with("--data csv:nowhere/a.csv: "), "{missing}");
+    }
 
     #[test]
     fn a_data_spec_is_a_part_or_a_source() {

@@ -148,9 +148,20 @@ pub async fn run(
 ) -> Result<End, ClientError> {
     let mut participant = Participant::new(client.clone(), state.token()?, wait_ms);
     let mut prepared = None;
+    let mut told_of_holder = false;
     loop {
         let event = match participant.action() {
-            Action::Join(join) => answered(&client, transport.join(&join).await, Event::Joined),
+            Action::Join(join) => {
+                let answer = transport.join(&join).await;
+                if matches!(answer, Ok(Err(Reject::WrongSession))) && !std::mem::replace(&mut told_of_holder, true) {
+                    warn!(
+                        client = %client,
+                        "another client holds this name: waiting until it has been silent for rounds.idle_timeout_s; \
+                         give each client its own --id, and a --state-dir to be known again after a restart"
+                    );
+                }
+                answered(&client, answer, Event::Joined)
+            }
             Action::Prepare(welcome) => {
                 let (run, name, process) = (welcome.run, client.clone(), shared.clone());
                 let (ready, examples) = blocking(move || {

@@ -83,7 +83,11 @@ impl Transport {
     /// When the call did not get through, or broke off.
     pub async fn fetch(&mut self, fetch: &FetchModel, max_bytes: u64) -> Answer<(CatchUp, Vec<Bytes>)> {
         use v1::fetch_model_reply::Reply;
-        let mut stream = self.client.fetch_model(v1::FetchModelRequest::from(fetch)).await?.into_inner();
+        let mut stream = {
+            let call = self.client.fetch_model(v1::FetchModelRequest::from(fetch));
+            let opened = tokio::time::timeout(CALL_TIMEOUT, call).await;
+            opened.map_err(|_| Disconnected("the server does not answer".into()))??.into_inner()
+        };
         let mut next = async || -> Result<Option<Reply>, Disconnected> {
             match tokio::time::timeout(CALL_TIMEOUT, stream.message()).await {
                 Ok(message) => Ok(message?.and_then(|message| message.reply)),
@@ -150,7 +154,12 @@ impl Transport {
             })
         });
         let stream = tokio_stream::iter(std::iter::once(first).chain(chunks));
-        Ok(wire::read_upload_reply(self.client.upload(stream).await?.into_inner()))
+        // Whether the bytes arrive is not seen from here, so the slowest link that is still of use sets the bound. What
+        // did arrive until then is kept by the server.
+        let bound = CALL_TIMEOUT + Duration::from_secs((frame.len() as u64).saturating_sub(offset) / SLOWEST_LINK);
+        let answer = tokio::time::timeout(bound, self.client.upload(stream)).await;
+        let answer = answer.map_err(|_| Disconnected(format!("the upload took more than {} s", bound.as_secs())))?;
+        Ok(wire::read_upload_reply(answer?.into_inner()))
     }
 
     /// See the protocol's `Progress`.
@@ -202,6 +211,9 @@ fn timed<T>(message: T, timeout: Duration) -> tonic::Request<T> {
     request.set_timeout(timeout);
     request
 }
+
+/// Bytes a second that a link must carry at least: 4 kbit/s.
+const SLOWEST_LINK: u64 = 512;
 
 /// Longest silence of the server in a call, beyond what the call itself may be held.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@
 mod tests;
 
 use bytes::Bytes;
-use dunlin_codec::{Encoder, FrameHeader, Limits, Segments, grid, limit};
+use dunlin_codec::{Encoder, FrameHeader, Limits, Segments, StageBytes, grid, limit};
 use dunlin_core::message::{CatchUp, CatchUpBase};
 use dunlin_core::{Digest, ModelVersion};
 use std::collections::BTreeMap;
@@ -36,6 +36,8 @@ pub struct Plan {
     pub catch_up: CatchUp,
     /// The frames in order.
     pub frames: Vec<Bytes>,
+    /// What they cost by stage, against one dense model.
+    pub stages: StageBytes,
 }
 
 /// A way that is being worked out, or has been.
@@ -205,7 +207,15 @@ impl Broadcast {
     fn plan(&self, base: CatchUpBase, frames: Vec<Bytes>) -> Plan {
         // A model has at most 2³⁰ parameters; one whose frame exceeds 4 GiB is refused by the client's length check.
         let frame_lens = frames.iter().map(|frame| u32::try_from(frame.len()).unwrap_or(u32::MAX)).collect();
-        Plan { catch_up: CatchUp { base, version: self.version, digest: self.digest, frame_lens }, frames }
+        let mut stages = StageBytes::default();
+        for header in frames.iter().map(|frame| (FrameHeader::parse(frame), frame.len())) {
+            if let (Ok(header), len) = header {
+                stages += header.stages(&self.segments, len);
+            }
+        }
+        // However many frames lead to it, the client gets one model.
+        stages.dense = 4 * self.segments.len() as u64;
+        Plan { catch_up: CatchUp { base, version: self.version, digest: self.digest, frame_lens }, frames, stages }
     }
 }
 

@@ -96,8 +96,8 @@ struct SharedState {
     up: AtomicU64,
     /// Time spent on vetting frames, in nanoseconds.
     vetting_ns: AtomicU64,
-    /// Sizes of the downloads begun.
-    downloads: Mutex<Vec<u64>>,
+    /// The downloads begun.
+    downloads: Mutex<Vec<StageBytes>>,
     events: Mutex<Vec<RunEvent>>,
 }
 
@@ -211,8 +211,8 @@ impl Handle {
     }
 
     /// Counts a download that begins.
-    pub fn count_download(&self, bytes: u64) {
-        lock(&self.shared.downloads).push(bytes);
+    pub fn count_download(&self, stages: StageBytes) {
+        lock(&self.shared.downloads).push(stages);
     }
 
     /// See [`crate::coordinator::Coordinator::join`].
@@ -460,8 +460,8 @@ impl Worker {
     fn settle(&mut self) -> Result<(), EngineError> {
         loop {
             self.engine.count_upload(self.shared.up.swap(0, Ordering::Relaxed));
-            for bytes in std::mem::take(&mut *lock(&self.shared.downloads)) {
-                self.engine.count_download(bytes);
+            for stages in std::mem::take(&mut *lock(&self.shared.downloads)) {
+                self.engine.count_download(stages);
             }
             let epoch = self.epoch;
             let settled = self.engine.settle(&|| Timestamp(epoch.elapsed().as_millis() as u64))?;

@@ -44,7 +44,10 @@ pub struct Engine {
     /// Frames of published rounds that a restart would have to add up again, in bytes and rounds.
     uncheckpointed: (u64, u64),
     simulated: bool,
-    started: Instant,
+    /// Of the rounds before this start of the server.
+    earlier_seconds: f64,
+    /// When this start was; nothing for a run that was over before.
+    started: Option<Instant>,
     round_started: Instant,
     participants: BTreeSet<ClientId>,
     timings: Timings,
@@ -55,7 +58,10 @@ pub struct Engine {
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     bytes: ByteCount,
+    /// Of the accepted updates.
     stages: StageBytes,
+    /// Of the downloads.
+    downlink: StageBytes,
 }
 
 /// Why a run cannot go on. Ours to mend, never a client's mistake.
@@ -192,9 +198,10 @@ impl Engine {
     }
 
     /// Counts frame bytes that were sent to a client so that it gets a model.
-    pub fn count_download(&mut self, bytes: u64) {
-        self.tally.bytes.down += bytes;
-        self.tally.bytes.down_dense += self.dense_bytes();
+    pub fn count_download(&mut self, stages: StageBytes) {
+        self.tally.bytes.down += stages.coded;
+        self.tally.bytes.down_dense += stages.dense;
+        self.tally.downlink += stages;
     }
 
     /// Carries out everything that was decided, until nothing is left to do before the next message.
@@ -315,10 +322,11 @@ impl Engine {
 
     fn evaluated(&mut self, round: u64, result: FederatedEvaluation, settled: &mut Settled) -> Result<(), EngineError> {
         // Downloads of the evaluation belong to the round that it followed.
-        let bytes = std::mem::take(&mut self.tally).bytes;
+        let tally = std::mem::take(&mut self.tally);
         if let Some(summary) = self.summaries.iter_mut().rev().find(|summary| summary.round == round) {
             summary.federated = Some(result);
-            summary.bytes += bytes;
+            summary.bytes += tally.bytes;
+            summary.downlink += tally.downlink;
             self.store.commit(&[Record::Summary(summary.clone())])?;
             settled.summaries.push(summary.clone());
         }
@@ -350,6 +358,7 @@ impl Engine {
             examples: stats.examples,
             train_loss: stats.train_loss,
             bytes: tally.bytes,
+            downlink: tally.downlink,
             seconds: self.round_started.elapsed().as_secs_f64(),
             simulated_seconds: self.simulated.then(|| closed.closed.since(closed.opened) as f64 / 1000.0),
             model_digest: self.broadcast.digest().to_string(),
@@ -382,7 +391,7 @@ impl Engine {
             params: grid.len() as u64,
             nonzero: grid.iter().filter(|&&value| value != 0).count() as u64,
             clients: self.participants.len() as u32,
-            seconds: self.started.elapsed().as_secs_f64(),
+            seconds: self.earlier_seconds + self.started.map_or(0.0, |started| started.elapsed().as_secs_f64()),
             model_digest: self.broadcast.digest().to_string(),
         };
         let target = self.recipe.rounds.target_accuracy;

@@ -177,17 +177,27 @@ pub async fn serve(options: Options) -> Result<Option<Report>, ServeError> {
     if let Some(listener) = metrics {
         tokio::spawn(metrics::serve(listener, handle.clone()));
     }
-    let mut report = None;
+    let mut outcome = Ok(None);
     let end = async {
-        tokio::select! {
-            ended = ended(&handle, options.stay) => report = ended,
-            () = interrupted() => tracing::info!("stopping: the run goes on when the server is started again"),
+        let ended = tokio::select! {
+            report = handle.report() => report,
+            () = interrupted() => {
+                tracing::info!("stopping: the run goes on when the server is started again");
+                return;
+            }
+        };
+        // Without a report the engine has failed, and tells why when it is joined.
+        let Some(report) = ended else { return };
+        tracing::info!(outcome = report.outcome.label(), accuracy = report.accuracy, digest = %report.model_digest, "run ended");
+        outcome = write_results(&options, &handle, &report).await.map(|()| Some(report));
+        if options.stay {
+            interrupted().await;
+        } else {
+            tokio::time::sleep(FAREWELL).await;
         }
     };
     serve_on(&handle, accept::connections(listener), end).await?;
-    if let Some(report) = &report {
-        write_results(&options, &handle, report).await?;
-    }
+    let report = outcome?;
     drop(handle);
     if report.is_none() && driver.is_finished() {
         let result = tokio::task::spawn_blocking(|| driver.join()).await;
@@ -197,17 +207,6 @@ pub async fn serve(options: Options) -> Result<Option<Report>, ServeError> {
         }
     }
     Ok(report)
-}
-
-/// Resolves a little after the run has ended, so that clients hear of it.
-async fn ended(handle: &Handle, stay: bool) -> Option<Report> {
-    let report = handle.report().await?;
-    tracing::info!(outcome = report.outcome.label(), accuracy = report.accuracy, digest = %report.model_digest, "run ended");
-    if stay {
-        std::future::pending::<()>().await;
-    }
-    tokio::time::sleep(FAREWELL).await;
-    Some(report)
 }
 
 async fn interrupted() {

@@ -198,7 +198,7 @@ impl Federation for FederationService {
         }
         let plan = tokio::task::spawn_blocking(move || broadcast.catch_up(fetch.held)).await;
         let plan = plan.map_err(|_| Status::internal("the way to the model was lost"))?;
-        self.handle.count_download(plan.catch_up.total_bytes());
+        self.handle.count_download(plan.stages);
         let first = Reply::Plan((&plan.catch_up).into());
         let mut frames = plan.frames.clone().into_iter();
         let mut rest = Bytes::new();

@@ -1,6 +1,6 @@
 //! Whether a received frame may count: the codec's verdict in the protocol's words.
 
-use dunlin_codec::{Error, FrameHeader, FrameKind, Layout, Limits, Quantizer, Segments, StageBytes};
+use dunlin_codec::{Error, FrameHeader, FrameKind, Limits, Quantizer, Segments, StageBytes};
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{Digest, Recipe, Reject};
 
@@ -73,33 +73,12 @@ impl Rules {
         if verified.max_abs > self.max_abs {
             return Err(Reject::ValueTooLarge);
         }
-        Ok(self.stages(&parsed, frame.len()))
+        Ok(parsed.stages(&self.segments, frame.len()))
     }
 
     /// The sizes of the stages of a frame that was vetted before.
     pub(crate) fn stages_of(&self, frame: &[u8]) -> Result<StageBytes, Error> {
-        Ok(self.stages(&FrameHeader::parse(frame)?, frame.len()))
-    }
-
-    /// What the frame would have cost without its later stages, from what its header says.
-    fn stages(&self, header: &FrameHeader, coded: usize) -> StageBytes {
-        let (len, values) = (self.segments.len() as u64, u64::from(header.nonzeros));
-        let width = match header.kind {
-            FrameKind::F32 | FrameKind::Integers => 32,
-            FrameKind::F16 => 16,
-            FrameKind::Int8 => 8,
-            FrameKind::Ternary => 1,
-        };
-        let is_scaled = matches!(header.kind, FrameKind::Int8 | FrameKind::Ternary);
-        let scales = if is_scaled && values > 0 { 2 * self.segments.count() as u64 } else { 0 };
-        let dense = 4 * len;
-        // Without positions a ternary value needs two bits.
-        let whole = (width.max(2) * len).div_ceil(8) + scales;
-        let (sparse, quantized) = match header.layout {
-            Layout::Dense => (dense, whole),
-            _ => ((8 * values).min(dense), (4 * values + (width * values).div_ceil(8) + scales).min(whole)),
-        };
-        StageBytes { dense, sparse, quantized, coded: coded as u64 }
+        Ok(FrameHeader::parse(frame)?.stages(&self.segments, frame.len()))
     }
 }
 

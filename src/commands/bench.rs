@@ -2,6 +2,7 @@
 
 mod client;
 mod processes;
+mod start;
 
 use super::output::{self, bytes, count, percent, seconds};
 use super::simulate::of_simulation;
@@ -27,6 +28,7 @@ pub(crate) struct BenchArgs {
 #[derive(Subcommand)]
 enum BenchCommand {
     Round(RoundArgs),
+    Start(start::StartArgs),
 }
 
 /// Time rounds of a model that takes no time to train
@@ -103,8 +105,14 @@ struct Figures {
 }
 
 pub(crate) fn run(args: BenchArgs) -> Done {
-    let BenchCommand::Round(args) = args.command;
-    let recipe = recipe(&args)?;
+    match args.command {
+        BenchCommand::Round(args) => round(&args),
+        BenchCommand::Start(args) => start::run(&args),
+    }
+}
+
+fn round(args: &RoundArgs) -> Done {
+    let recipe = recipe(args)?;
     let mut figures = match args.transport {
         Carrier::InProcess => in_process(&recipe, Transport::InProcess)?,
         Carrier::Grpc => in_process(&recipe, Transport::Grpc)?,
@@ -162,7 +170,7 @@ fn in_process(recipe: &Recipe, transport: Transport) -> Result<Figures, Failure>
         .run();
     progress.finish();
     let outcome = outcome.map_err(of_simulation)?;
-    let peak_bytes = peak_bytes("self");
+    let peak_bytes = memory_of("self", PEAK);
     Ok(Figures { peak_bytes, ..Figures::from_rounds(recipe, &outcome.rounds, outcome.report.params) })
 }
 
@@ -215,13 +223,16 @@ fn print(figures: &Figures) {
     output::line(table);
 }
 
-/// The most memory that a process has held at once, where the system tells.
-fn peak_bytes(process: &str) -> Option<u64> {
+/// A line of what the system tells about a process's memory, where it does.
+fn memory_of(process: &str, line: &str) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = text.lines().find_map(|text| text.strip_prefix(line))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     Some(1024 * kib)
 }
+
+/// The most memory that a process has held at once.
+const PEAK: &str = "VmHWM:";
 
 #[cfg(test)]
 mod tests {

@@ -43,16 +43,15 @@ fn table(report: &Report) -> Table {
     let zero = if zero > 0 { format!("{} of them zero", count(zero)) } else { String::new() };
     row("parameters", count(report.params), zero);
 
-    let up = &report.uplink;
-    row("up, dense f32", bytes(up.dense), String::new());
-    for (stage, size) in [("sparse", up.sparse), ("quantized", up.quantized), ("coded", up.coded)] {
-        row(&format!("  → {stage}"), bytes(size), format!("{} smaller", factor(up.dense, size)));
+    for (direction, link) in [("up", &report.uplink), ("down", &report.downlink)] {
+        row(&format!("{direction}, dense f32"), bytes(link.dense), String::new());
+        for (stage, size) in [("sparse", link.sparse), ("quantized", link.quantized), ("coded", link.coded)] {
+            row(&format!("  → {stage}"), bytes(size), format!("{} smaller", factor(link.dense, size)));
+        }
+        if direction == "up" && report.bytes.up != link.coded {
+            row("  sent", bytes(report.bytes.up), "repeated and refused uploads included".into());
+        }
     }
-    if report.bytes.up != up.coded {
-        row("  sent", bytes(report.bytes.up), "repeated and refused uploads included".into());
-    }
-    row("down, dense f32", bytes(report.bytes.down_dense), String::new());
-    row("  sent", bytes(report.bytes.down), format!("{} smaller", factor(report.bytes.down_dense, report.bytes.down)));
     let (dense, sent) = (report.bytes.up_dense + report.bytes.down_dense, report.bytes.up + report.bytes.down);
     row("both ways", bytes(sent), format!("instead of {}: {} smaller", bytes(dense), factor(dense, sent)));
 

@@ -153,7 +153,7 @@ impl<'a> World<'a> {
             let now = self.now;
             let settled = self.engine.settle(&|| now)?;
             for (client, receipt) in settled.receipts {
-                self.reply(self.index[&client], Event::Uploaded(Ok(Uploaded::Receipt(receipt))), 0);
+                self.reply(self.index[&client], Event::Uploaded(Ok(Uploaded::Receipt(receipt))), NOTHING);
             }
             for summary in &settled.summaries {
                 if (self.on_round)(summary).is_break() {
@@ -174,10 +174,10 @@ impl<'a> World<'a> {
     fn answer(&mut self, client: u32, call: Call) {
         let now = self.now;
         let coordinator = &mut self.engine.coordinator;
-        let (event, bytes) = match call {
+        let (event, download) = match call {
             Call::Join(join) => {
                 let joined = coordinator.join(now, &join.client, join.token);
-                (Event::Joined(joined.map(|()| self.welcome.clone())), 0)
+                (Event::Joined(joined.map(|()| self.welcome.clone())), NOTHING)
             }
             Call::CheckIn(check_in) => {
                 let answer = coordinator.check_in(now, &check_in);
@@ -190,19 +190,19 @@ impl<'a> World<'a> {
                     Ok(Assignment::Evaluate(task)) => self.clients[client as usize].working = Some(task.round),
                     Ok(Assignment::Finished { .. }) | Err(_) => {}
                 }
-                (Event::Assigned(answer), 0)
+                (Event::Assigned(answer), NOTHING)
             }
             Call::Fetch(fetch) => match coordinator.authenticate(now, &fetch.session) {
-                Err(reject) => (Event::Fetched(Err(reject)), 0),
+                Err(reject) => (Event::Fetched(Err(reject)), NOTHING),
                 Ok(()) => self.hand_out(client, &fetch),
             },
             Call::AskOffset(session, header) => {
                 let held = coordinator.announce(now, &session, &header);
-                (Event::Offset(held.map(|receipt| receipt.map_or(Held::Offset(0), Held::Receipt))), 0)
+                (Event::Offset(held.map(|receipt| receipt.map_or(Held::Offset(0), Held::Receipt))), NOTHING)
             }
             Call::Announce(session, header) => match coordinator.announce(now, &session, &header) {
-                Err(reject) => (Event::Uploaded(Err(reject)), 0),
-                Ok(Some(receipt)) => (Event::Uploaded(Ok(Uploaded::Receipt(receipt))), 0),
+                Err(reject) => (Event::Uploaded(Err(reject)), NOTHING),
+                Ok(Some(receipt)) => (Event::Uploaded(Ok(Uploaded::Receipt(receipt))), NOTHING),
                 Ok(None) => {
                     let upload = self.clients[client as usize].link.up_after_header(header.frame_len);
                     self.work_for(client, upload.ms);
@@ -225,20 +225,20 @@ impl<'a> World<'a> {
                 match offered {
                     // Its receipt comes when the update is stored.
                     Ok(Offer::Store) => return,
-                    Ok(Offer::Accepted(receipt)) => (Event::Uploaded(Ok(Uploaded::Receipt(receipt))), 0),
-                    Err(reject) => (Event::Uploaded(Err(reject)), 0),
+                    Ok(Offer::Accepted(receipt)) => (Event::Uploaded(Ok(Uploaded::Receipt(receipt))), NOTHING),
+                    Err(reject) => (Event::Uploaded(Err(reject)), NOTHING),
                 }
             }
-            Call::Report(session, report) => (Event::Reported(coordinator.evaluated(now, &session, &report)), 0),
+            Call::Report(session, report) => (Event::Reported(coordinator.evaluated(now, &session, &report)), NOTHING),
         };
-        self.reply(client, event, bytes);
+        self.reply(client, event, download);
     }
 
     /// Sends a client the version that it wants.
-    fn hand_out(&mut self, client: u32, fetch: &FetchModel) -> (Event, u64) {
+    fn hand_out(&mut self, client: u32, fetch: &FetchModel) -> (Event, StageBytes) {
         let broadcast = self.engine.broadcast();
         if broadcast.version() != fetch.wanted {
-            return (Event::Fetched(Err(Reject::UnknownVersion)), 0);
+            return (Event::Fetched(Err(Reject::UnknownVersion)), NOTHING);
         }
         let plan = broadcast.catch_up(fetch.held);
         if let Some(seeded) = self.seeded.as_deref().filter(|_| client.is_multiple_of(PROOF_EVERY)) {
@@ -247,14 +247,14 @@ impl<'a> World<'a> {
             let model = catch_up::apply(segments, &plan.catch_up, &plan.frames, proof.as_deref(), seeded);
             *proof = Some(model.expect("what the server sends leads to its own model"));
         }
-        (Event::Fetched(Ok(fetch.wanted)), plan.catch_up.total_bytes())
+        (Event::Fetched(Ok(fetch.wanted)), plan.stages)
     }
 
-    fn reply(&mut self, client: u32, event: Event, bytes: u64) {
-        let delivery = self.clients[client as usize].link.down(bytes);
+    fn reply(&mut self, client: u32, event: Event, download: StageBytes) {
+        let delivery = self.clients[client as usize].link.down(download.coded);
         if matches!(event, Event::Fetched(Ok(_))) {
             for _ in 0..delivery.sendings {
-                self.engine.count_download(bytes);
+                self.engine.count_download(download);
             }
             self.work_for(client, delivery.ms);
         }
@@ -429,3 +429,6 @@ const BACK_OFF_MS: u64 = 1000;
 
 /// One client of so many really computes the models that it is sent, in builds with debug assertions.
 const PROOF_EVERY: u32 = 16;
+
+/// An answer without a model.
+const NOTHING: StageBytes = StageBytes { dense: 0, sparse: 0, quantized: 0, coded: 0 };

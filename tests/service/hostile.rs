@@ -29,6 +29,11 @@ fn with_value(hand: &Hand, task: &TrainTask, value: f32, reject: Reject) -> (v1:
 }
 
 const ATTACKS: &[(&str, Attack)] = &[
+    ("no examples", |hand, task| {
+        let (good, frame) = update(&hand.session.client, task, 0, 1.0);
+        let wrong = v1::UpdateHeader { examples: 0, ..on_wire(hand, &good) };
+        vec![(wrong, frame, Reject::NoExamples)]
+    }),
     ("NaN", |hand, task| vec![with_value(hand, task, f32::NAN, Reject::NotANumber)]),
     ("infinity", |hand, task| vec![with_value(hand, task, f32::INFINITY, Reject::Infinite)]),
     ("a huge value", |hand, task| vec![with_value(hand, task, 1e6, Reject::ValueTooLarge)]),

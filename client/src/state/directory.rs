@@ -5,6 +5,7 @@ use crate::work::{Residual, Update};
 use bytes::Bytes;
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{ModelVersion, RunId, Token};
+use half::bf16;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -167,11 +168,11 @@ impl ClientState for DirectoryState {
             let len = file.metadata()?.len();
             let mut round = [0; 8];
             file.read_exact(&mut round)?;
-            let mut values = Vec::with_capacity((len as usize).saturating_sub(8) / 4);
+            let mut values = Vec::with_capacity((len as usize).saturating_sub(8) / 2);
             let mut chunk = vec![0; CHUNK];
             loop {
                 let filled = fill(&mut file, &mut chunk)?;
-                values.extend(chunk[..filled].as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
+                values.extend(chunk[..filled].as_chunks().0.iter().map(|&bytes| bf16::from_le_bytes(bytes)));
                 if filled < chunk.len() {
                     break;
                 }
@@ -228,8 +229,8 @@ impl ClientState for DirectoryState {
 fn write_residual(file: &mut File, residual: &Residual) -> io::Result<()> {
     file.write_all(&residual.round.to_le_bytes())?;
     let mut chunk = vec![0; CHUNK];
-    for values in residual.values.chunks(CHUNK / 4) {
-        let bytes = &mut chunk[..4 * values.len()];
+    for values in residual.values.chunks(CHUNK / 2) {
+        let bytes = &mut chunk[..2 * values.len()];
         for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
             *bytes = value.to_le_bytes();
         }

@@ -16,7 +16,7 @@ fn update(round: u64, value: f32) -> Update {
         frame_len: 10,
         digest: Digest::of(&frame),
     };
-    let residual = Some(Residual { round, values: vec![value, -value] });
+    let residual = Some(Residual::new(round, &[value, -value]));
     Update { header, frame, residual, stages: StageBytes::default() }
 }
 

@@ -4,7 +4,6 @@ use super::{BadUrl, CALL_TIMEOUT, Disconnected, connect, timed};
 use dunlin_core::{Outcome, Report, RoundSummary};
 use dunlin_proto::v1;
 use dunlin_proto::v1::control_client::ControlClient;
-use dunlin_proto::v1::federation_client::FederationClient;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
@@ -13,7 +12,6 @@ use tonic::transport::Channel;
 #[derive(Clone, Debug)]
 pub struct ControlTransport {
     control: ControlClient<Channel>,
-    federation: FederationClient<Channel>,
 }
 
 /// A run, as listed.
@@ -62,6 +60,8 @@ pub struct RunState {
     pub params: u64,
     /// The recipe, as TOML.
     pub recipe: String,
+    /// The protocol versions that the server accepts.
+    pub protocols: RangeInclusive<u32>,
 }
 
 /// How often a client was refused for one reason.
@@ -102,7 +102,7 @@ impl ControlTransport {
     /// A transport over a channel that exists, such as one end of a pipe in a test.
     #[must_use]
     pub fn over(channel: Channel) -> Self {
-        Self { control: ControlClient::new(channel.clone()), federation: FederationClient::new(channel) }
+        Self { control: ControlClient::new(channel) }
     }
 
     /// All runs in the server's data directory, newest first.
@@ -154,17 +154,6 @@ impl ControlTransport {
             len if len == down => Ok(took),
             len => Err(Disconnected(format!("{down} bytes were asked for and {len} came back"))),
         }
-    }
-
-    /// The protocol versions that the server speaks. It is asked by a join that no server accepts, so no client is
-    /// registered; the server counts one refusal.
-    ///
-    /// # Errors
-    /// When the call did not get through.
-    pub async fn protocols(&mut self) -> Result<RangeInclusive<u32>, Disconnected> {
-        let request = v1::JoinRequest { software: "dunlin doctor".into(), ..v1::JoinRequest::default() };
-        let reply = self.federation.join(timed(request, CALL_TIMEOUT)).await?.into_inner();
-        Ok(reply.protocol_oldest..=reply.protocol_newest)
     }
 }
 
@@ -218,6 +207,7 @@ impl TryFrom<v1::StatusReply> for RunState {
             last_round: if reply.last_round.is_empty() { None } else { Some(parse(&reply.last_round)?) },
             params: reply.params,
             recipe: reply.recipe,
+            protocols: reply.protocol_oldest..=reply.protocol_newest,
         })
     }
 }

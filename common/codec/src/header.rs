@@ -5,7 +5,10 @@
 //! kind: bits 0–2 content, bits 3–5 layout, bit 6 values range-coded, bit 7 reserved: zero
 //! ```
 
-use crate::{Error, Segments};
+use crate::{
+    Error, Segments, StageBytes,
+    values::{is_scaled, width_of},
+};
 
 /// What a frame says about itself before its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +108,22 @@ impl FrameHeader {
             return Err(Error::TooManyNonzeros { got: nonzeros.into(), limit: coordinates.into() });
         }
         Ok(Self { kind, layout, coordinates, nonzeros, values_coded, body })
+    }
+
+    /// What the frame of `coded` bytes would have cost without its later stages.
+    #[must_use]
+    pub fn stages(&self, segments: &Segments, coded: usize) -> StageBytes {
+        let (len, values) = (segments.len() as u64, u64::from(self.nonzeros));
+        let width = u64::from(width_of(self.kind));
+        let scales = if is_scaled(self.kind) && values > 0 { 2 * segments.count() as u64 } else { 0 };
+        let dense = 4 * len;
+        // Without positions a ternary value needs two bits.
+        let whole = (width.max(2) * len).div_ceil(8) + scales;
+        let (sparse, quantized) = match self.layout {
+            Layout::Dense => (dense, whole),
+            _ => ((8 * values).min(dense), (4 * values + (width * values).div_ceil(8) + scales).min(whole)),
+        };
+        StageBytes { dense, sparse, quantized, coded: coded as u64 }
     }
 
     /// Starts a frame.

@@ -82,6 +82,8 @@ pub struct RoundSummary {
     pub quantized: u64,
     /// Uplink bytes as sent; equal to `bytes.up` unless uploads were repeated.
     pub coded: u64,
+    /// Downlink bytes by stage: what the round's downloads would have cost without the later ones.
+    pub downlink: StageBytes,
     /// Size of the packet that leads to the new version.
     pub packet: u64,
     /// Real time from opening to publication, in seconds.
@@ -135,6 +137,8 @@ pub struct Report {
     pub bytes: Bytes,
     /// Uplink bytes by stage.
     pub uplink: StageBytes,
+    /// Downlink bytes by stage.
+    pub downlink: StageBytes,
     /// Messages refused, by reason.
     pub rejects: BTreeMap<String, u32>,
     /// Clients that took part.
@@ -158,7 +162,7 @@ impl Report {
         end: &RunEnd,
     ) -> Self {
         let mut bytes = Bytes::default();
-        let mut uplink = StageBytes::default();
+        let (mut uplink, mut downlink) = (StageBytes::default(), StageBytes::default());
         let mut rejects = BTreeMap::new();
         let mut simulated = None;
         for round in rounds {
@@ -167,6 +171,7 @@ impl Report {
             uplink.sparse += round.sparse;
             uplink.quantized += round.quantized;
             uplink.coded += round.coded;
+            downlink += round.downlink;
             for (label, count) in &round.rejects {
                 *rejects.entry(label.clone()).or_default() += count;
             }
@@ -189,6 +194,7 @@ impl Report {
             nonzero: end.nonzero,
             bytes,
             uplink,
+            downlink,
             rejects,
             clients: end.clients,
             seconds: end.seconds,

@@ -57,6 +57,11 @@ impl Start {
 pub fn open(mut start: Start, now: Timestamp) -> Result<Engine, EngineError> {
     let recipe_digest = Digest(start.recipe.digest());
     let known = start.store.runs()?.into_iter().find(|run| run.recipe_digest == recipe_digest);
+    for other in start.store.runs()? {
+        if other.outcome.is_none() && other.recipe_digest != recipe_digest {
+            tracing::warn!(run = %other.id, name = %other.name, "a run of another recipe stands unfinished in this place");
+        }
+    }
     let (run, restored) = match known.filter(|_| !start.anew) {
         Some(run) => (run.id, start.store.restore(run.id)?),
         None => {
@@ -108,6 +113,7 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
     let mut resume = Resume::from_store(&restored, &recipe);
     debug_assert!(resume.version == model.version() || resume.version == ModelVersion(0));
     resume.version = model.version();
+    let was_over = resume.outcome.is_some();
     let participants = restored.receipts.iter().map(|(client, _, _)| client.clone()).collect();
     let seed = Seed::from_u64(recipe.seed).derive("coordinator");
     let coordinator = Coordinator::new(config, run, seed, resume, now);
@@ -121,11 +127,12 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
         store,
         evaluator,
         broadcast,
-        summaries: restored.summaries,
         tally,
         uncheckpointed,
         simulated,
-        started: Instant::now(),
+        earlier_seconds: restored.summaries.iter().map(|summary| summary.seconds).sum(),
+        started: (!was_over).then(Instant::now),
+        summaries: restored.summaries,
         round_started: Instant::now(),
         participants,
         timings: Timings::default(),

@@ -80,3 +80,54 @@ fn text(status: &Status) -> Result<String, std::fmt::Error> {
     encode(&mut text, &registry)?;
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::{PhaseName, StatusView};
+    use crate::store::RunRow;
+    use dunlin_core::{ClientId, Digest, ModelVersion, Reject, RunId};
+
+    #[test]
+    fn refusals_are_told_by_reason_and_client() {
+        let client = ClientId::new("ward-7").unwrap();
+        let view = StatusView {
+            phase: PhaseName::Training,
+            term: 2,
+            round: 5,
+            version: ModelVersion(4),
+            clients: 3,
+            live: 2,
+            chosen: 2,
+            reported: 1,
+            lost: 0,
+            rejects: vec![(Reject::NotANumber, Some(client), 7), (Reject::Malformed, None, 1)],
+        };
+        let run = RunRow {
+            id: RunId([1; 8]),
+            name: "x".into(),
+            recipe: String::new(),
+            recipe_digest: Digest([0; 32]),
+            created_ms: 0,
+            outcome: None,
+            rounds: 4,
+        };
+        let status = Status {
+            view,
+            run,
+            last_round: None,
+            bytes: dunlin_core::report::Bytes { up: 10, ..Default::default() },
+            params: 100,
+            timings: crate::engine::Timings::default(),
+        };
+        let text = text(&status).unwrap();
+        for line in [
+            "dunlin_rejects{reason=\"not_a_number\",client=\"ward-7\"} 7",
+            "dunlin_rejects{reason=\"malformed\",client=\"\"} 1",
+            "dunlin_round 5.0",
+            "dunlin_up_bytes 10.0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in {text}");
+        }
+    }
+}

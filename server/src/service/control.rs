@@ -51,6 +51,8 @@ impl Control for ControlService {
             rejects: rejects.collect(),
             last_round: last_round.map(|summary| json(&summary)).unwrap_or_default(),
             params,
+            protocol_oldest: dunlin_core::message::PROTOCOL_OLDEST,
+            protocol_newest: dunlin_core::message::PROTOCOL,
         }))
     }
 

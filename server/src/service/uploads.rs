@@ -54,12 +54,16 @@ impl Uploads {
     /// Offset 0 begins anew.
     pub(super) fn resume(&self, header: &UpdateHeader, offset: u64) -> Option<Partial> {
         let mut kept = self.lock();
-        let held = kept.remove(&header.client).filter(|(digest, _)| *digest == header.digest);
         if offset == 0 {
+            kept.remove(&header.client);
             // Grows as bytes arrive, so an announcement alone costs nothing.
             return Some(Partial(BytesMut::new()));
         }
-        held.map(|(_, partial)| partial).filter(|partial| partial.len() as u64 == offset)
+        let (digest, partial, _) = kept.by_client.get(&header.client)?;
+        if *digest != header.digest || partial.len() as u64 != offset {
+            return None;
+        }
+        kept.remove(&header.client).map(|(_, partial)| partial)
     }
 
     /// Keeps what has arrived; the oldest go when there is no room.
@@ -123,7 +127,7 @@ mod tests {
             (40, 0, 0)
         );
         assert!(uploads.resume(&header("a", 1), 30).is_none());
-        uploads.keep(&header("a", 1), partial(40));
+        assert!(uploads.resume(&header("a", 2), 40).is_none());
         assert_eq!(uploads.resume(&header("a", 1), 40).unwrap().len(), 40);
         assert!(uploads.resume(&header("a", 1), 40).is_none(), "it was taken out");
         assert_eq!(uploads.resume(&header("a", 1), 0).unwrap().len(), 0);

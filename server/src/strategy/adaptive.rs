@@ -36,7 +36,8 @@ impl Adaptive {
         Self {
             moment,
             rate,
-            beta1: config.momentum as f32,
+            // As in the paper: Adagrad is used without momentum.
+            beta1: if moment == SecondMoment::Adagrad { 0.0 } else { config.momentum as f32 },
             beta2: config.beta2 as f32,
             tau,
             first: vec![0.0; len],

@@ -41,6 +41,7 @@ fn naive(kind: StrategyKind, means: &[Vec<f32>]) -> Vec<f64> {
                     w[i] += decay * m[i];
                 }
                 StrategyKind::FedAdagrad | StrategyKind::FedAdam | StrategyKind::FedYogi => {
+                    let beta1 = if kind == StrategyKind::FedAdagrad { 0.0 } else { beta1 };
                     m[i] = beta1 * m[i] + (1.0 - beta1) * delta;
                     v[i] = match kind {
                         StrategyKind::FedAdagrad => v[i] + square,

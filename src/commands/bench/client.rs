@@ -41,8 +41,7 @@ pub(super) fn measure(recipe: &Recipe) -> Result<BTreeMap<&'static str, f64>, Fa
             residual: residual.as_ref(),
         };
         let timer = Instant::now();
-        let update =
-            work::train_and_encode(&assignment, &mut *trainer, &mut encoder, go_on).map_err(Failure::other)?;
+        let update = work::train_and_encode(&assignment, &mut *trainer, &mut encoder, go_on).map_err(Failure::other)?;
         all.push(timer.elapsed().as_secs_f64());
         residual = update.residual;
     }

@@ -1,6 +1,6 @@
 //! Rounds between processes: a server and its clients, started from this program.
 
-use super::{Figures, peak_bytes};
+use super::{Figures, PEAK, memory_of};
 use crate::commands::{Failure, runtime};
 use crate::progress::Progress;
 use dunlin::RoundSummary;
@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A process that ends with this value.
-struct Process(Child);
+pub(super) struct Process(pub(super) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -31,7 +31,8 @@ pub(super) fn measure(recipe: &Recipe, per_process: u32) -> Result<Figures, Fail
     std::fs::write(dir.path().join("recipe.toml"), recipe.to_toml())?;
     let (listen, metrics) = (free_address()?, free_address()?);
     let url = format!("http://{listen}");
-    let mut server = start(dir.path(), "server", |command| {
+    let program = std::env::current_exe()?;
+    let mut server = start(dir.path(), "server", &program, |command| {
         command.args(["server", "recipe.toml", "--data-dir", "run"]);
         command.args(["--listen", &listen.to_string(), "--metrics", &metrics.to_string()]);
     })?;
@@ -53,7 +54,7 @@ pub(super) fn measure(recipe: &Recipe, per_process: u32) -> Result<Figures, Fail
     for first in (0..recipe.data.clients).step_by(per_process as usize) {
         let count = per_process.min(recipe.data.clients - first);
         let name = ClientId::numbered("client", first);
-        clients.push(start(dir.path(), name.as_str(), |command| {
+        clients.push(start(dir.path(), name.as_str(), &program, |command| {
             command.args(["client", "--server", &url, "--data", &format!("recipe:{first}")]);
             match count {
                 1 => command.args(["--threads", "1", "--id", name.as_str()]),
@@ -63,7 +64,7 @@ pub(super) fn measure(recipe: &Recipe, per_process: u32) -> Result<Figures, Fail
     }
     let rounds = runtime.block_on(follow(recipe, &mut transport))?;
     // The server lingers a little for its clients, which is time enough to ask.
-    let peak_bytes = peak_bytes(&server.0.id().to_string());
+    let peak_bytes = memory_of(&server.0.id().to_string(), PEAK);
     let server_seconds = timings(metrics, rounds.len() as u64);
     Ok(Figures { server_seconds, peak_bytes, ..Figures::from_rounds(recipe, &rounds, recipe.data.features) })
 }
@@ -89,9 +90,13 @@ async fn follow(recipe: &Recipe, transport: &mut ControlTransport) -> Result<Vec
     Err(Failure::other("the server stopped before the run had ended"))
 }
 
-/// Starts this program again, its log in a file.
-fn start(dir: &Path, name: &str, arguments: impl FnOnce(&mut Command)) -> Result<Process, Failure> {
-    let program = std::env::current_exe()?;
+/// Starts a program, its log in a file.
+pub(super) fn start(
+    dir: &Path,
+    name: &str,
+    program: &Path,
+    arguments: impl FnOnce(&mut Command),
+) -> Result<Process, Failure> {
     let log = File::create(dir.join(format!("{name}.log")))?;
     let mut command = Command::new(program);
     arguments(&mut command);
@@ -101,7 +106,7 @@ fn start(dir: &Path, name: &str, arguments: impl FnOnce(&mut Command)) -> Result
 }
 
 /// An address on the loopback interface that nobody uses now.
-fn free_address() -> Result<SocketAddr, Failure> {
+pub(super) fn free_address() -> Result<SocketAddr, Failure> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 

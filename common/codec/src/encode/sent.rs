@@ -66,7 +66,8 @@ impl Sent {
             let range = segments.range(i);
             let (here, later) = selected.split_at(selected.partition_point(|&index| (index as usize) < range.end));
             selected = later;
-            let scale = if is_scaled(self.kind) { round_scale(wanted_scale((quantizer, scales), u, here)) } else { f16::ZERO };
+            let scale =
+                if is_scaled(self.kind) { round_scale(wanted_scale((quantizer, scales), u, here)) } else { f16::ZERO };
             let scale_f32 = scale.to_f32();
             let start = self.positions.len();
             for &index in here {

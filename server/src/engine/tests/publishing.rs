@@ -84,13 +84,18 @@ fn updates_of_an_abandoned_round_never_reach_the_model() {
     assert_eq!(desk.engine.params(), unit(0, 0.5));
 }
 
+/// A model in one sparse frame of this length.
+fn download(coded: u64) -> StageBytes {
+    StageBytes { dense: DENSE, sparse: 4 * coded, quantized: 2 * coded, coded }
+}
+
 #[test]
 fn a_summary_says_what_the_round_did_and_what_it_cost() {
     let mut desk = Desk::gathered(&recipe(), &Disk::new());
     desk.pass(4000);
     // Fetched by two; one upload was refused and one broken off half way.
-    desk.engine.count_download(70);
-    desk.engine.count_download(30);
+    desk.engine.count_download(download(70));
+    desk.engine.count_download(download(30));
     desk.engine.count_upload(5);
     let round = RoundId { term: 1, number: 1 };
     desk.engine.coordinator.refused(desk.now, &session("c"), round, Reject::Corrupt);
@@ -121,6 +126,7 @@ fn a_summary_says_what_the_round_did_and_what_it_cost() {
         sparse: 2 * DENSE,
         quantized: 2 * DENSE,
         coded: 2 * header.frame_len,
+        downlink: StageBytes { dense: 2 * DENSE, sparse: 400, quantized: 200, coded: 100 },
         packet,
         seconds: 0.0,
         simulated_seconds: Some(4.0),
@@ -144,12 +150,12 @@ fn downloads_of_an_evaluation_belong_to_the_round_that_it_followed() {
     let mut desk = Desk::gathered(&recipe, &disk);
     for name in NAMES {
         desk.upload(name, 10, &unit(0, 0.5)).1.unwrap();
-        desk.engine.count_download(10);
+        desk.engine.count_download(download(10));
     }
     desk.settle().unwrap();
     for name in NAMES {
         let Assignment::Evaluate(task) = desk.check_in(name) else { panic!("an evaluation is due") };
-        desk.engine.count_download(7);
+        desk.engine.count_download(download(7));
         let (round, version) = (task.round, task.version);
         let report = EvaluationReport { round, version, examples: 10, correct: 5, loss_sum: 20.0 };
         desk.engine.coordinator.evaluated(desk.now, &session(name), &report).unwrap();
@@ -159,6 +165,7 @@ fn downloads_of_an_evaluation_belong_to_the_round_that_it_followed() {
     let federated = FederatedEvaluation { clients: 3, examples: 30, accuracy: 0.5, loss: 2.0 };
     assert_eq!((summary.round, summary.federated), (1, Some(federated)));
     assert_eq!((summary.bytes.down, summary.bytes.down_dense), (51, 6 * DENSE));
+    assert_eq!(summary.downlink, StageBytes { dense: 6 * DENSE, sparse: 204, quantized: 102, coded: 51 });
     assert_eq!(
         (desk.engine.summaries(), disk.restored().summaries.as_slice()),
         (&settled.summaries[..], &settled.summaries[..])
@@ -175,7 +182,7 @@ fn the_report_sums_up_the_run() {
     for round in 1..=2 {
         desk.pass(1000);
         for name in NAMES {
-            desk.engine.count_download(10);
+            desk.engine.count_download(download(10));
             let (header, offer) = desk.upload(name, 10, &unit(0, 0.5));
             assert_eq!(offer, Ok(Offer::Store));
             frame_len = header.frame_len;
@@ -195,6 +202,7 @@ fn the_report_sums_up_the_run() {
         nonzero: 1,
         bytes: ByteCount { up: 6 * frame_len, down: 60, up_dense: 6 * DENSE, down_dense: 6 * DENSE },
         uplink: StageBytes { dense: 6 * DENSE, sparse: 6 * DENSE, quantized: 6 * DENSE, coded: 6 * frame_len },
+        downlink: StageBytes { dense: 6 * DENSE, sparse: 240, quantized: 120, coded: 60 },
         rejects: BTreeMap::new(),
         clients: 3,
         seconds: 0.0,
@@ -205,6 +213,8 @@ fn the_report_sums_up_the_run() {
     assert_eq!(desk.settle().unwrap(), Settled::default(), "a run is reported once");
     let mut again = Desk::open(&recipe, &disk, Timestamp(0));
     let report = again.settle().unwrap().report.unwrap();
+    let spent: f64 = again.engine.summaries().iter().map(|summary| summary.seconds).sum();
+    assert_eq!(report.seconds, spent, "a run that is over takes no more time");
     assert_eq!(Report { seconds: 0.0, ..report }, expected, "and the same after a restart");
 }
 
