@@ -43,7 +43,8 @@ pub enum EntropyCoder {
     Rice,
     /// Count and combinatorial rank of every 64 coordinates (Cover 1973, "Enumerative source encoding").
     Enumerative,
-    /// An adaptive binary range coder over gaps, or over coordinates with their neighbourhood, per tensor.
+    /// An adaptive binary range coder over gaps, or over coordinates with their column, row and neighbourhood, per
+    /// tensor.
     Adaptive,
 }
 

@@ -49,10 +49,10 @@ fn frames_are_the_golden_bytes() {
             check(&format!("{quantizer:?}-dense").to_lowercase(), &frame);
         }
     }
-    // Five columns in twenty and nothing else: what the neighbours foretell.
+    // Five columns in twenty and nothing else: what columns foretell.
     let columns: Vec<f32> = u.iter().enumerate().map(|(i, &x)| if i < 600 && i % 20 < 5 { x } else { 0.0 }).collect();
     let sparse = codec(0.1, Quantizer::Ternary, EntropyCoder::Adaptive);
-    check("ternary-neighbours", &encoder.encode(&sparse, &segments, &columns).unwrap().frame);
+    check("ternary-mixed", &encoder.encode(&sparse, &segments, &columns).unwrap().frame);
     let codebook: Vec<i32> = u.iter().map(|x| CODEBOOK[(x * 50.0) as usize]).collect();
     check("integers-codebook", &encoder.encode_integers(&segments, &codebook).unwrap().frame);
     let classes: Vec<i32> = u.iter().map(|x| (x * 1e6) as i32).collect();
