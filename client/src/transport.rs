@@ -217,3 +217,6 @@ const SLOWEST_LINK: u64 = 512;
 
 /// Longest silence of the server in a call, beyond what the call itself may be held.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;
