@@ -94,7 +94,7 @@ impl Estimate {
     #[inline]
     fn learn(&mut self, set: bool) {
         let target = if set { ESTIMATE_MAX } else { 0 };
-        let step = (i64::from(target) - i64::from(self.p)) * RATES[self.seen as usize] >> 16;
+        let step = ((i64::from(target) - i64::from(self.p)) * RATES[self.seen as usize]) >> 16;
         self.p = (i64::from(self.p) + step) as u32;
         self.seen = (self.seen + 1).min(SEEN_MAX);
     }
