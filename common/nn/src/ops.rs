@@ -16,6 +16,7 @@ mod pool;
 mod tape;
 
 pub(crate) use conv::{conv2d, conv2d_relu};
+pub(crate) use kernel::vectorised;
 pub(crate) use layout::{channels_last, flatten};
 pub(crate) use linear::{add_relu, linear, linear_relu};
 pub(crate) use loss::{cross_entropy, row_loss};

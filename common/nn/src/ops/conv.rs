@@ -4,10 +4,13 @@
 //! contiguous, and those of the next output pixel begin `stride` pixels on. So an output row is a sum over the
 //! kernel's rows of products of a matrix that overlaps itself: nothing is unfolded, only the padding is written out.
 
+mod frame;
+
 use super::kernel::{Float, Start, Strided, Sum, vectorised};
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use frame::Frame;
 
 /// Cross-correlation with zero padding: x [n, h, w, c], w [o, c, k, k], b [o] give y [n, h', w', o] with
 /// h' = ⌊(h + 2·padding − k)/stride⌋ + 1.
@@ -333,71 +336,5 @@ impl<T: Float> InputGradient<T> {
             let start = folded.first() + row * folded.row();
             self.dx.extend_from_slice(&folded.data[start..start + extent.width * extent.channels]);
         }
-    }
-}
-
-/// One image in a border of zeros, which are written once.
-struct Frame<T> {
-    data: Vec<T>,
-    height: usize,
-    width: usize,
-    channels: usize,
-    padding: usize,
-}
-
-impl<T: Float> Frame<T> {
-    fn new(height: usize, width: usize, channels: usize, padding: usize) -> Self {
-        let data = vec![T::zero(); (height + 2 * padding) * (width + 2 * padding) * channels];
-        Self { data, height, width, channels, padding }
-    }
-
-    /// Elements of the image before the border's end.
-    fn first(&self) -> usize {
-        self.padding * (self.row() + self.channels)
-    }
-
-    fn fill(&mut self, image: &[T]) {
-        let (first, row, len) = (self.first(), self.row(), self.width * self.channels);
-        for (index, values) in image.chunks_exact(len).enumerate() {
-            self.data[first + index * row..][..len].copy_from_slice(values);
-        }
-    }
-
-    /// [`Self::fill`], with zeros where `other` is not positive: back through a rectifier.
-    fn fill_where_positive(&mut self, image: &[T], other: &[T]) {
-        let (first, row, len) = (self.first(), self.row(), self.width * self.channels);
-        let data = &mut self.data;
-        vectorised(
-            #[inline(always)]
-            || {
-                for (index, (image, other)) in image.chunks_exact(len).zip(other.chunks_exact(len)).enumerate() {
-                    let to = &mut data[first + index * row..][..len];
-                    for (to, (&value, &other)) in to.iter_mut().zip(image.iter().zip(other)) {
-                        *to = if other > T::zero() { value } else { T::zero() };
-                    }
-                }
-            },
-        );
-    }
-
-    /// Adds each channel's sum over all pixels.
-    fn add_columns_to(&self, sums: &mut [T]) {
-        let (first, row) = (self.first(), self.row());
-        vectorised(
-            #[inline(always)]
-            || {
-                for index in 0..self.height {
-                    let pixels = &self.data[first + index * row..][..self.width * self.channels];
-                    super::add_columns(pixels, sums);
-                }
-            },
-        );
-    }
-}
-
-impl<T> Frame<T> {
-    /// Elements in a row with its border.
-    fn row(&self) -> usize {
-        (self.width + 2 * self.padding) * self.channels
     }
 }

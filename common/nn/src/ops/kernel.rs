@@ -73,7 +73,7 @@ impl Instructions {
 }
 
 /// Runs a loop as compiled for this machine; the closure has to be `#[inline(always)]` and everything hot in it inlined.
-pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     match Instructions::here() {
         // SAFETY: the instructions exist.
         #[cfg(target_arch = "x86_64")]
