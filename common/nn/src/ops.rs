@@ -5,19 +5,22 @@
 //! input, which nobody asks for, in scalar loops. What is here is checked against finite differences in 64 bits.
 
 mod conv;
-mod gemm;
 #[cfg(test)]
 mod gradcheck;
+mod kernel;
+mod layout;
 mod linear;
 mod loss;
 mod norm;
 mod pool;
 mod tape;
 
-pub(crate) use conv::conv2d;
-pub(crate) use linear::{add, linear, relu};
+pub(crate) use conv::{conv2d, conv2d_relu};
+pub(crate) use kernel::vectorised;
+pub(crate) use layout::{channels_last, flatten};
+pub(crate) use linear::{add_relu, linear, linear_relu};
 pub(crate) use loss::{cross_entropy, row_loss};
-pub(crate) use norm::group_norm;
+pub(crate) use norm::{group_norm, group_norm_relu};
 pub(crate) use pool::{global_avg_pool, max_pool_2x2};
 pub(crate) use tape::{Gradients, Graph, Tape};
 
@@ -59,31 +62,42 @@ macro_rules! for_float {
 }
 use for_float;
 
-/// Σ f(x) in sixteen lanes, which vectorises and loses less to rounding than one running sum.
-fn sum_of<T: WithDType>(values: &[T], f: impl Fn(T) -> T) -> T {
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let mut lanes = [T::zero(); LANES];
-    for chunk in chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane += f(value);
-        }
-    }
-    let rest = rest.iter().fold(T::zero(), |sum, &value| sum + f(value));
-    lanes.into_iter().fold(rest, |sum, lane| sum + lane)
+/// Adds each row of a row-major matrix, as wide as `sums` is long, to `sums`. To be called where it is vectorised.
+#[inline(always)]
+fn add_columns<T: WithDType>(rows: &[T], sums: &mut [T]) {
+    let width = sums.len();
+    for_each_block(
+        width,
+        #[inline(always)]
+        |first, len| {
+            let mut block = [T::zero(); BLOCK];
+            if len == BLOCK {
+                for row in rows.chunks_exact(width) {
+                    for (sum, &value) in block.iter_mut().zip(&row[first..first + BLOCK]) {
+                        *sum += value;
+                    }
+                }
+            } else {
+                for row in rows.chunks_exact(width) {
+                    for (sum, &value) in block.iter_mut().zip(&row[first..first + len]) {
+                        *sum += value;
+                    }
+                }
+            }
+            for (sum, value) in sums[first..].iter_mut().zip(block) {
+                *sum += value;
+            }
+        },
+    );
 }
 
-/// Σ f(x)·y in sixteen lanes; the slices are equally long.
-fn dot_of<T: WithDType>(xs: &[T], ys: &[T], f: impl Fn(T) -> T) -> T {
-    let ((x_chunks, x_rest), (y_chunks, y_rest)) = (xs.as_chunks::<LANES>(), ys.as_chunks::<LANES>());
-    let mut lanes = [T::zero(); LANES];
-    for (xs, ys) in x_chunks.iter().zip(y_chunks) {
-        for (lane, (&x, &y)) in lanes.iter_mut().zip(xs.iter().zip(ys)) {
-            *lane += f(x) * y;
-        }
+/// Calls `f(first, length)` for runs of [`BLOCK`] columns, of which the last may be shorter.
+#[inline(always)]
+fn for_each_block(columns: usize, mut f: impl FnMut(usize, usize)) {
+    for first in (0..columns).step_by(BLOCK) {
+        f(first, (columns - first).min(BLOCK));
     }
-    let rest = x_rest.iter().zip(y_rest).fold(T::zero(), |sum, (&x, &y)| sum + f(x) * y);
-    lanes.into_iter().fold(rest, |sum, lane| sum + lane)
 }
 
-/// Independent partial sums: a cache line of f32.
-const LANES: usize = 16;
+/// Columns whose running sums stay in registers: a cache line of f32.
+const BLOCK: usize = 16;

@@ -2,7 +2,10 @@
 
 use super::InputShape;
 use crate::Error;
-use crate::ops::{Graph, add, conv2d, global_avg_pool, group_norm, linear, max_pool_2x2, relu};
+use crate::ops::{
+    Graph, add_relu, channels_last, conv2d, conv2d_relu, flatten, global_avg_pool, group_norm, group_norm_relu, linear,
+    linear_relu, max_pool_2x2,
+};
 use candle_core::Tensor;
 use dunlin_core::recipe::ModelKind;
 use dunlin_core::{Seed, TensorSpec};
@@ -128,13 +131,19 @@ pub(super) fn forward(
     x: &Tensor,
     parameters: &[Tensor],
 ) -> candle_core::Result<Tensor> {
-    let images = || x.reshape(((), input.channels, input.height, input.width));
     let mut net = Net { graph, parameters: parameters.iter() };
+    let image = [input.channels, input.height, input.width];
     match kind {
         ModelKind::Softmax => net.linear(x),
         ModelKind::TwoNn => two_nn(&mut net, x),
-        ModelKind::McmahanCnn => mcmahan_cnn(&mut net, &images()?),
-        ModelKind::ResNet8 => resnet8(&mut net, &images()?),
+        ModelKind::McmahanCnn => {
+            let x = channels_last(&mut net.graph, x, image)?;
+            mcmahan_cnn(&mut net, x)
+        }
+        ModelKind::ResNet8 => {
+            let x = channels_last(&mut net.graph, x, image)?;
+            resnet8(&mut net, &x)
+        }
         ModelKind::Trivial => candle_core::bail!("the trivial model computes nothing"),
     }
 }
@@ -145,31 +154,26 @@ fn two_nn(net: &mut Net<'_>, x: &Tensor) -> candle_core::Result<Tensor> {
     net.linear(&x)
 }
 
-fn mcmahan_cnn(net: &mut Net<'_>, x: &Tensor) -> candle_core::Result<Tensor> {
-    let mut x = x.clone();
+fn mcmahan_cnn(net: &mut Net<'_>, mut x: Tensor) -> candle_core::Result<Tensor> {
     for _ in CNN_CHANNELS {
-        let y = net.conv(&x)?;
-        let y = relu(&mut net.graph, &y)?;
+        let y = net.conv_relu(&x)?;
         x = max_pool_2x2(&mut net.graph, &y)?;
     }
-    let x = net.graph.flatten(&x)?;
+    let x = flatten(&mut net.graph, &x)?;
     let x = net.linear_relu(&x)?;
     net.linear(&x)
 }
 
 fn resnet8(net: &mut Net<'_>, x: &Tensor) -> candle_core::Result<Tensor> {
-    let x = net.conv_norm(x, 1, 1)?;
-    let mut x = relu(&mut net.graph, &x)?;
+    let mut x = net.conv_norm_relu(x, 1, 1)?;
     let mut inputs = RESNET_CHANNELS[0];
     for outputs in RESNET_CHANNELS {
         let widens = inputs != outputs;
         let stride = if widens { 2 } else { 1 };
-        let y = net.conv_norm(&x, 1, stride)?;
-        let y = relu(&mut net.graph, &y)?;
+        let y = net.conv_norm_relu(&x, 1, stride)?;
         let y = net.conv_norm(&y, 1, 1)?;
         let shortcut = if widens { net.conv_norm(&x, 0, stride)? } else { x };
-        let sum = add(&mut net.graph, &y, &shortcut)?;
-        x = relu(&mut net.graph, &sum)?;
+        x = add_relu(&mut net.graph, &y, &shortcut)?;
         inputs = outputs;
     }
     let x = global_avg_pool(&mut net.graph, &x)?;
@@ -193,18 +197,24 @@ impl<'a> Net<'a> {
     }
 
     fn linear_relu(&mut self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let y = self.linear(x)?;
-        relu(&mut self.graph, &y)
+        let (weight, bias) = (self.next()?, self.next()?);
+        linear_relu(&mut self.graph, x, weight, bias)
     }
 
-    fn conv(&mut self, x: &Tensor) -> candle_core::Result<Tensor> {
+    fn conv_relu(&mut self, x: &Tensor) -> candle_core::Result<Tensor> {
         let (weight, bias) = (self.next()?, self.next()?);
-        conv2d(&mut self.graph, x, weight, Some(bias), CNN_KERNEL / 2, 1)
+        conv2d_relu(&mut self.graph, x, weight, bias, CNN_KERNEL / 2, 1)
     }
 
     fn conv_norm(&mut self, x: &Tensor, padding: usize, stride: usize) -> candle_core::Result<Tensor> {
         let (weight, gamma, beta) = (self.next()?, self.next()?, self.next()?);
         let y = conv2d(&mut self.graph, x, weight, None, padding, stride)?;
         group_norm(&mut self.graph, &y, gamma, beta, RESNET_GROUPS)
+    }
+
+    fn conv_norm_relu(&mut self, x: &Tensor, padding: usize, stride: usize) -> candle_core::Result<Tensor> {
+        let (weight, gamma, beta) = (self.next()?, self.next()?, self.next()?);
+        let y = conv2d(&mut self.graph, x, weight, None, padding, stride)?;
+        group_norm_relu(&mut self.graph, &y, gamma, beta, RESNET_GROUPS)
     }
 }

@@ -1,11 +1,18 @@
-//! Two-dimensional convolution as a matrix product over unfolded images.
+//! Two-dimensional convolution as sums of matrix products over the image where it lies.
+//!
+//! With the channels of a pixel side by side, the inputs that an output pixel meets in one row of the kernel are
+//! contiguous, and those of the next output pixel begin `stride` pixels on. So an output row is a sum over the
+//! kernel's rows of products of a matrix that overlaps itself: nothing is unfolded, only the padding is written out.
 
-use super::gemm::{Into, Matrix, product};
-use super::{Graph, elements, for_float, sum_of, with_elements};
+mod frame;
+
+use super::kernel::{Float, Start, Strided, Sum, vectorised};
+use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use frame::Frame;
 
-/// Cross-correlation with zero padding: x [n, c, h, w], w [o, c, k, k], b [o] give y [n, o, h', w'] with
+/// Cross-correlation with zero padding: x [n, h, w, c], w [o, c, k, k], b [o] give y [n, h', w', o] with
 /// h' = ⌊(h + 2·padding − k)/stride⌋ + 1.
 pub(crate) fn conv2d(
     graph: &mut Graph<'_>,
@@ -15,16 +22,30 @@ pub(crate) fn conv2d(
     padding: usize,
     stride: usize,
 ) -> Result<Tensor> {
-    let op = Conv2d { padding, stride, input_gradient: graph.needs_gradient(x) };
+    let op = Conv2d { padding, stride, rectify: false, input_gradient: graph.needs_gradient(x) };
     match b {
         Some(b) => graph.apply3(x, w, b, op),
         None => graph.apply3(x, w, &Tensor::zeros(w.dim(0)?, w.dtype(), w.device())?, op),
     }
 }
 
+/// [`conv2d`] with a bias and the rectifier behind it, in one pass.
+pub(crate) fn conv2d_relu(
+    graph: &mut Graph<'_>,
+    x: &Tensor,
+    w: &Tensor,
+    b: &Tensor,
+    padding: usize,
+    stride: usize,
+) -> Result<Tensor> {
+    let input_gradient = graph.needs_gradient(x);
+    graph.apply3(x, w, b, Conv2d { padding, stride, rectify: true, input_gradient })
+}
+
 struct Conv2d {
     padding: usize,
     stride: usize,
+    rectify: bool,
     /// False for a network's input, whose gradient nobody asks for.
     input_gradient: bool,
 }
@@ -46,25 +67,9 @@ impl CustomOp3 for Conv2d {
         let extent = self.extent(x_layout.shape(), w_layout.shape(), b_layout.shape())?;
         for_float!(x.dtype(), T => {
             let x = elements::<T>(x, x_layout)?;
-            let (w, b) = (elements::<T>(w, w_layout)?, elements::<T>(b, b_layout)?);
-            let filters = Matrix::new(w, extent.outputs, extent.window());
-            let mut unfolded = vec![0.0; extent.window() * extent.out_area()];
-            let mut y = Vec::with_capacity(extent.batch * extent.outputs * extent.out_area());
-            for image in x.chunks_exact(extent.in_len()) {
-                extent.unfold(image, &mut unfolded);
-                let start = y.len();
-                for &b in b {
-                    y.extend(std::iter::repeat_n(b, extent.out_area()));
-                }
-                product(
-                    filters,
-                    Matrix::new(&unfolded, extent.window(), extent.out_area()),
-                    &mut y[start..],
-                    Into::Add,
-                );
-            }
-            let shape = Shape::from((extent.batch, extent.outputs, extent.out_height, extent.out_width));
-            Ok((T::to_cpu_storage_owned(y), shape))
+            let y = extent.forward(x, elements(w, w_layout)?, elements(b, b_layout)?, self.rectify);
+            let shape = Shape::from((extent.batch, extent.out_height, extent.out_width, extent.outputs));
+            Ok((candle_core::WithDType::to_cpu_storage_owned(y), shape))
         })
     }
 
@@ -73,19 +78,30 @@ impl CustomOp3 for Conv2d {
         x: &Tensor,
         w: &Tensor,
         b: &Tensor,
-        _y: &Tensor,
+        y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        for_float!(x.dtype(), T => self.gradients::<T>(x, w, b, dy))
+        let extent = self.extent(x.shape(), w.shape(), b.shape())?;
+        for_float!(x.dtype(), T => {
+            let gradients = with_elements::<T, _>(x, |x| with_elements(w, |w| with_elements(y, |y| {
+                with_elements(dy, |dy| {
+                    Ok(extent.backward(x, w, self.rectify.then_some(y), dy, self.input_gradient))
+                })
+            })))?;
+            let dx = gradients.x.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()?;
+            let dw = Tensor::from_vec(gradients.w, w.shape(), w.device())?;
+            Ok((dx, Some(dw), Some(Tensor::from_vec(gradients.b, b.shape(), b.device())?)))
+        })
     }
 }
 
 impl Conv2d {
     fn extent(&self, x: &Shape, w: &Shape, b: &Shape) -> Result<Extent> {
-        let ((batch, channels, height, width), (outputs, w_channels, side, w_side)) = (x.dims4()?, w.dims4()?);
+        let ((batch, height, width, channels), (outputs, w_channels, side, w_side)) = (x.dims4()?, w.dims4()?);
         let smallest = side.saturating_sub(2 * self.padding).max(1);
-        if channels != w_channels || side != w_side || b.dims() != [outputs] || height < smallest || width < smallest {
-            candle_core::bail!("conv2d: x {x:?}, w {w:?}, b {b:?}; want [n, c, h, w], [o, c, k, k], [o]");
+        let fits = channels == w_channels && side == w_side && b.dims() == [outputs];
+        if !fits || height < smallest || width < smallest || self.padding >= side {
+            candle_core::bail!("conv2d: x {x:?}, w {w:?}, b {b:?}; want [n, h, w, c], [o, c, k, k], [o]");
         }
         Ok(Extent {
             batch,
@@ -99,50 +115,6 @@ impl Conv2d {
             out_height: (height + 2 * self.padding - side) / self.stride + 1,
             out_width: (width + 2 * self.padding - side) / self.stride + 1,
         })
-    }
-
-    fn gradients<T: WithDType>(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        b: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let extent = self.extent(x.shape(), w.shape(), b.shape())?;
-        let (window, area) = (extent.window(), extent.out_area());
-        let mut unfolded = vec![T::zero(); window * area];
-        // Kept transposed until the end, so that the unfolded image is read where it lies.
-        let mut dw_transposed = vec![T::zero(); window * extent.outputs];
-        let mut db = vec![T::zero(); extent.outputs];
-        let mut dx = vec![T::zero(); if self.input_gradient { x.elem_count() } else { 0 }];
-        with_elements::<T, _>(x, |x| {
-            with_elements::<T, _>(w, |w| {
-                with_elements::<T, _>(dy, |dy| {
-                    let filters = Matrix::new(w, extent.outputs, window);
-                    let images = x.chunks_exact(extent.in_len()).zip(dy.chunks_exact(extent.outputs * area));
-                    for (index, (image, dy)) in images.enumerate() {
-                        extent.unfold(image, &mut unfolded);
-                        let dy_matrix = Matrix::new(dy, extent.outputs, area);
-                        let columns = Matrix::new(&unfolded, window, area);
-                        product(columns, dy_matrix.transposed(), &mut dw_transposed, Into::Add);
-                        for (db, channel) in db.iter_mut().zip(dy.chunks_exact(area)) {
-                            *db += sum_of(channel, |value| value);
-                        }
-                        if self.input_gradient {
-                            product(filters.transposed(), dy_matrix, &mut unfolded, Into::Replace);
-                            extent.fold(&unfolded, &mut dx[index * extent.in_len()..][..extent.in_len()]);
-                        }
-                    }
-                    Ok(())
-                })
-            })
-        })?;
-        let mut dw = Vec::with_capacity(dw_transposed.len());
-        for output in 0..extent.outputs {
-            dw.extend(dw_transposed.iter().skip(output).step_by(extent.outputs).copied());
-        }
-        let dx = if self.input_gradient { Some(Tensor::from_vec(dx, x.shape(), x.device())?) } else { None };
-        Ok((dx, Some(Tensor::from_vec(dw, w.shape(), w.device())?), Some(Tensor::from_vec(db, b.shape(), b.device())?)))
     }
 }
 
@@ -160,82 +132,209 @@ struct Extent {
     out_width: usize,
 }
 
+/// The gradients with respect to each operand.
+struct Gradients<T> {
+    x: Option<Vec<T>>,
+    w: Vec<T>,
+    b: Vec<T>,
+}
+
 impl Extent {
-    /// Inputs that one output sees.
-    fn window(&self) -> usize {
-        self.channels * self.side * self.side
-    }
-
     fn in_len(&self) -> usize {
-        self.channels * self.height * self.width
+        self.height * self.width * self.channels
     }
 
-    fn out_area(&self) -> usize {
-        self.out_height * self.out_width
+    fn out_len(&self) -> usize {
+        self.out_height * self.out_width * self.outputs
     }
 
-    /// Columns `out` whose input column `out·stride + k − padding` lies inside the image.
-    fn inside(&self, k: usize) -> std::ops::Range<usize> {
-        let start = self.padding.saturating_sub(k).div_ceil(self.stride);
-        let end = (self.width + self.padding).saturating_sub(k).div_ceil(self.stride).min(self.out_width);
-        start.min(end)..end
+    /// Inputs that one output meets in one row of the kernel.
+    fn row_window(&self) -> usize {
+        self.side * self.channels
     }
 
-    /// The input row that output row `row` meets with kernel row `k`, if it is not padding.
-    fn input_row(&self, row: usize, k: usize) -> Option<usize> {
-        (row * self.stride + k).checked_sub(self.padding).filter(|&row| row < self.height)
+    /// A frame for one input image.
+    fn frame<T: Float>(&self) -> Frame<T> {
+        Frame::new(self.height, self.width, self.channels, self.padding)
     }
 
-    /// Calls `f(position in the unfolded matrix, position in the image, length)` for each run of one kernel element
-    /// along one output row; what is not visited is padding.
-    fn for_each_run(&self, mut f: impl FnMut(usize, usize, usize)) {
-        let mut unfolded_row = 0;
-        for channel in 0..self.channels {
-            for ky in 0..self.side {
-                for kx in 0..self.side {
-                    let columns = self.inside(kx);
-                    for row in 0..self.out_height {
-                        if let Some(input_row) = self.input_row(row, ky)
-                            && !columns.is_empty()
-                        {
-                            let unfolded = (unfolded_row * self.out_height + row) * self.out_width + columns.start;
-                            let column = columns.start * self.stride + kx - self.padding;
-                            f(unfolded, (channel * self.height + input_row) * self.width + column, columns.len());
-                        }
-                    }
-                    unfolded_row += 1;
-                }
+    /// The images' windows for one row of the kernel of every output pixel of row `row`, one segment per kernel row.
+    fn windows<'a, T>(&self, frame: &'a Frame<T>, row: usize) -> Strided<'a, T> {
+        let data = &frame.data[row * self.stride * frame.row()..];
+        Strided { data, row: self.stride * self.channels, column: 1, segment: frame.row() }
+    }
+
+    fn forward<T: Float>(&self, x: &[T], w: &[T], b: &[T], rectify: bool) -> Vec<T> {
+        // [ky][kx][c][o]
+        let filters = self.permuted(w, |ky, kx, c, o| ((ky * self.side + kx) * self.channels + c) * self.outputs + o);
+        let mut frame = self.frame();
+        let mut y = vec![T::zero(); self.batch * self.out_len()];
+        for (x, y) in x.chunks_exact(self.in_len()).zip(y.chunks_exact_mut(self.out_len())) {
+            frame.fill(x);
+            for (row, y) in y.chunks_exact_mut(self.out_width * self.outputs).enumerate() {
+                let b_segment = self.row_window() * self.outputs;
+                let sum = Sum {
+                    rows: self.out_width,
+                    columns: self.outputs,
+                    depth: self.row_window(),
+                    segments: self.side,
+                    a: self.windows(&frame, row),
+                    b: Strided { data: &filters, row: self.outputs, column: 1, segment: b_segment },
+                    start: Start::Bias(b),
+                    rectify,
+                };
+                sum.run(y);
             }
+        }
+        y
+    }
+
+    /// `y` is given if it was rectified.
+    fn backward<T: Float>(&self, x: &[T], w: &[T], y: Option<&[T]>, dy: &[T], input_gradient: bool) -> Gradients<T> {
+        let filter_row = self.row_window() * self.outputs;
+        // [ky][kx][c][o], as the filters in the forward pass.
+        let mut dw = vec![T::zero(); self.side * filter_row];
+        let mut db = vec![T::zero(); self.outputs];
+        let mut input = input_gradient.then(|| InputGradient::new(self, w));
+        let mut frame = self.frame();
+        // With stride 1 the input's gradient is itself a convolution, of the output's gradient with this padding.
+        let padding = if input_gradient && self.stride == 1 { self.side - 1 - self.padding } else { 0 };
+        let mut dy_frame = Frame::new(self.out_height, self.out_width, self.outputs, padding);
+        for (index, (x, dy)) in x.chunks_exact(self.in_len()).zip(dy.chunks_exact(self.out_len())).enumerate() {
+            frame.fill(x);
+            match y {
+                Some(y) => dy_frame.fill_where_positive(dy, &y[index * self.out_len()..][..self.out_len()]),
+                None => dy_frame.fill(dy),
+            }
+            dy_frame.add_columns_to(&mut db);
+            let dy_rows = &dy_frame.data[dy_frame.first()..];
+            for (ky, dw) in dw.chunks_exact_mut(filter_row).enumerate() {
+                let x_rows = &frame.data[ky * frame.row()..];
+                let sum = Sum {
+                    rows: self.row_window(),
+                    columns: self.outputs,
+                    depth: self.out_width,
+                    segments: self.out_height,
+                    a: Strided {
+                        data: x_rows,
+                        row: 1,
+                        column: self.stride * self.channels,
+                        segment: self.stride * frame.row(),
+                    },
+                    b: Strided { data: dy_rows, row: self.outputs, column: 1, segment: dy_frame.row() },
+                    start: Start::Result,
+                    rectify: false,
+                };
+                sum.run(dw);
+            }
+            if let Some(input) = &mut input {
+                input.add_image(self, &dy_frame);
+            }
+        }
+        let mut w_gradient = Vec::with_capacity(w.len());
+        for o in 0..self.outputs {
+            for c in 0..self.channels {
+                let pixels = dw.iter().skip(c * self.outputs + o).step_by(self.channels * self.outputs);
+                w_gradient.extend(pixels.copied());
+            }
+        }
+        Gradients { x: input.map(|input| input.dx), w: w_gradient, b: db }
+    }
+
+    /// The filters [o][c][ky][kx] in another order.
+    fn permuted<T: Float>(&self, w: &[T], position: impl Fn(usize, usize, usize, usize) -> usize) -> Vec<T> {
+        let mut permuted = vec![T::zero(); w.len()];
+        for (filter, pixels) in w.chunks_exact(self.side * self.side).enumerate() {
+            let (o, c) = (filter / self.channels, filter % self.channels);
+            for (pixel, &value) in pixels.iter().enumerate() {
+                permuted[position(pixel / self.side, pixel % self.side, c, o)] = value;
+            }
+        }
+        permuted
+    }
+}
+
+/// The gradient with respect to the input, image by image.
+struct InputGradient<T> {
+    dx: Vec<T>,
+    /// Stride 1: turned by 180° and transposed, [ky][kx][o][c]. Otherwise [o][ky][kx][c].
+    filters: Vec<T>,
+    /// For other strides: what each output pixel of a row adds to its window, and the padded image it is added to.
+    unfolded: Vec<T>,
+    folded: Frame<T>,
+}
+
+impl<T: Float> InputGradient<T> {
+    fn new(extent: &Extent, w: &[T]) -> Self {
+        let Extent { side, channels, outputs, .. } = *extent;
+        let (filters, unfolded) = if extent.stride == 1 {
+            let turned = |k: usize| side - 1 - k;
+            let turn = |ky, kx, c, o| ((turned(ky) * side + turned(kx)) * outputs + o) * channels + c;
+            (extent.permuted(w, turn), 0)
+        } else {
+            let filters = extent.permuted(w, |ky, kx, c, o| ((o * side + ky) * side + kx) * channels + c);
+            (filters, extent.out_width * side * extent.row_window())
+        };
+        Self {
+            dx: Vec::with_capacity(extent.batch * extent.in_len()),
+            filters,
+            unfolded: vec![T::zero(); unfolded],
+            folded: extent.frame(),
         }
     }
 
-    /// im2col: row (channel, ky, kx) and column (y, x) of `unfolded` is what kernel element (ky, kx) meets there.
-    fn unfold<T: WithDType>(&self, image: &[T], unfolded: &mut [T]) {
-        unfolded.fill(T::zero());
-        self.for_each_run(|to, from, len| {
-            if self.stride == 1 {
-                unfolded[to..to + len].copy_from_slice(&image[from..from + len]);
-            } else {
-                for (to, from) in unfolded[to..to + len].iter_mut().zip(image[from..].iter().step_by(self.stride)) {
-                    *to = *from;
-                }
-            }
-        });
+    fn add_image(&mut self, extent: &Extent, dy: &Frame<T>) {
+        if extent.stride == 1 { self.correlate(extent, dy) } else { self.fold(extent, dy) }
     }
 
-    /// The transpose of [`Self::unfold`]: what was copied out is added back.
-    fn fold<T: WithDType>(&self, unfolded: &[T], image: &mut [T]) {
-        self.for_each_run(|from, to, len| {
-            let from = &unfolded[from..from + len];
-            if self.stride == 1 {
-                for (to, from) in image[to..to + len].iter_mut().zip(from) {
-                    *to += *from;
-                }
-            } else {
-                for (to, from) in image[to..].iter_mut().step_by(self.stride).zip(from) {
-                    *to += *from;
-                }
-            }
-        });
+    fn correlate(&mut self, extent: &Extent, dy: &Frame<T>) {
+        let row_len = extent.width * extent.channels;
+        let first = self.dx.len();
+        self.dx.resize(first + extent.in_len(), T::zero());
+        let depth = extent.side * extent.outputs;
+        for (row, dx) in self.dx[first..].chunks_exact_mut(row_len).enumerate() {
+            let sum = Sum {
+                rows: extent.width,
+                columns: extent.channels,
+                depth,
+                segments: extent.side,
+                a: Strided { data: &dy.data[row * dy.row()..], row: extent.outputs, column: 1, segment: dy.row() },
+                b: Strided { data: &self.filters, row: extent.channels, column: 1, segment: depth * extent.channels },
+                start: Start::Zero,
+                rectify: false,
+            };
+            sum.run(dx);
+        }
+    }
+
+    /// Adds back to the padded image what each output pixel saw of it.
+    fn fold(&mut self, extent: &Extent, dy: &Frame<T>) {
+        let (window, step) = (extent.row_window(), extent.stride * extent.channels);
+        let (folded, unfolded) = (&mut self.folded, &mut self.unfolded);
+        folded.data.fill(T::zero());
+        for row in 0..extent.out_height {
+            let dy = Strided::matrix(&dy.data[row * dy.row()..][..dy.row()], extent.outputs);
+            let columns = extent.side * window;
+            let filters = Strided::matrix(&self.filters, columns);
+            Sum::product((extent.out_width, extent.outputs, columns), dy, filters).run(unfolded);
+            let frame_row = folded.row();
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (column, windows) in unfolded.chunks_exact(columns).enumerate() {
+                        for (ky, values) in windows.chunks_exact(window).enumerate() {
+                            let start = (row * extent.stride + ky) * frame_row + column * step;
+                            for (sum, value) in folded.data[start..start + window].iter_mut().zip(values) {
+                                *sum += *value;
+                            }
+                        }
+                    }
+                },
+            );
+        }
+        for row in 0..extent.height {
+            let start = folded.first() + row * folded.row();
+            self.dx.extend_from_slice(&folded.data[start..start + extent.width * extent.channels]);
+        }
     }
 }

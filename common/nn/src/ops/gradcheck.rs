@@ -53,11 +53,14 @@ fn linear_has_the_right_gradient() {
     check(&[variable(1, &[3, 5]), variable(2, &[4, 5]), variable(3, &[4])], |v| {
         linear(&mut Graph::Candle, &v[0], &v[1], &v[2])
     });
+    check(&[variable(1, &[3, 5]), variable(2, &[4, 5]), variable(3, &[4])], |v| {
+        linear_relu(&mut Graph::Candle, &v[0], &v[1], &v[2])
+    });
 }
 
 #[test]
-fn relu_has_the_right_gradient() {
-    check(&[variable(1, &[4, 7])], |v| relu(&mut Graph::Candle, &v[0]));
+fn the_rectified_sum_has_the_right_gradient() {
+    check(&[variable(1, &[4, 7]), variable(2, &[4, 7])], |v| add_relu(&mut Graph::Candle, &v[0], &v[1]));
 }
 
 #[test]
@@ -72,28 +75,30 @@ fn conv2d_has_the_right_gradient_for_every_shape_in_use() {
         (2, 1, 1, 2, 3, 1, 2),
         (1, 2, 2, 2, 5, 2, 1),
     ] {
-        let variables = [variable(1, &[2, c, h, w]), variable(2, &[o, c, k, k]), variable(3, &[o])];
+        let variables = [variable(1, &[2, h, w, c]), variable(2, &[o, c, k, k]), variable(3, &[o])];
         check(&variables, |v| conv2d(&mut Graph::Candle, &v[0], &v[1], Some(&v[2]), padding, stride));
+        check(&variables, |v| conv2d_relu(&mut Graph::Candle, &v[0], &v[1], &v[2], padding, stride));
         check(&variables[..2], |v| conv2d(&mut Graph::Candle, &v[0], &v[1], None, padding, stride));
     }
 }
 
 #[test]
 fn max_pool_has_the_right_gradient_also_with_an_odd_last_row_and_column() {
-    check(&[variable(1, &[2, 3, 4, 6])], |v| max_pool_2x2(&mut Graph::Candle, &v[0]));
-    check(&[variable(1, &[2, 2, 5, 7])], |v| max_pool_2x2(&mut Graph::Candle, &v[0]));
+    check(&[variable(1, &[2, 4, 6, 3])], |v| max_pool_2x2(&mut Graph::Candle, &v[0]));
+    check(&[variable(1, &[2, 5, 7, 2])], |v| max_pool_2x2(&mut Graph::Candle, &v[0]));
 }
 
 #[test]
 fn global_average_pool_has_the_right_gradient() {
-    check(&[variable(1, &[2, 3, 3, 5])], |v| global_avg_pool(&mut Graph::Candle, &v[0]));
+    check(&[variable(1, &[2, 3, 5, 3])], |v| global_avg_pool(&mut Graph::Candle, &v[0]));
 }
 
 #[test]
 fn group_norm_has_the_right_gradient() {
-    for (channels, groups) in [(4, 2), (6, 6), (3, 1)] {
-        let variables = [variable(1, &[2, channels, 3, 7]), variable(2, &[channels]), variable(3, &[channels])];
+    for (channels, groups) in [(4, 2), (6, 6), (3, 1), (18, 3)] {
+        let variables = [variable(1, &[2, 3, 7, channels]), variable(2, &[channels]), variable(3, &[channels])];
         check(&variables, |v| group_norm(&mut Graph::Candle, &v[0], &v[1], &v[2], groups));
+        check(&variables, |v| group_norm_relu(&mut Graph::Candle, &v[0], &v[1], &v[2], groups));
     }
 }
 
@@ -103,27 +108,61 @@ fn cross_entropy_has_the_right_gradient() {
 }
 
 #[test]
-fn reshapes_and_sums_have_the_right_gradient() {
-    check(&[variable(1, &[2, 12]), variable(2, &[2, 3, 2, 2])], |v| {
-        let x = v[0].reshape(((), 3, 2, 2))?;
-        Graph::Candle.flatten(&add(&mut Graph::Candle, &x, &v[1])?)
-    });
+fn changes_of_layout_have_the_right_gradient_and_undo_each_other() {
+    for channels in [1, 3] {
+        let features = [2, channels * 20];
+        check(&[variable(1, &features)], |v| channels_last(&mut Graph::Candle, &v[0], [channels, 4, 5]));
+        check(&[variable(1, &[2, 4, 5, channels])], |v| flatten(&mut Graph::Candle, &v[0]));
+        let x = variable(1, &features);
+        let images = channels_last(&mut Graph::Candle, &x, [channels, 4, 5]).unwrap();
+        let back = flatten(&mut Graph::Candle, &images).unwrap();
+        assert_eq!(back.to_vec2::<f64>().unwrap(), x.to_vec2::<f64>().unwrap());
+    }
 }
 
 #[test]
 fn convolution_agrees_with_candles() {
     for (k, padding, stride) in [(5, 2, 1), (3, 1, 1), (3, 1, 2), (1, 0, 2)] {
-        let (x, w) = (variable(1, &[2, 3, 9, 8]), variable(2, &[4, 3, k, k]));
+        let (x, w) = (variable(1, &[2, 9, 8, 3]), variable(2, &[4, 3, k, k]));
         let ours = conv2d(&mut Graph::Candle, &x, &w, None, padding, stride).unwrap();
-        let theirs = x.conv2d(&w, padding, stride, 1, 1).unwrap();
+        let planes = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+        let theirs = planes.conv2d(&w, padding, stride, 1, 1).unwrap().permute((0, 2, 3, 1)).unwrap();
         let difference = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
         assert!(difference < 1e-12, "kernel {k}: {difference}");
     }
 }
 
+/// The vector code in f32 against the portable code in f64, with channels that fill no vector.
+#[test]
+fn layers_in_f32_agree_with_those_in_f64() {
+    for (c, o, side, padding, stride) in [(3, 17, 3, 1, 1), (18, 35, 3, 1, 2), (2, 16, 5, 2, 1), (5, 33, 1, 0, 2)] {
+        let variables = [&[3, 9, 7, c][..], &[o, c, side, side], &[o], &[o], &[4, o]].map(|shape| variable(7, shape));
+        let run = |dtype: DType| -> Vec<Vec<f64>> {
+            let v: Vec<Var> =
+                variables.iter().map(|v| Var::from_tensor(&v.to_dtype(dtype).unwrap()).unwrap()).collect();
+            let graph = &mut Graph::Candle;
+            let y = conv2d_relu(graph, &v[0], &v[1], &v[2], padding, stride).unwrap();
+            let y = group_norm(graph, &y, &v[2], &v[3], 1).unwrap();
+            let y = max_pool_2x2(graph, &y).unwrap();
+            let y = global_avg_pool(graph, &y).unwrap();
+            let bias = Tensor::zeros(4, dtype, &Device::Cpu).unwrap();
+            let y = linear(graph, &y, &v[4], &bias).unwrap();
+            let gradients = cross_entropy(graph, &y, &[0, 3, 1]).unwrap().backward().unwrap();
+            let flat = |x: &Tensor| x.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap();
+            std::iter::once(flat(&y)).chain(v.iter().map(|v| flat(gradients.get(v).unwrap()))).collect()
+        };
+        for (single, double) in run(DType::F32).iter().zip(run(DType::F64)) {
+            let scale = double.iter().fold(0f64, |largest, x| largest.max(x.abs()));
+            for (x, y) in single.iter().zip(&double) {
+                assert!((x - y).abs() < 1e-5 * scale, "{c} to {o} channels: {x}, want {y} of {scale}");
+            }
+        }
+    }
+}
+
 #[test]
 fn among_equal_elements_the_first_gets_the_gradient() {
-    let x = Var::ones((1, 1, 2, 2), DType::F32, &Device::Cpu).unwrap();
+    let x = Var::ones((1, 2, 2, 1), DType::F32, &Device::Cpu).unwrap();
     let gradients = max_pool_2x2(&mut Graph::Candle, &x).unwrap().sum_all().unwrap().backward().unwrap();
     let gradient = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(gradient, [1.0, 0.0, 0.0, 0.0]);
@@ -132,7 +171,7 @@ fn among_equal_elements_the_first_gets_the_gradient() {
 #[test]
 fn the_rectifier_passes_no_gradient_at_zero_and_keeps_nan() {
     let x = Var::new(&[-1.0f32, 0.0, 2.0, f32::NAN], &Device::Cpu).unwrap();
-    let y = relu(&mut Graph::Candle, &x).unwrap();
+    let y = add_relu(&mut Graph::Candle, &x, &x.zeros_like().unwrap()).unwrap();
     let gradients = y.sum_all().unwrap().backward().unwrap();
     assert_eq!(gradients.get(&x).unwrap().to_vec1::<f32>().unwrap(), [0.0, 0.0, 1.0, 0.0]);
     assert!(y.to_vec1::<f32>().unwrap()[3].is_nan());
@@ -148,9 +187,9 @@ fn cross_entropy_of_huge_logits_is_finite() {
 fn wrong_shapes_and_labels_are_errors() {
     let tensor = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
     assert!(linear(&mut Graph::Candle, &tensor(&[2, 3]), &tensor(&[4, 5]), &tensor(&[4])).is_err());
-    assert!(conv2d(&mut Graph::Candle, &tensor(&[1, 2, 4, 4]), &tensor(&[3, 1, 3, 3]), None, 1, 1).is_err());
-    assert!(conv2d(&mut Graph::Candle, &tensor(&[1, 1, 2, 2]), &tensor(&[3, 1, 5, 5]), None, 0, 1).is_err());
-    assert!(group_norm(&mut Graph::Candle, &tensor(&[1, 4, 2, 2]), &tensor(&[4]), &tensor(&[4]), 3).is_err());
+    assert!(conv2d(&mut Graph::Candle, &tensor(&[1, 4, 4, 2]), &tensor(&[3, 1, 3, 3]), None, 1, 1).is_err());
+    assert!(conv2d(&mut Graph::Candle, &tensor(&[1, 2, 2, 1]), &tensor(&[3, 1, 5, 5]), None, 0, 1).is_err());
+    assert!(group_norm(&mut Graph::Candle, &tensor(&[1, 2, 2, 4]), &tensor(&[4]), &tensor(&[4]), 3).is_err());
     assert!(cross_entropy(&mut Graph::Candle, &tensor(&[2, 3]), &[0, 3]).is_err());
     assert!(cross_entropy(&mut Graph::Candle, &tensor(&[2, 3]), &[0]).is_err());
 }

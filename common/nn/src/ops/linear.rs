@@ -1,27 +1,29 @@
 //! The fully connected layer, the rectifier and the residual sum.
 
-use super::gemm::{Into, Matrix, product};
-use super::{Graph, elements, for_float, with_elements};
+use super::kernel::{Float, Strided, Sum, vectorised};
+use super::{Graph, add_columns, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 
 /// `x·wᵀ + b` for x of shape [batch, in], w of [out, in], b of [out].
 pub(crate) fn linear(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
     let input_gradient = graph.needs_gradient(x);
-    graph.apply3(x, w, b, Linear { input_gradient })
+    graph.apply3(x, w, b, Linear { rectify: false, input_gradient })
 }
 
-/// `max(x, 0)` elementwise; the gradient at 0 is 0.
-pub(crate) fn relu(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
-    graph.apply1(x, Relu)
+/// `max(x·wᵀ + b, 0)`: [`linear`] and the rectifier, whose gradient at 0 is 0, in one pass.
+pub(crate) fn linear_relu(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let input_gradient = graph.needs_gradient(x);
+    graph.apply3(x, w, b, Linear { rectify: true, input_gradient })
 }
 
-/// `x + y` elementwise, of equal shapes.
-pub(crate) fn add(graph: &mut Graph<'_>, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    graph.apply2(x, y, Add)
+/// `max(x + y, 0)` elementwise, of equal shapes: the end of a residual block.
+pub(crate) fn add_relu(graph: &mut Graph<'_>, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    graph.apply2(x, y, AddRelu)
 }
 
 struct Linear {
+    rectify: bool,
     /// False for a network's input, whose gradient nobody asks for.
     input_gradient: bool,
 }
@@ -52,13 +54,18 @@ impl CustomOp3 for Linear {
         }
         for_float!(x.dtype(), T => {
             let (x, w, b) = (elements::<T>(x, x_layout)?, elements::<T>(w, w_layout)?, elements::<T>(b, b_layout)?);
-            // Transposed, w is read where it lies; x·wᵀ would have it packed anew for every small batch.
-            let mut transposed = vec![0.0; outputs * batch];
-            let x = Matrix::new(x, batch, inputs);
-            product(Matrix::new(w, outputs, inputs), x.transposed(), &mut transposed, Into::Replace);
+            // Transposed, w is read where it lies, in order; only the small batch has to be turned.
+            let x = transposed(x, inputs);
+            let shape = (outputs, inputs, batch);
+            let columns = Sum::product(shape, Strided::matrix(w, inputs), Strided::matrix(&x, batch)).into_vec();
             let mut y = Vec::with_capacity(batch * outputs);
             for row in 0..batch {
-                y.extend(b.iter().zip(transposed.chunks_exact(batch)).map(|(b, column)| column[row] + b));
+                let sums = b.iter().zip(columns.chunks_exact(batch)).map(|(b, column)| column[row] + b);
+                if self.rectify {
+                    y.extend(sums.map(|x| if x < 0.0 { 0.0 } else { x }));
+                } else {
+                    y.extend(sums);
+                }
             }
             Ok((T::to_cpu_storage_owned(y), Shape::from((batch, outputs))))
         })
@@ -69,15 +76,18 @@ impl CustomOp3 for Linear {
         x: &Tensor,
         w: &Tensor,
         b: &Tensor,
-        _y: &Tensor,
+        y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        for_float!(x.dtype(), T => self.gradients::<T>(x, w, b, dy))
+        for_float!(x.dtype(), T => {
+            let masked = if self.rectify { Some(where_positive::<T>(y, dy)?) } else { None };
+            self.gradients::<T>(x, w, b, masked.as_ref().unwrap_or(dy))
+        })
     }
 }
 
 impl Linear {
-    fn gradients<T: WithDType>(
+    fn gradients<T: Float>(
         &self,
         x: &Tensor,
         w: &Tensor,
@@ -85,65 +95,58 @@ impl Linear {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let ((batch, inputs), (outputs, _)) = (x.dims2()?, w.dims2()?);
-        let mut dw = vec![T::zero(); outputs * inputs];
         let mut db = vec![T::zero(); outputs];
-        let mut dx = vec![T::zero(); if self.input_gradient { batch * inputs } else { 0 }];
-        with_elements::<T, _>(dy, |dy| {
-            let dy_matrix = Matrix::new(dy, batch, outputs);
-            with_elements::<T, _>(x, |x| {
-                product(dy_matrix.transposed(), Matrix::new(x, batch, inputs), &mut dw, Into::Replace);
-                Ok(())
+        let (dx, dw) = with_elements::<T, _>(dy, |dy| {
+            let dy_matrix = Strided::matrix(dy, outputs);
+            let dw = with_elements::<T, _>(x, |x| {
+                let x = Strided::matrix(x, inputs);
+                Ok(Sum::product((outputs, batch, inputs), dy_matrix.transposed(), x).into_vec())
             })?;
-            for row in dy.chunks_exact(outputs) {
-                for (db, &dy) in db.iter_mut().zip(row) {
-                    *db += dy;
-                }
-            }
-            if self.input_gradient {
+            vectorised(
+                #[inline(always)]
+                || add_columns(dy, &mut db),
+            );
+            let dx = self.input_gradient.then(|| {
                 with_elements::<T, _>(w, |w| {
-                    product(dy_matrix, Matrix::new(w, outputs, inputs), &mut dx, Into::Replace);
-                    Ok(())
-                })?;
-            }
-            Ok(())
+                    let w = Strided::matrix(w, inputs);
+                    Ok(Sum::product((batch, outputs, inputs), dy_matrix, w).into_vec())
+                })
+            });
+            Ok((dx.transpose()?, dw))
         })?;
-        let dx = if self.input_gradient { Some(Tensor::from_vec(dx, x.shape(), x.device())?) } else { None };
+        let dx = dx.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()?;
         Ok((dx, Some(Tensor::from_vec(dw, w.shape(), w.device())?), Some(Tensor::from_vec(db, b.shape(), b.device())?)))
     }
 }
 
-struct Relu;
-
-impl CustomOp1 for Relu {
-    fn name(&self) -> &'static str {
-        "relu"
+/// The columns of a row-major matrix as rows.
+fn transposed<T: Float>(matrix: &[T], columns: usize) -> Vec<T> {
+    let mut transposed = Vec::with_capacity(matrix.len());
+    for column in 0..columns {
+        transposed.extend(matrix.iter().skip(column).step_by(columns).copied());
     }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        for_float!(x.dtype(), T => {
-            let x = elements::<T>(x, layout)?;
-            // Written so that NaN stays NaN: a diverged run must not look healthy.
-            let y = x.iter().map(|&x| if x < 0.0 { 0.0 } else { x }).collect();
-            Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
-        })
-    }
-
-    fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        for_float!(x.dtype(), T => {
-            let dx = with_elements::<T, _>(y, |y| with_elements::<T, _>(dy, |dy| {
-                Ok(y.iter().zip(dy).map(|(&y, &dy)| if y > 0.0 { dy } else { 0.0 }).collect::<Vec<T>>())
-            }))?;
-            Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
-        })
-    }
+    transposed
 }
 
-/// candle's own sum would be split over a pool of threads.
-struct Add;
+/// `dy` where `y` is positive, else 0: back through a rectifier.
+fn where_positive<T: Float>(y: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let dx = with_elements::<T, _>(y, |y| {
+        with_elements::<T, _>(dy, |dy| {
+            let select = |(&y, &dy): (&T, &T)| if y > T::zero() { dy } else { T::zero() };
+            Ok(vectorised(
+                #[inline(always)]
+                || y.iter().zip(dy).map(select).collect::<Vec<T>>(),
+            ))
+        })
+    })?;
+    Tensor::from_vec(dx, y.shape(), y.device())
+}
 
-impl CustomOp2 for Add {
+struct AddRelu;
+
+impl CustomOp2 for AddRelu {
     fn name(&self) -> &'static str {
-        "add"
+        "add_relu"
     }
 
     fn cpu_fwd(
@@ -154,22 +157,27 @@ impl CustomOp2 for Add {
         y_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         if x_layout.dims() != y_layout.dims() {
-            candle_core::bail!("add: x {:?}, y {:?}", x_layout.dims(), y_layout.dims());
+            candle_core::bail!("add_relu: x {:?}, y {:?}", x_layout.dims(), y_layout.dims());
         }
         for_float!(x.dtype(), T => {
             let (x, y) = (elements::<T>(x, x_layout)?, elements::<T>(y, y_layout)?);
-            let sum = x.iter().zip(y).map(|(&x, &y)| x + y).collect();
+            // Written so that NaN stays NaN: a diverged run must not look healthy.
+            let add = |(&x, &y): (&T, &T)| {
+                let sum = x + y;
+                if sum < 0.0 { 0.0 } else { sum }
+            };
+            let sum = vectorised(
+                #[inline(always)]
+                || x.iter().zip(y).map(add).collect(),
+            );
             Ok((T::to_cpu_storage_owned(sum), x_layout.shape().clone()))
         })
     }
 
-    fn bwd(
-        &self,
-        _x: &Tensor,
-        _y: &Tensor,
-        _sum: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(gradient.clone()), Some(gradient.clone())))
+    fn bwd(&self, x: &Tensor, _y: &Tensor, sum: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        for_float!(x.dtype(), T => {
+            let gradient = where_positive::<T>(sum, dy)?;
+            Ok((Some(gradient.clone()), Some(gradient)))
+        })
     }
 }

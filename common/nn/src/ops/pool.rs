@@ -1,42 +1,111 @@
-//! Pooling over images of shape [batch, channels, height, width].
+//! Pooling over images of shape [batch, height, width, channels].
 
-use super::{Graph, elements, for_float, sum_of, with_elements};
+use super::kernel::{Float, vectorised};
+use super::{Graph, add_columns, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
 
-/// Largest value of each 2×2 window: [n, c, h, w] becomes [n, c, ⌊h/2⌋, ⌊w/2⌋]; an odd last row or column is ignored.
+/// Largest value of each 2×2 window: [n, h, w, c] becomes [n, ⌊h/2⌋, ⌊w/2⌋, c]; an odd last row or column is ignored.
 ///
 /// The gradient goes to the largest element, among equals to the first in reading order, as in torch.
 pub(crate) fn max_pool_2x2(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
     graph.apply1(x, MaxPool)
 }
 
-/// Mean of each channel: [n, c, h, w] becomes [n, c].
+/// Mean of each channel: [n, h, w, c] becomes [n, c].
 pub(crate) fn global_avg_pool(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
     graph.apply1(x, GlobalAvgPool)
 }
 
 struct MaxPool;
 
-/// Calls `visit(output index, input index of the largest element)` for every window.
-fn for_each_maximum<T: WithDType>(x: &[T], height: usize, width: usize, mut visit: impl FnMut(usize, usize)) {
-    let (out_height, out_width) = (height / 2, width / 2);
-    let mut output = 0;
-    for image in 0..x.len() / (height * width) {
-        for row in 0..out_height {
-            let top = (image * height + 2 * row) * width;
-            for column in 0..out_width {
-                let first = top + 2 * column;
-                let mut best = first;
-                for candidate in [first + 1, first + width, first + width + 1] {
-                    if x[candidate] > x[best] {
-                        best = candidate;
-                    }
+/// Images of this height, width and number of channels.
+#[derive(Clone, Copy)]
+struct Extent {
+    height: usize,
+    width: usize,
+    channels: usize,
+}
+
+impl Extent {
+    /// Calls `visit(output pixel, [top left, top right, bottom left, bottom right])` with the index of the first
+    /// channel of each, for every window.
+    #[inline(always)]
+    fn for_each_window(self, images: usize, mut visit: impl FnMut(usize, [usize; 4])) {
+        let Self { height, width, channels } = self;
+        let mut output = 0;
+        for image in 0..images {
+            for row in 0..height / 2 {
+                let top = (image * height + 2 * row) * width * channels;
+                for column in 0..width / 2 {
+                    let first = top + 2 * column * channels;
+                    let below = first + width * channels;
+                    visit(output, [first, first + channels, below, below + channels]);
+                    output += channels;
                 }
-                visit(output, best);
-                output += 1;
             }
         }
+    }
+
+    fn largest<T: Float>(self, images: usize, x: &[T]) -> Vec<T> {
+        let mut y = vec![T::zero(); images * (self.height / 2) * (self.width / 2) * self.channels];
+        vectorised(
+            #[inline(always)]
+            || {
+                self.for_each_window(
+                    images,
+                    #[inline(always)]
+                    |output, corners| {
+                        let [a, b, c, d] = corners.map(|corner| &x[corner..corner + self.channels]);
+                        let y = &mut y[output..output + self.channels];
+                        for (((y, &a), &b), (&c, &d)) in y.iter_mut().zip(a).zip(b).zip(c.iter().zip(d)) {
+                            let mut best = a;
+                            for other in [b, c, d] {
+                                best = if other > best { other } else { best };
+                            }
+                            *y = best;
+                        }
+                    },
+                );
+            },
+        );
+        y
+    }
+
+    fn gradient<T: Float>(self, images: usize, x: &[T], dy: &[T]) -> Vec<T> {
+        let Self { width, channels, .. } = self;
+        let mut dx = vec![T::zero(); x.len()];
+        vectorised(
+            #[inline(always)]
+            || {
+                self.for_each_window(
+                    images,
+                    #[inline(always)]
+                    |output, corners| {
+                        let [a, b, c, d] = corners.map(|corner| &x[corner..corner + channels]);
+                        let dy = &dy[output..output + channels];
+                        let window = &mut dx[corners[0]..corners[3] + channels];
+                        let (above, below) = window.split_at_mut(width * channels);
+                        let (da, db) = above[..2 * channels].split_at_mut(channels);
+                        let (dc, dd) = below.split_at_mut(channels);
+                        let gradients = da.iter_mut().zip(db).zip(dc.iter_mut().zip(dd));
+                        let values = a.iter().zip(b).zip(c.iter().zip(d));
+                        for ((&dy, ((da, db), (dc, dd))), ((&a, &b), (&c, &d))) in dy.iter().zip(gradients).zip(values)
+                        {
+                            let top = if b > a { b } else { a };
+                            let three = if c > top { c } else { top };
+                            let (is_d, is_c, is_b) = (d > three, c > top, b > a);
+                            let zero = T::zero();
+                            *dd = if is_d { dy } else { zero };
+                            *dc = if is_c & !is_d { dy } else { zero };
+                            *db = if is_b & !is_c & !is_d { dy } else { zero };
+                            *da = if !is_b & !is_c & !is_d { dy } else { zero };
+                        }
+                    },
+                );
+            },
+        );
+        dx
     }
 }
 
@@ -46,23 +115,18 @@ impl CustomOp1 for MaxPool {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (n, c, h, w) = layout.shape().dims4()?;
+        let (n, height, width, channels) = layout.shape().dims4()?;
         for_float!(x.dtype(), T => {
-            let x = elements::<T>(x, layout)?;
-            let mut y = vec![0.0; n * c * (h / 2) * (w / 2)];
-            for_each_maximum(x, h, w, |output, input| y[output] = x[input]);
-            Ok((T::to_cpu_storage_owned(y), Shape::from((n, c, h / 2, w / 2))))
+            let y = Extent { height, width, channels }.largest(n, elements::<T>(x, layout)?);
+            Ok((T::to_cpu_storage_owned(y), Shape::from((n, height / 2, width / 2, channels))))
         })
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let (_, _, h, w) = x.dims4()?;
+        let (n, height, width, channels) = x.dims4()?;
+        let extent = Extent { height, width, channels };
         for_float!(x.dtype(), T => {
-            let mut dx: Vec<T> = vec![0.0; x.elem_count()];
-            with_elements::<T, _>(x, |x| with_elements::<T, _>(dy, |dy| {
-                for_each_maximum(x, h, w, |output, input| dx[input] = dy[output]);
-                Ok(())
-            }))?;
+            let dx = with_elements::<T, _>(x, |x| with_elements(dy, |dy| Ok(extent.gradient(n, x, dy))))?;
             Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
         })
     }
@@ -76,21 +140,37 @@ impl CustomOp1 for GlobalAvgPool {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (n, c, h, w) = layout.shape().dims4()?;
+        let (n, h, w, c) = layout.shape().dims4()?;
         for_float!(x.dtype(), T => {
-            let area = (h * w) as T;
             let x = elements::<T>(x, layout)?;
-            let y = x.chunks_exact(h * w).map(|channel| sum_of(channel, |value| value) / area).collect();
+            let mut y = vec![0.0; n * c];
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (x, y) in x.chunks_exact(h * w * c).zip(y.chunks_exact_mut(c)) {
+                        add_columns(x, y);
+                    }
+                },
+            );
+            for y in &mut y {
+                *y /= (h * w) as T;
+            }
             Ok((T::to_cpu_storage_owned(y), Shape::from((n, c))))
         })
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let (_, _, h, w) = x.dims4()?;
+        let (_, h, w, c) = x.dims4()?;
         for_float!(x.dtype(), T => {
-            let area = (h * w) as T;
-            let dx = with_elements::<T, _>(dy, |dy| {
-                Ok(dy.iter().flat_map(|&dy| std::iter::repeat_n(dy / area, h * w)).collect::<Vec<T>>())
+            let mut dx: Vec<T> = Vec::with_capacity(x.elem_count());
+            with_elements::<T, _>(dy, |dy| {
+                for dy in dy.chunks_exact(c) {
+                    let pixel: Vec<T> = dy.iter().map(|dy| dy / (h * w) as T).collect();
+                    for _ in 0..h * w {
+                        dx.extend_from_slice(&pixel);
+                    }
+                }
+                Ok(())
             })?;
             Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
         })

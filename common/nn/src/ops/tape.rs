@@ -23,8 +23,6 @@ enum Operation {
     One(Box<dyn CustomOp1>, Tensor),
     Two(Box<dyn CustomOp2>, [Tensor; 2]),
     Three(Box<dyn CustomOp3>, [Tensor; 3]),
-    /// A tensor in another shape.
-    Reshape(Tensor),
 }
 
 /// The gradients of a loss with respect to everything that went into it.
@@ -80,10 +78,6 @@ impl Tape {
         Ok(self.record(Operation::Three(Box::new(op), [x.clone(), w.clone(), b.clone()]), result))
     }
 
-    pub(super) fn reshape(&mut self, x: &Tensor, result: Tensor) -> Tensor {
-        self.record(Operation::Reshape(x.clone()), result)
-    }
-
     fn record(&mut self, operation: Operation, result: Tensor) -> Tensor {
         self.calls.push(Call { operation, result: result.clone() });
         result
@@ -109,7 +103,6 @@ impl Tape {
                     let (dx, dw, db) = op.bwd(&x, &w, &b, &result, &dy)?;
                     vec![(dx, x), (dw, w), (db, b)]
                 }
-                Operation::Reshape(x) => vec![(Some(dy.reshape(x.shape())?), x)],
             };
             for (gradient, tensor) in passed_on {
                 if let Some(gradient) = gradient {
@@ -168,14 +161,5 @@ impl Graph<'_> {
             Self::Candle => x.track_op(),
             Self::Tape(tape) => tape.produced(x),
         }
-    }
-
-    /// [n, a, b, …] as [n, a·b·…].
-    pub(crate) fn flatten(&mut self, x: &Tensor) -> Result<Tensor> {
-        let flat = x.flatten_from(1)?;
-        Ok(match self {
-            Self::Candle => flat,
-            Self::Tape(tape) => tape.reshape(x, flat),
-        })
     }
 }

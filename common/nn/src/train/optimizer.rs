@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::model::Model;
-use crate::ops::{Gradients, with_elements};
+use crate::ops::{Gradients, vectorised, with_elements};
 use candle_core::{CpuStorage, InplaceOp2, Layout};
 use dunlin_core::recipe::{OptimizerKind, TrainingConfig};
 use std::cell::RefCell;
@@ -41,6 +41,7 @@ struct Penalties {
 }
 
 impl Penalties {
+    #[inline(always)]
     fn apply(&self, gradient: f32, weight: f32, start: f32) -> f32 {
         self.scale * gradient + self.weight_decay * weight + self.proximal * (weight - start)
     }
@@ -146,16 +147,27 @@ impl InplaceOp2 for Step<'_> {
         let Some((start, end)) = layout.contiguous_offsets() else {
             candle_core::bail!("optimizer_step: a gradient of shape {:?} is not contiguous", layout.dims());
         };
-        self.0.borrow_mut().step(weights, &gradient[start..end]);
+        let mut slices = self.0.borrow_mut();
+        vectorised(
+            #[inline(always)]
+            || slices.step(weights, &gradient[start..end]),
+        );
         Ok(())
     }
 }
 
 impl Slices<'_> {
+    #[inline(always)]
     fn step(&mut self, weights: &mut [f32], gradient: &[f32]) {
         let penalties = self.penalties;
         let inputs = gradient.iter().zip(self.start);
         match self.rule {
+            // The default, in which the start need not be read: memory is what a step waits for.
+            Rule::Sgd { rate } if penalties.proximal == 0.0 => {
+                for (w, &g) in weights.iter_mut().zip(gradient) {
+                    *w -= rate * (penalties.scale * g + penalties.weight_decay * *w);
+                }
+            }
             Rule::Sgd { rate } => {
                 for (w, (&g, &start)) in weights.iter_mut().zip(inputs) {
                     *w -= rate * penalties.apply(g, *w, start);

@@ -1,0 +1,86 @@
+//! Loops for the vector instructions of the machine that runs them: a shipped program is built for the oldest one.
+//!
+//! AVX-512 and AVX2 with FMA are looked for at run time; elsewhere portable code runs, which is also what the vector
+//! code is tested against. Elementwise loops give the same bits everywhere, because they round after every operation;
+//! products do not, because FMA rounds once.
+#![expect(unsafe_code, reason = "a function compiled for more instructions may be called only where they exist")]
+
+mod portable;
+mod product;
+mod tile;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(super) use product::{Start, Strided, Sum};
+
+use candle_core::WithDType;
+
+/// What the layers compute in: `f32` trains, `f64` checks gradients and is never hurried.
+pub(super) trait Float: WithDType {
+    /// The sum of products on this machine.
+    ///
+    /// # Safety
+    /// Every element that the operands describe can be read, and every element of the result written.
+    unsafe fn sum_of_products(operands: &tile::Operands<Self>);
+}
+
+impl Float for f32 {
+    unsafe fn sum_of_products(operands: &tile::Operands<Self>) {
+        // SAFETY: the instructions exist, and the caller vouches for the operands.
+        unsafe {
+            match Instructions::here() {
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx512 => x86::sum_of_products_avx512(operands),
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx2 => x86::sum_of_products_avx2(operands),
+                Instructions::Portable => tile::sum_of_products::<portable::Lanes<Self>>(operands),
+            }
+        }
+    }
+}
+
+impl Float for f64 {
+    unsafe fn sum_of_products(operands: &tile::Operands<Self>) {
+        // SAFETY: the caller vouches for the operands.
+        unsafe { tile::sum_of_products::<portable::Lanes<Self>>(operands) }
+    }
+}
+
+/// The vector instructions to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Instructions {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+impl Instructions {
+    /// The best that this machine has; the answer is cached by the standard library.
+    fn here() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                return Self::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Self::Avx2;
+            }
+        }
+        Self::Portable
+    }
+}
+
+/// Runs a loop as compiled for this machine; the closure has to be `#[inline(always)]` and everything hot in it inlined.
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    match Instructions::here() {
+        // SAFETY: the instructions exist.
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx512 => unsafe { x86::with_avx512(work) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx2 => unsafe { x86::with_avx2(work) },
+        Instructions::Portable => work(),
+    }
+}

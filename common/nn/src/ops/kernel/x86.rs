@@ -1,0 +1,133 @@
+//! AVX-512 and AVX2 vectors, and the functions that are compiled for them.
+#![expect(unsafe_code, reason = "vector instructions are unsafe to call where they may not exist")]
+
+use super::tile::{self, Operands, Vector};
+use std::arch::x86_64::*;
+
+/// # Safety
+/// The processor has AVX-512F, and the operands are as [`tile::sum_of_products`] wants them.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn sum_of_products_avx512(operands: &Operands<f32>) {
+    // SAFETY: the caller's.
+    unsafe { tile::sum_of_products::<Avx512>(operands) }
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA, and the operands are as [`tile::sum_of_products`] wants them.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn sum_of_products_avx2(operands: &Operands<f32>) {
+    // SAFETY: the caller's.
+    unsafe { tile::sum_of_products::<Avx2>(operands) }
+}
+
+#[target_feature(enable = "avx512f")]
+pub(super) fn with_avx512<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
+
+/// Sixteen f32; a mask says which of them are in memory, at no cost.
+#[derive(Clone, Copy)]
+struct Avx512(__m512);
+
+/// The lowest `count` bits.
+#[inline(always)]
+fn mask(count: usize) -> __mmask16 {
+    ((1u32 << count) - 1) as __mmask16
+}
+
+// SAFETY of all methods: the trait says that they are called where AVX-512F exists, and with how much memory.
+impl Vector for Avx512 {
+    type Element = f32;
+    const LANES: usize = 16;
+    const ROWS: usize = 14;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm512_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32, count: usize) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm512_maskz_loadu_ps(mask(count), from) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, count: usize) {
+        // SAFETY: see the impl.
+        unsafe { _mm512_mask_storeu_ps(to, mask(count), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, term.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn rectified(self) -> Self {
+        // The second operand is the result if one is NaN.
+        // SAFETY: see the impl.
+        Self(unsafe { _mm512_max_ps(_mm512_setzero_ps(), self.0) })
+    }
+}
+
+/// Eight f32.
+#[derive(Clone, Copy)]
+struct Avx2(__m256);
+
+/// Ones in the lowest `count` of eight lanes: loaded from this at offset 8 − count.
+const ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+impl Avx2 {
+    #[inline(always)]
+    unsafe fn mask(count: usize) -> __m256i {
+        // SAFETY: `count` is at most 8, so 8 elements follow the offset.
+        unsafe { _mm256_loadu_si256(ONES_THEN_ZEROS.as_ptr().add(8 - count).cast()) }
+    }
+}
+
+// SAFETY of all methods: the trait says that they are called where AVX2 and FMA exist, and with how much memory.
+impl Vector for Avx2 {
+    type Element = f32;
+    const LANES: usize = 8;
+    const ROWS: usize = 6;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm256_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32, count: usize) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { if count == 8 { _mm256_loadu_ps(from) } else { _mm256_maskload_ps(from, Self::mask(count)) } })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, count: usize) {
+        // SAFETY: see the impl.
+        unsafe {
+            if count == 8 { _mm256_storeu_ps(to, self.0) } else { _mm256_maskstore_ps(to, Self::mask(count), self.0) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, term.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn rectified(self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
+    }
+}
