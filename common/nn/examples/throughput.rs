@@ -1,5 +1,6 @@
-//! Training speed of a model on one thread, in examples per second:
-//! `cargo run -p dunlin-nn --example throughput -- 2nn 10`
+//! Training speed on one thread, in examples per second, as lines of model, batch and the median of five passes:
+//! `cargo run --release -p dunlin-nn --example throughput [MODEL [BATCH]]`; without a model, those that
+//! `scripts/compare-torch` compares, in batches of 10 and 32.
 #![allow(clippy::print_stdout, reason = "a program that reports on the terminal")]
 
 use dunlin_core::Seed;
@@ -13,9 +14,19 @@ use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let name = arguments.next().unwrap_or_else(|| "2nn".into());
-    let batch: u32 = arguments.next().unwrap_or_else(|| "10".into()).parse()?;
-    let (kind, input, rows) = match name.as_str() {
+    if let Some(name) = arguments.next() {
+        return measure(&name, arguments.next().unwrap_or_else(|| "10".into()).parse()?);
+    }
+    for name in ["2nn", "mcmahan-cnn", "resnet8"] {
+        for batch in [10, 32] {
+            measure(name, batch)?;
+        }
+    }
+    Ok(())
+}
+
+fn measure(name: &str, batch: u32) -> Result<(), Box<dyn std::error::Error>> {
+    let (kind, input, rows) = match name {
         "softmax" => (ModelKind::Softmax, MNIST, 20_000),
         "2nn" => (ModelKind::TwoNn, MNIST, 10_000),
         "mcmahan-cnn" => (ModelKind::McmahanCnn, MNIST, 500),
@@ -31,18 +42,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut model = Model::new(&kind, &input)?;
     let start = model.init(&Seed::from_u64(1));
     let config = TrainingConfig { batch, epochs: 1, learning_rate: 0.01, ..TrainingConfig::default() };
-    let mut fastest = f64::INFINITY;
+    let mut seconds = Vec::new();
     for round in 1..=5 {
         let task = TrainTask { config: &config, round, seed: Seed::from_u64(round) };
         let begin = Instant::now();
         train(&mut model, &data, &start, &task, &mut |_, _| ControlFlow::Continue(()))?;
-        fastest = fastest.min(begin.elapsed().as_secs_f64());
+        seconds.push(begin.elapsed().as_secs_f64());
     }
-    println!(
-        "{name}, batch {batch}: {:.0} examples/s ({:.3} ms a pass), best of 5",
-        rows as f64 / fastest,
-        fastest * 1e3
-    );
+    seconds.sort_by(f64::total_cmp);
+    println!("{name} {batch} {:.0}", rows as f64 / seconds[2]);
     Ok(())
 }
 
