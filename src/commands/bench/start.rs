@@ -47,7 +47,7 @@ pub(super) fn run(args: &StartArgs) -> Done {
     let size = |program: &Path| match std::fs::metadata(program) {
         Ok(about) => Ok(about.len()),
         Err(error) => Err(Failure::usage(format!(
-            "--client {}: {error}; `cargo build --profile dist --bins` makes it beside dunlin",
+            "--client {}: {error}; `cargo build --profile dist --workspace --bins` makes it beside dunlin",
             program.display()
         ))),
     };
@@ -81,7 +81,7 @@ struct Once {
 fn once(client: &Path) -> Result<Once, Failure> {
     let dir = tempfile::tempdir()?;
     // Two clients are waited for and one comes, so it has nothing to do.
-    let recipe = Recipe::load(None, &["data.clients=2".into()]).map_err(Failure::usage)?;
+    let recipe = Recipe::load(None, &["data.clients=2".into(), "rounds.cohort=2".into()]).map_err(Failure::usage)?;
     std::fs::write(dir.path().join("recipe.toml"), recipe.to_toml())?;
     let listen = free_address()?;
     let url = format!("http://{listen}");

@@ -46,7 +46,9 @@ impl<S: RangeStream> Positions<S> for Adaptive {
         if k < MIXED_FROM {
             return code_gaps(stream, segment.len as u32, k, positions);
         }
-        let may_pay = !S::READS && (segment.len <= TRIED || is_clustered(segment, positions));
+        // A long vector has neither columns nor rows to learn from.
+        let is_short = segment.len <= ALWAYS_TRIED;
+        let may_pay = !S::READS && (is_short || segment.row > 1 && is_clustered(segment, positions));
         let is_mixed = may_pay && self.mixed_costs_less(segment, positions);
         if self.is_mixed.code(stream, is_mixed) {
             self.mixed.code(stream, segment, k, positions)
@@ -93,7 +95,9 @@ fn code_gaps<S: RangeStream>(stream: &mut S, n: u32, k: u32, positions: &mut Vec
     Ok(())
 }
 
-/// Coordinates on which the two ways are compared: enough for their models to settle, and a tensor of the 2NN whole.
-const TRIED: usize = 1 << 18;
+/// Coordinates on which the two ways are compared: enough for their models to settle.
+const TRIED: usize = 1 << 16;
+/// Tensors up to this long are always tried: the largest of the 2NN is.
+const ALWAYS_TRIED: usize = 1 << 18;
 /// With fewer non-zeros the choice itself costs more than it brings.
 const MIXED_FROM: u32 = 32;
