@@ -11,6 +11,7 @@ use crate::{
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
     range::RangeWriter,
     select::Selection,
+    source::{self, Rest, Source, blocks},
     values::{self, Values, is_scaled, width_of},
 };
 
@@ -21,6 +22,8 @@ pub struct Encoder {
     sent: Sent,
     part: Part,
     scales: Scales,
+    /// A source read into memory.
+    values: Vec<f32>,
 }
 
 /// Which scales a ternary frame may have.
@@ -74,32 +77,125 @@ impl Encoder {
         Ok(encoded)
     }
 
+    /// Encodes a vector where it is computed and gives `rest` what the frame does not carry, as
+    /// [`Self::encode_with_feedback`] would leave it. Where few of many coordinates are sent, or all of them as they
+    /// are, the vector never lies in memory as a whole. On error what `rest` was given has no meaning.
+    ///
+    /// # Errors
+    /// As [`Self::encode_with_feedback`].
+    pub fn encode_source<S: Source + ?Sized>(
+        &mut self,
+        codec: &Codec,
+        segments: &Segments,
+        u: &S,
+        rest: &mut impl Rest,
+    ) -> Result<Encoded, Error> {
+        self.begin(codec, segments, u.len())?;
+        if is_sparse(codec) && self.selection.select_above_sample(u, kept(codec, u.len()), rest)? {
+            let encoded = self.encode_selected(codec, segments);
+            let (indices, values) = (&self.selection.indices, &self.selection.values);
+            let mut at = 0;
+            self.sent.for_each(segments, |index, decoded| {
+                while indices[at] as usize != index {
+                    at += 1;
+                }
+                rest.correct(index, values[at] - decoded);
+            });
+            return Ok(encoded);
+        }
+        if codec.quantizer == Quantizer::F32
+            && !is_sparse(codec)
+            && let Some(encoded) = self.encode_floats(codec.coder, segments, u, rest)?
+        {
+            return Ok(encoded);
+        }
+        let mut values = std::mem::take(&mut self.values);
+        values.clear();
+        blocks(u, |_, block| values.extend_from_slice(block));
+        let encoded = self.encode_with_feedback(codec, segments, &mut values);
+        rest.take(0, &values);
+        self.values = values;
+        encoded
+    }
+
     /// Encodes `u`.
     ///
     /// # Errors
     /// As [`Self::encode_with_feedback`].
     pub fn encode(&mut self, codec: &Codec, segments: &Segments, u: &[f32]) -> Result<Encoded, Error> {
+        self.begin(codec, segments, u.len())?;
+        if is_sparse(codec) {
+            self.selection.select(u, kept(codec, u.len()))?;
+            return Ok(self.encode_selected(codec, segments));
+        }
+        self.sent.quantize_all(codec.quantizer, segments, u)?;
+        let mut frame = self.smallest_dense(codec.coder, segments);
+        if codec.coder == EntropyCoder::Auto && is_dense_in_name_only(self.sent.nonzeros, segments) {
+            self.selection.select(u, segments.len())?;
+            self.quantize_selected(codec, segments);
+            frame = shorter(frame, self.smallest_sparse(codec, segments));
+        }
+        Ok(self.encoded(frame, false, segments))
+    }
+
+    fn begin(&mut self, codec: &Codec, segments: &Segments, len: usize) -> Result<(), Error> {
         codec.validate()?;
-        check_length(segments, u.len())?;
+        check_length(segments, len)?;
         self.sent.kind = match codec.quantizer {
             Quantizer::F32 => FrameKind::F32,
             Quantizer::F16 => FrameKind::F16,
             Quantizer::Int8 => FrameKind::Int8,
             Quantizer::Ternary => FrameKind::Ternary,
         };
-        if codec.density < 1.0 || codec.quantizer == Quantizer::Ternary {
-            self.choose(codec, segments, u)?;
-            let frame = self.smallest_sparse(codec, segments);
-            return Ok(self.encoded(frame, codec.density < 1.0, segments));
+        Ok(())
+    }
+
+    fn encode_selected(&mut self, codec: &Codec, segments: &Segments) -> Encoded {
+        self.quantize_selected(codec, segments);
+        let frame = self.smallest_sparse(codec, segments);
+        self.encoded(frame, codec.density < 1.0, segments)
+    }
+
+    fn quantize_selected(&mut self, codec: &Codec, segments: &Segments) {
+        let selected = (self.selection.indices.as_slice(), self.selection.values.as_slice());
+        self.sent.quantize((codec.quantizer, self.scales), segments, selected);
+    }
+
+    /// Every float as it is; nothing when the coder may find something shorter.
+    fn encode_floats<S: Source + ?Sized>(
+        &mut self,
+        coder: EntropyCoder,
+        segments: &Segments,
+        u: &S,
+        rest: &mut impl Rest,
+    ) -> Result<Option<Encoded>, Error> {
+        let (mut nonzeros, mut bad) = (0, None);
+        self.sent.nonzeros = u.len();
+        let mut frame = self.start(Layout::Dense, false, segments);
+        let header_bytes = frame.len();
+        blocks(u, |start, values| {
+            if !values.iter().fold(true, |finite, value| finite & value.is_finite()) {
+                let at = values.iter().position(|value| !value.is_finite()).unwrap_or_default();
+                bad = bad.or(Some(Error::NotFinite { index: start + at, nan: values[at].is_nan() }));
+            }
+            nonzeros += values.iter().map(|&value| u32::from(value != 0.0)).sum::<u32>() as usize;
+            extend_plainly(&mut frame, values, |value| value.to_le_bytes());
+            rest.take(start, &ZEROS[..values.len()]);
+        });
+        if let Some(error) = bad {
+            return Err(error);
         }
-        self.sent.quantize_all(codec.quantizer, segments, u)?;
-        let mut frame = self.smallest_dense(codec.coder, segments);
-        // A pruned model is dense in name only.
-        if codec.coder == EntropyCoder::Auto && self.sent.nonzeros < segments.len() - segments.len() / 16 {
-            self.choose(codec, segments, u)?;
-            frame = shorter(frame, self.smallest_sparse(codec, segments));
+        if coder == EntropyCoder::Auto && is_dense_in_name_only(nonzeros, segments) {
+            return Ok(None);
         }
-        Ok(self.encoded(frame, false, segments))
+        self.sent.nonzeros = nonzeros;
+        let mut header = Vec::new();
+        self.header(Layout::Dense, false, segments).write(&mut header);
+        frame.splice(..header_bytes, header);
+        header::seal(&mut frame);
+        let dense = 4 * u.len() as u64;
+        let stages = StageBytes { dense, sparse: dense, quantized: dense, coded: frame.len() as u64 };
+        Ok(Some(Encoded { frame, stages, nonzeros }))
     }
 
     /// Encodes integers exactly: merged deltas and snapshots of the grid.
@@ -145,43 +241,58 @@ impl Encoder {
         plain
     }
 
-    /// Selects and rounds what is sent of the coordinates.
-    fn choose(&mut self, codec: &Codec, segments: &Segments, u: &[f32]) -> Result<(), Error> {
-        let n = segments.len();
-        let k = ((codec.density * n as f64).round() as usize).clamp(1, n);
-        self.selection.select(u, k)?;
-        self.sent.quantize((codec.quantizer, self.scales), segments, u, &self.selection.indices);
-        Ok(())
-    }
-
     fn encoded(&self, frame: Vec<u8>, is_sparse: bool, segments: &Segments) -> Encoded {
         let stages = StageBytes { coded: frame.len() as u64, ..self.sent.stages(is_sparse, segments) };
         Encoded { frame, stages, nonzeros: self.sent.nonzeros }
     }
 
     fn smallest_sparse(&mut self, codec: &Codec, segments: &Segments) -> Vec<u8> {
-        let layouts: &[Layout] = match codec.coder {
-            EntropyCoder::Auto => &[Layout::Adaptive, Layout::Enumerative, Layout::Rice],
-            EntropyCoder::Raw => &[Layout::Raw],
-            EntropyCoder::Rice => &[Layout::Rice],
-            EntropyCoder::Enumerative => &[Layout::Enumerative],
-            EntropyCoder::Adaptive => &[Layout::Adaptive],
+        match codec.coder {
+            EntropyCoder::Auto => self.smallest_of_all(segments),
+            EntropyCoder::Raw => self.write_sparse(Layout::Raw, false, segments),
+            EntropyCoder::Rice => self.write_sparse(Layout::Rice, false, segments),
+            EntropyCoder::Enumerative => self.smallest_ranged(Layout::Enumerative, segments),
+            EntropyCoder::Adaptive => self.smallest_ranged(Layout::Adaptive, segments),
+        }
+    }
+
+    /// The shortest of the frames that could be.
+    fn smallest_of_all(&mut self, segments: &Segments) -> Vec<u8> {
+        let mut best = None;
+        let mut bytes = usize::MAX;
+        let mut consider = |frame: Vec<u8>| {
+            if frame.len() < bytes {
+                bytes = frame.len();
+                best = Some(frame);
+            }
+            bytes
         };
-        let mut best = self.write_sparse(layouts[0], false, segments);
-        for &layout in layouts {
-            if layout != layouts[0] {
-                best = shorter(best, self.write_sparse(layout, false, segments));
-            }
-            let ranged = matches!(layout, Layout::Adaptive | Layout::Enumerative);
-            if ranged && self.sent.kind == FrameKind::Int8 {
-                best = shorter(best, self.write_sparse(layout, true, segments));
-            }
+        let mut least = usize::MAX;
+        if self.sent.may_have_structure(segments) {
+            least = consider(self.smallest_ranged(Layout::Adaptive, segments));
+        }
+        // Ranks of positions cost what independent ones do, less what their counts in blocks tell.
+        if least as u64 > self.sent.independent_bits(segments) / 8 * 15 / 16 {
+            least = consider(self.smallest_ranged(Layout::Enumerative, segments));
+        }
+        // Whole bits a gap are as short only where a range coder's beginning and end weigh.
+        if self.sent.nonzeros < RICE_BELOW {
+            least = consider(self.write_sparse(Layout::Rice, false, segments));
         }
         // Only a handful of coordinates, or a tensor full of them, can be shorter without any coding.
-        if codec.coder == EntropyCoder::Auto && self.sent.raw_bytes_at_least(segments) < best.len() {
-            return shorter(best, self.write_sparse(Layout::Raw, false, segments));
+        if self.sent.raw_bytes_at_least(segments) < least {
+            consider(self.write_sparse(Layout::Raw, false, segments));
         }
-        best
+        best.expect("a frame is always shorter than the address space")
+    }
+
+    /// A frame by a range coder, and where values are levels, coded or not.
+    fn smallest_ranged(&mut self, layout: Layout, segments: &Segments) -> Vec<u8> {
+        let frame = self.write_sparse(layout, false, segments);
+        match self.sent.kind {
+            FrameKind::Int8 => shorter(frame, self.write_sparse(layout, true, segments)),
+            _ => frame,
+        }
     }
 
     fn write_sparse(&mut self, layout: Layout, values_coded: bool, segments: &Segments) -> Vec<u8> {
@@ -252,16 +363,19 @@ impl Encoder {
     fn start(&self, layout: Layout, values_coded: bool, segments: &Segments) -> Vec<u8> {
         let expected = if layout == Layout::Dense { 4 * segments.len() } else { 2 * self.sent.nonzeros };
         let mut out = Vec::with_capacity(expected + 64);
-        let header = FrameHeader {
+        self.header(layout, values_coded, segments).write(&mut out);
+        out
+    }
+
+    fn header(&self, layout: Layout, values_coded: bool, segments: &Segments) -> FrameHeader {
+        FrameHeader {
             kind: self.sent.kind,
             layout,
             coordinates: segments.len() as u32,
             nonzeros: self.sent.nonzeros as u32,
             values_coded,
             body: 0,
-        };
-        header.write(&mut out);
-        out
+        }
     }
 }
 
@@ -289,19 +403,35 @@ fn shorter(a: Vec<u8>, b: Vec<u8>) -> Vec<u8> {
     if b.len() < a.len() { b } else { a }
 }
 
-/// Appends four bytes for each value, at memory speed: `extend` of an iterator over bytes goes byte by byte.
-fn extend_plainly<T: Copy>(out: &mut Vec<u8>, values: &[T], to_bytes: impl Fn(T) -> [u8; 4]) {
-    for values in values.chunks(PLAIN_CHUNK) {
-        let start = out.len();
-        out.resize(start + 4 * values.len(), 0);
-        for (bytes, &value) in out[start..].as_chunks_mut().0.iter_mut().zip(values) {
-            *bytes = to_bytes(value);
-        }
+/// Appends the values in little-endian order.
+fn extend_plainly<T: bytemuck::NoUninit>(out: &mut Vec<u8>, values: &[T], to_bytes: impl Fn(T) -> [u8; 4]) {
+    if cfg!(target_endian = "little") {
+        out.extend_from_slice(bytemuck::cast_slice(values));
+    } else {
+        out.extend(values.iter().flat_map(|&value| to_bytes(value)));
     }
 }
 
-/// Values written at a time, so that their room is in the cache when they are.
-const PLAIN_CHUNK: usize = 4096;
+/// From so many non-zeros on a range coder is always the shorter one.
+const RICE_BELOW: usize = 4096;
+
+/// What a vector leaves of a block when it is sent as it is.
+static ZEROS: [f32; source::AT_ONCE] = [0.0; source::AT_ONCE];
+
+/// Whether coordinates are chosen.
+fn is_sparse(codec: &Codec) -> bool {
+    codec.density < 1.0 || codec.quantizer == Quantizer::Ternary
+}
+
+/// How many coordinates of `n` are chosen.
+fn kept(codec: &Codec, n: usize) -> usize {
+    ((codec.density * n as f64).round() as usize).clamp(1, n)
+}
+
+/// Whether so many coordinates are zero, as in a pruned model, that the others with their positions may be shorter.
+fn is_dense_in_name_only(nonzeros: usize, segments: &Segments) -> bool {
+    nonzeros < segments.len() - segments.len() / 16
+}
 
 fn check_length(segments: &Segments, got: usize) -> Result<(), Error> {
     let expected = segments.len();

@@ -6,6 +6,7 @@
 use crate::{
     Error, IntegerSink, Limits, Segments, Sink, decode, decode_integers,
     header::{self, FrameKind},
+    vectorized,
 };
 
 /// One step of the grid: 2^-24, the smallest positive half-precision number.
@@ -17,15 +18,30 @@ pub const UNIT: f32 = 1.0 / UNITS_PER_ONE;
 /// If the lengths differ.
 pub fn to_f32(grid: &[i32], values: &mut [f32]) {
     assert_eq!(grid.len(), values.len(), "one value per grid point");
-    for (value, &n) in values.iter_mut().zip(grid) {
-        *value = n as f32 * UNIT;
-    }
+    vectorized(|| {
+        for (value, &n) in values.iter_mut().zip(grid) {
+            *value = float(n);
+        }
+    });
+}
+
+/// The same into a vector of its own.
+#[must_use]
+pub fn floats(grid: &[i32]) -> Vec<f32> {
+    vectorized(|| grid.iter().map(|&n| float(n)).collect())
+}
+
+/// One point of the grid as a float, rounded as [`to_f32`] does.
+#[inline]
+#[must_use]
+pub fn float(n: i32) -> f32 {
+    n as f32 * UNIT
 }
 
 /// Fills `grid` with the nearest integers, halves to even, saturating at the bounds of `i32`; NaN becomes 0.
 pub fn from_f32(values: &[f32], grid: &mut Vec<i32>) {
     grid.clear();
-    grid.extend(values.iter().map(|&value| round(value)));
+    vectorized(|| grid.extend(values.iter().map(|&value| round(value))));
 }
 
 /// Adds a frame of any kind to `grid`, saturating at the bounds of `i32`.
@@ -50,12 +66,12 @@ pub fn apply_update(frame: &[u8], segments: &Segments, limits: &Limits, grid: &m
 /// BLAKE3 of the integers in little-endian bytes: equal digests mean equal models, on every machine.
 pub fn digest(grid: &[i32]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = [0u8; 4 * DIGEST_CHUNK];
-    for chunk in grid.chunks(DIGEST_CHUNK) {
-        for (bytes, n) in buffer.as_chunks_mut::<4>().0.iter_mut().zip(chunk) {
-            *bytes = n.to_le_bytes();
+    if cfg!(target_endian = "little") {
+        hasher.update(bytemuck::cast_slice(grid));
+    } else {
+        for n in grid {
+            hasher.update(&n.to_le_bytes());
         }
-        hasher.update(&buffer[..4 * chunk.len()]);
     }
     hasher.finalize().into()
 }
@@ -81,5 +97,3 @@ fn round(value: f32) -> i32 {
 }
 
 const UNITS_PER_ONE: f32 = 16_777_216.0;
-/// 16 KiB at a time keeps the buffer in the first-level cache.
-const DIGEST_CHUNK: usize = 4096;

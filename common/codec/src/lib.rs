@@ -65,7 +65,9 @@ mod positions;
 mod range;
 mod segment;
 mod select;
+mod source;
 mod values;
+mod vectorized;
 
 pub use codec::{Codec, EntropyCoder, Quantizer, StageBytes};
 pub use decode::{IntegerSink, Sink, Verified, decode, decode_integers, verify};
@@ -73,3 +75,5 @@ pub use encode::{Encoded, Encoder};
 pub use error::Error;
 pub use header::{FrameHeader, FrameKind, Layout, Limits};
 pub use segment::{Segment, Segments};
+pub use source::{Rest, Source};
+pub use vectorized::vectorized;

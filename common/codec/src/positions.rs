@@ -6,7 +6,7 @@ mod mixed;
 pub(crate) mod plain;
 pub(crate) mod rice;
 
-pub(crate) use adaptive::Adaptive;
+pub(crate) use adaptive::{Adaptive, may_see_structure};
 pub(crate) use enumerative::Enumerative;
 pub(crate) use plain::Plain;
 pub(crate) use rice::Rice;

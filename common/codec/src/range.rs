@@ -278,7 +278,7 @@ fn split(range: u32, p: u32) -> u32 {
 }
 
 /// log2 of x > 0 in 2^-16 bits, rounded down, in integers so that every machine makes the same choices.
-const fn log2(x: u32) -> u32 {
+pub(crate) const fn log2(x: u32) -> u32 {
     let whole = x.ilog2();
     let mut mantissa = (x as u64) << (32 - whole);
     let mut log = whole;

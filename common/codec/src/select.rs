@@ -1,14 +1,21 @@
 //! Exact top-k by magnitude without sorting the vector.
 
-use crate::Error;
+use crate::{
+    Error,
+    source::{Rest, Source, blocks},
+};
 
-/// Reusable buffers of [`select`].
+/// What is selected of a vector, with buffers for finding it.
 #[derive(Default)]
 pub(crate) struct Selection {
-    /// What was selected, rising: flat indices.
+    /// Flat indices, rising.
     pub(crate) indices: Vec<u32>,
-    /// Coordinates among which the threshold is found: inverted magnitude, then index, so the largest go first.
-    ties: Vec<u64>,
+    /// The values there.
+    pub(crate) values: Vec<f32>,
+    /// Coordinates among which the threshold is found.
+    candidates: Vec<Key>,
+    /// The same in another order.
+    ranked: Vec<Key>,
     /// Magnitudes of a sample of the coordinates.
     sample: Vec<u32>,
 }
@@ -17,51 +24,64 @@ impl Selection {
     /// Selects the `k` coordinates with the largest magnitude, all non-zeros if there are fewer. Equal magnitudes go by
     /// the lowest index.
     ///
-    /// Where few of many are wanted, a sample gives a magnitude that somewhat more than `k` reach, and only those are
-    /// compared exactly. It decides how long that takes and never what is selected.
-    ///
     /// # Errors
     /// [`Error::NotFinite`] with the first such index.
     pub(crate) fn select(&mut self, u: &[f32], k: usize) -> Result<(), Error> {
-        self.indices.clear();
-        self.ties.clear();
-        if u.len() >= SAMPLED_FROM && k <= u.len() / 8 && self.select_above_sample(u, k)? {
-            return Ok(());
-        }
-        self.select_by_histogram(u, k)
+        if self.select_above_sample(u, k, &mut ())? { Ok(()) } else { self.select_by_histogram(u, k) }
     }
 
-    /// False when fewer than `k` coordinates reach what the sample promised.
-    fn select_above_sample(&mut self, u: &[f32], k: usize) -> Result<bool, Error> {
-        self.sample.clear();
-        for block in u.chunks_exact(BLOCK).step_by(SAMPLED_OF) {
-            self.sample.extend(block.iter().map(|&value| magnitude(value)));
+    /// The same where few of many are wanted: a sample gives a magnitude that somewhat more than `k` reach, and only
+    /// those are compared exactly, so that the vector is read once. The sample decides how long that takes and never
+    /// what is selected.
+    ///
+    /// False when the vector is short or `k` large, or when fewer than `k` coordinates reach what the sample promised.
+    pub(crate) fn select_above_sample<S: Source + ?Sized>(
+        &mut self,
+        u: &S,
+        k: usize,
+        rest: &mut impl Rest,
+    ) -> Result<bool, Error> {
+        let n = u.len();
+        self.clear();
+        if n < SAMPLED_FROM || k > n / 8 {
+            return Ok(false);
         }
-        let expected = k as f64 * self.sample.len() as f64 / u.len() as f64;
+        self.sample.clear();
+        let mut buffer = [0.0; BLOCK];
+        for start in (0..=n - BLOCK).step_by(BLOCK * SAMPLED_OF) {
+            self.sample.extend(u.block(start, &mut buffer).iter().map(|&value| magnitude(value)));
+        }
+        let expected = k as f64 * self.sample.len() as f64 / n as f64;
         // Five standard deviations more than expected, and room for a sample that is not quite random.
         let rank = (1.1 * expected + 5.0 * expected.sqrt()) as usize + 8;
         if rank >= self.sample.len() {
             return Ok(false);
         }
         let least = (*self.sample.select_nth_unstable_by(rank, |a, b| b.cmp(a)).1).max(1);
-        let candidates = &mut self.ties;
-        for_each_at_least(u, least, |index, magnitude| candidates.push(key(magnitude, index)));
-        if candidates.iter().any(|&key| inverted_magnitude(key) <= !f32::INFINITY.to_bits()) {
+        let candidates = &mut self.candidates;
+        blocks(u, |start, values| {
+            rest.take(start, values);
+            for_each_at_least(start, values, least, |key| candidates.push(key));
+        });
+        if candidates.iter().any(|key| key.magnitude() >= f32::INFINITY.to_bits()) {
             return Err(not_finite(u));
         }
         if candidates.len() < k {
-            self.ties.clear();
             return Ok(false);
         }
-        candidates.select_nth_unstable(k - 1);
-        self.indices.extend(candidates[..k].iter().map(|&key| key as u32));
-        self.indices.sort_unstable();
+        self.ranked.clone_from(&self.candidates);
+        let last = *self.ranked.select_nth_unstable(k - 1).1;
+        for &key in self.candidates.iter().filter(|&&key| key <= last) {
+            self.indices.push(key.index());
+            self.values.push(key.value());
+        }
         Ok(true)
     }
 
     /// A histogram over exponent and three bits of mantissa finds the bucket of the threshold; only the coordinates in
     /// that bucket are compared exactly.
     fn select_by_histogram(&mut self, u: &[f32], k: usize) -> Result<(), Error> {
+        self.clear();
         let mut histogram = [[0u32; BUCKETS]; LANES];
         let (chunks, rest) = u.as_chunks::<LANES>();
         for chunk in chunks {
@@ -92,71 +112,99 @@ impl Selection {
         }
         let bucket_start = ((threshold as u32 - 1) << SHIFT).max(1);
         let bucket_end = (threshold as u32) << SHIFT;
-        let mut ties = std::mem::take(&mut self.ties);
-        for_each_at_least(u, bucket_start, |index, magnitude| {
-            if magnitude < bucket_end {
-                ties.push(key(magnitude, index));
+        let mut ties = std::mem::take(&mut self.candidates);
+        for_each_at_least(0, u, bucket_start, |key| {
+            if key.magnitude() < bucket_end {
+                ties.push(key);
             }
         });
-        let last = if wanted < ties.len() { *ties.select_nth_unstable(wanted - 1).1 } else { u64::MAX };
-        self.ties = ties;
+        let last = if wanted < ties.len() { *ties.select_nth_unstable(wanted - 1).1 } else { Key(u64::MAX) };
+        self.candidates = ties;
         self.gather(u, bucket_start, |key| key <= last);
         Ok(())
     }
 
-    fn gather(&mut self, u: &[f32], least: u32, keep: impl Fn(u64) -> bool) {
-        let indices = &mut self.indices;
-        for_each_at_least(u, least, |index, magnitude| {
-            if keep(key(magnitude, index)) {
-                indices.push(index);
+    fn gather(&mut self, u: &[f32], least: u32, keep: impl Fn(Key) -> bool) {
+        let (indices, values) = (&mut self.indices, &mut self.values);
+        for_each_at_least(0, u, least, |key| {
+            if keep(key) {
+                indices.push(key.index());
+                values.push(key.value());
             }
         });
     }
+
+    fn clear(&mut self) {
+        self.indices.clear();
+        self.values.clear();
+        self.candidates.clear();
+    }
 }
 
-/// Calls `found(index, magnitude bits)` for every coordinate whose magnitude's bits reach `least`. Blocks without one
-/// are skipped by a loop that vectorises.
+/// A coordinate, in the order in which coordinates are selected: inverted magnitude, index, sign.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key(u64);
+
+impl Key {
+    #[inline]
+    fn new(index: u32, value: f32) -> Self {
+        let inverted = u64::from(!value.to_bits() & MAGNITUDE);
+        Self(inverted << 33 | u64::from(index) << 1 | u64::from(value.to_bits() >> 31))
+    }
+
+    #[inline]
+    fn magnitude(self) -> u32 {
+        !((self.0 >> 33) as u32) & MAGNITUDE
+    }
+
+    #[inline]
+    fn index(self) -> u32 {
+        (self.0 >> 1) as u32
+    }
+
+    #[inline]
+    fn value(self) -> f32 {
+        f32::from_bits((self.0 as u32) << 31 | self.magnitude())
+    }
+}
+
+/// Calls `found` for every coordinate of `values`, the first of which is `start`, whose magnitude's bits reach `least`.
+/// Blocks without one are skipped by a loop that vectorises.
 #[inline]
-fn for_each_at_least(u: &[f32], least: u32, mut found: impl FnMut(u32, u32)) {
+fn for_each_at_least(start: usize, values: &[f32], least: u32, mut found: impl FnMut(Key)) {
     // Magnitudes and bounds are below 2³¹, and signed integers are what every vector unit compares.
     let signed_least = least.cast_signed();
-    for (block, values) in u.chunks(BLOCK).enumerate() {
+    for (block, values) in values.chunks(BLOCK).enumerate() {
         if !values.iter().fold(false, |any, value| any | (magnitude(*value).cast_signed() >= signed_least)) {
             continue;
         }
-        for (i, value) in values.iter().enumerate() {
-            let magnitude = magnitude(*value);
-            if magnitude >= least {
-                found((block * BLOCK + i) as u32, magnitude);
+        for (i, &value) in values.iter().enumerate() {
+            if magnitude(value) >= least {
+                found(Key::new((start + block * BLOCK + i) as u32, value));
             }
         }
     }
 }
 
-fn not_finite(u: &[f32]) -> Error {
-    let index = u.iter().position(|value| !value.is_finite()).unwrap_or_default();
-    Error::NotFinite { index, nan: u[index].is_nan() }
+fn not_finite<S: Source + ?Sized>(u: &S) -> Error {
+    let mut first = None;
+    blocks(u, |start, values| {
+        let here = values.iter().position(|value| !value.is_finite());
+        first = first.or(here.map(|i| (start + i, values[i].is_nan())));
+    });
+    let (index, nan) = first.unwrap_or_default();
+    Error::NotFinite { index, nan }
 }
 
 /// The bits of |value|, which order like the magnitudes themselves.
 #[inline]
 fn magnitude(value: f32) -> u32 {
-    value.to_bits() & 0x7fff_ffff
+    value.to_bits() & MAGNITUDE
 }
 
 #[inline]
 fn bucket(value: f32) -> usize {
     (magnitude(value) >> SHIFT) as usize
-}
-
-#[inline]
-fn key(magnitude: u32, index: u32) -> u64 {
-    u64::from(!magnitude) << 32 | u64::from(index)
-}
-
-#[inline]
-fn inverted_magnitude(key: u64) -> u32 {
-    (key >> 32) as u32
 }
 
 /// Below this length a histogram is as quick.
@@ -169,6 +217,8 @@ const BUCKETS: usize = 1 << (31 - SHIFT);
 /// Separate histograms, so that neighbours in the same bucket do not wait for each other's store.
 const LANES: usize = 4;
 const BLOCK: usize = 16;
+/// All bits of a float but its sign.
+const MAGNITUDE: u32 = 0x7fff_ffff;
 
 #[cfg(test)]
 mod tests {
@@ -179,6 +229,8 @@ mod tests {
     fn top(u: &[f32], k: usize) -> Vec<u32> {
         let mut selection = Selection::default();
         selection.select(u, k).unwrap();
+        let there: Vec<f32> = selection.indices.iter().map(|&index| u[index as usize]).collect();
+        assert_eq!(selection.values, there);
         selection.indices
     }
 

@@ -5,10 +5,12 @@ use std::ops::Range;
 use half::f16;
 
 use crate::{
-    Error, FrameKind, Quantizer, Segments, StageBytes,
+    Error, FrameKind, Quantizer, Segment, Segments, StageBytes,
     body::{Part, Parts},
     encode::Scales,
     header::TRAILER_BYTES,
+    positions::may_see_structure,
+    range::log2,
     values::{LEVEL_MAX, code_of, is_scaled, round_scale, value_of, width_of},
 };
 
@@ -57,21 +59,25 @@ impl Sent {
         &mut self,
         (quantizer, scales): (Quantizer, Scales),
         segments: &Segments,
-        u: &[f32],
-        selected: &[u32],
+        (indices, values): (&[u32], &[f32]),
     ) {
         self.clear(false);
-        let mut selected = selected;
+        let (mut indices, mut values) = (indices, values);
         for i in 0..segments.count() {
             let range = segments.range(i);
-            let (here, later) = selected.split_at(selected.partition_point(|&index| (index as usize) < range.end));
-            selected = later;
-            let scale =
-                if is_scaled(self.kind) { round_scale(wanted_scale((quantizer, scales), u, here)) } else { f16::ZERO };
+            let here = indices.partition_point(|&index| (index as usize) < range.end);
+            let (indices_here, values_here);
+            (indices_here, indices) = indices.split_at(here);
+            (values_here, values) = values.split_at(here);
+            let scale = if is_scaled(self.kind) {
+                round_scale(wanted_scale((quantizer, scales), values_here))
+            } else {
+                f16::ZERO
+            };
             let scale_f32 = scale.to_f32();
             let start = self.positions.len();
-            for &index in here {
-                let code = code_of(quantizer, u[index as usize], scale_f32);
+            for (&index, &value) in indices_here.iter().zip(values_here) {
+                let code = code_of(quantizer, value, scale_f32);
                 if value_of(self.kind, code, scale_f32) != 0.0 {
                     self.positions.push(index - range.start as u32);
                     self.codes.push(code);
@@ -130,18 +136,25 @@ impl Sent {
     }
 
     pub(super) fn subtract_from(&self, u: &mut [f32], segments: &Segments) {
+        if !self.is_dense {
+            return self.for_each(segments, |index, value| u[index] -= value);
+        }
         for (i, span) in self.spans.iter().enumerate() {
-            let u = &mut u[segments.range(i)];
-            let codes = &self.codes[span.codes.clone()];
             let scale = f16::from_bits(span.scale).to_f32();
-            if self.is_dense {
-                for (value, &code) in u.iter_mut().zip(codes) {
-                    *value -= value_of(self.kind, code, scale);
-                }
-                continue;
+            for (value, &code) in u[segments.range(i)].iter_mut().zip(&self.codes[span.codes.clone()]) {
+                *value -= value_of(self.kind, code, scale);
             }
+        }
+    }
+
+    /// Calls `each` with every coordinate of a sparse vector that is sent, its flat index and its decoded value.
+    pub(super) fn for_each(&self, segments: &Segments, mut each: impl FnMut(usize, f32)) {
+        for (i, span) in self.spans.iter().enumerate() {
+            let start = segments.range(i).start;
+            let scale = f16::from_bits(span.scale).to_f32();
+            let codes = &self.codes[span.codes.clone()];
             for (&position, &code) in self.positions[span.positions.clone()].iter().zip(codes) {
-                u[position as usize] -= value_of(self.kind, code, scale);
+                each(start + position as usize, value_of(self.kind, code, scale));
             }
         }
     }
@@ -165,6 +178,25 @@ impl Sent {
             }
         }
         stages
+    }
+
+    /// Whether some tensor's positions may be worth less than independent ones.
+    pub(super) fn may_have_structure(&self, segments: &Segments) -> bool {
+        segments.iter().zip(&self.spans).any(|(segment, span)| {
+            let positions = &self.positions[span.positions.clone()];
+            !positions.is_empty() && may_see_structure(segment, positions)
+        })
+    }
+
+    /// Bits that name the positions of all tensors when only their counts are known: Σ log2 C(n, k), by Stirling's
+    /// formula to a few bits a tensor, in integers so that every machine finds the same.
+    pub(super) fn independent_bits(&self, segments: &Segments) -> u64 {
+        let bits = |segment: Segment, span: &Span| {
+            let (n, k) = (segment.len as u64, span.positions.len() as u64);
+            let times_log2 = |x: u64| if x == 0 { 0 } else { x * u64::from(log2(x as u32)) };
+            times_log2(n).saturating_sub(times_log2(k) + times_log2(n - k)) >> 16
+        };
+        segments.iter().zip(&self.spans).map(|(segment, span)| bits(segment, span)).sum()
     }
 
     /// A bound on the body of a raw frame from below.
@@ -205,8 +237,8 @@ fn nearest_power_of_two(x: f32) -> f32 {
 const MANTISSA: u32 = (1 << 23) - 1;
 
 /// The scale before rounding, in index order so that every machine sums alike.
-fn wanted_scale((quantizer, scales): (Quantizer, Scales), u: &[f32], selected: &[u32]) -> f32 {
-    let magnitudes = selected.iter().map(|&index| u[index as usize].abs());
+fn wanted_scale((quantizer, scales): (Quantizer, Scales), selected: &[f32]) -> f32 {
+    let magnitudes = selected.iter().map(|value| value.abs());
     match quantizer {
         Quantizer::Ternary => {
             let mean = (magnitudes.map(f64::from).sum::<f64>() / selected.len().max(1) as f64) as f32;

@@ -37,6 +37,12 @@ impl Adaptive {
     }
 }
 
+/// Whether this coder may beat [`super::Enumerative`], which is as good as any on positions that are independent: on
+/// short tensors it is always tried.
+pub(crate) fn may_see_structure(segment: Segment, positions: &[u32]) -> bool {
+    segment.len <= ALWAYS_TRIED || is_clustered(segment, positions)
+}
+
 impl<S: RangeStream> Positions<S> for Adaptive {
     fn count(&mut self, stream: &mut S, k: u32, share: Share) -> u32 {
         self.counts.code(stream, k, share)

@@ -6,4 +6,5 @@ mod integers;
 mod pitfalls;
 mod round_trip;
 mod size;
+mod source;
 mod support;

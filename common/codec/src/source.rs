@@ -1,0 +1,62 @@
+//! Vectors that need not lie in memory, and what a frame leaves of them.
+
+use crate::vectorized;
+
+/// A vector that is computed where it is read: an update is the difference of two models plus a residual, and reading
+/// these once is what encoding costs.
+pub trait Source {
+    /// Its length.
+    fn len(&self) -> usize;
+
+    /// Whether it has no coordinates.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values from `start` on, as many as `buffer` has room for and written into it unless they lie in memory
+    /// already. The same values at every call. Worth `#[inline(always)]`: see [`vectorized`].
+    fn block<'a>(&'a self, start: usize, buffer: &'a mut [f32]) -> &'a [f32];
+}
+
+impl Source for [f32] {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn block<'a>(&'a self, start: usize, buffer: &'a mut [f32]) -> &'a [f32] {
+        &self[start..start + buffer.len()]
+    }
+}
+
+/// Takes what a frame does not carry of its vector, to be tried again in a later one.
+pub trait Rest {
+    /// Takes the values from `start` on as if none of them were sent; in rising order, and possibly all once more from
+    /// 0 on, when the later ones count.
+    fn take(&mut self, start: usize, values: &[f32]);
+
+    /// Puts right one of the values taken.
+    fn correct(&mut self, index: usize, value: f32);
+}
+
+/// Without feedback what is not sent is lost.
+impl Rest for () {
+    fn take(&mut self, _: usize, _: &[f32]) {}
+
+    fn correct(&mut self, _: usize, _: f32) {}
+}
+
+/// Reads a vector from its first to its last coordinate, a few thousand at a time so that they stay in the first-level
+/// cache.
+pub(crate) fn blocks<S: Source + ?Sized>(u: &S, mut each: impl FnMut(usize, &[f32])) {
+    let mut buffer = [0.0; AT_ONCE];
+    let n = u.len();
+    vectorized(|| {
+        for start in (0..n).step_by(AT_ONCE) {
+            let len = AT_ONCE.min(n - start);
+            each(start, u.block(start, &mut buffer[..len]));
+        }
+    });
+}
+
+/// Values read at a time.
+pub(crate) const AT_ONCE: usize = 2048;
