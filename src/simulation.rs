@@ -31,7 +31,7 @@ use world::World;
 /// [`Report`], but for its `seconds`, whatever the number of threads.
 ///
 /// ```
-/// use dunlin::client::{driver::Workplace, trainer::{Progress, Trained, Trainer, TrainerError}};
+/// use dunlin::client::{driver::Workplace, trainer::{Progress, Trainer, TrainerError}};
 /// use dunlin::core::{ClientId, Layout, Recipe, Seed, TensorSpec};
 /// use dunlin::nn::train::Evaluation;
 /// use std::sync::Arc;
@@ -65,9 +65,10 @@ use world::World;
 ///         1
 ///     }
 ///
-///     fn train(&mut self, _: u64, _: Seed, start: &[f32], _: Progress<'_>) -> Result<Trained, TrainerError> {
-///         let params = vec![start[0] + 0.5 * (self.secret - start[0])];
-///         Ok(Trained { params, loss: f64::from((self.secret - start[0]).abs()) })
+///     fn train(&mut self, _: u64, _: Seed, params: &mut [f32], _: Progress<'_>) -> Result<f64, TrainerError> {
+///         let distance = self.secret - params[0];
+///         params[0] += 0.5 * distance;
+///         Ok(f64::from(distance.abs()))
 ///     }
 ///
 ///     fn evaluate(&mut self, _: &[f32]) -> Result<Evaluation, TrainerError> {

@@ -1,7 +1,7 @@
 //! Whole federations in simulated time, through the library that users call.
 
 use dunlin::client::driver::Workplace;
-use dunlin::client::trainer::{Progress, Trained, Trainer, TrainerError};
+use dunlin::client::trainer::{Progress, Trainer, TrainerError};
 use dunlin::core::report::FederatedEvaluation;
 use dunlin::core::{ClientId, Layout, Outcome, Seed, TensorSpec};
 use dunlin::nn::train::Evaluation;
@@ -250,8 +250,8 @@ impl Trainer for Line {
         self.points.len() as u32
     }
 
-    fn train(&mut self, _: u64, _: Seed, start: &[f32], progress: Progress<'_>) -> Result<Trained, TrainerError> {
-        let (mut slope, mut offset) = (start[0], start[1]);
+    fn train(&mut self, _: u64, _: Seed, params: &mut [f32], progress: Progress<'_>) -> Result<f64, TrainerError> {
+        let (mut slope, mut offset) = (params[0], params[1]);
         let mut loss = 0.0;
         for step in 0..50 {
             if progress(step, 50).is_break() {
@@ -265,7 +265,8 @@ impl Trainer for Line {
                 loss += f64::from(error * error);
             }
         }
-        Ok(Trained { params: vec![slope, offset], loss: loss / self.points.len() as f64 })
+        params.copy_from_slice(&[slope, offset]);
+        Ok(loss / self.points.len() as f64)
     }
 
     fn evaluate(&mut self, params: &[f32]) -> Result<Evaluation, TrainerError> {

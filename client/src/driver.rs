@@ -307,8 +307,7 @@ fn apply(
         // Another client of the process has been here; the bytes were sent all the same.
         Some(grid) => grid,
         None => {
-            let base = held.and_then(|version| shared.models.get(version));
-            let base = base.as_deref().map(Vec::as_slice);
+            let base = held.and_then(|version| shared.models.take(version));
             match catch_up::apply(&prepared.segments, plan, frames, base, &prepared.seeded) {
                 Ok(grid) => Arc::new(grid),
                 Err(_) => return Ok(false),

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 /// Called after each step with the steps done and all steps; breaking stops the training.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 
-/// Trains and evaluates a model, given as its flat parameters, on data that stays with the client.
+/// Trains and evaluates a model, as its flat parameters, on data that stays with the client.
 ///
 /// The result must depend on the arguments and the data alone: then a run can be repeated, and a client that crashed
 /// computes the same update again.
@@ -21,27 +21,24 @@ pub trait Trainer: Send {
     /// Training examples at hand.
     fn examples(&self) -> u32;
 
-    /// Trains in `round` (from 1) from `start` and returns the parameters reached.
+    /// Trains in `round` (from 1): moves `params`, which come as the broadcast model and as many as the layout has, to
+    /// where training leads, and returns the mean training loss over the last epoch.
     ///
     /// # Errors
-    /// When training was stopped by `progress`, or failed.
-    fn train(&mut self, round: u64, seed: Seed, start: &[f32], progress: Progress<'_>)
-    -> Result<Trained, TrainerError>;
+    /// When training was stopped by `progress`, or failed; then what `params` hold is of no use.
+    fn train(
+        &mut self,
+        round: u64,
+        seed: Seed,
+        params: &mut [f32],
+        progress: Progress<'_>,
+    ) -> Result<f64, TrainerError>;
 
     /// Evaluates on the client's own data.
     ///
     /// # Errors
     /// When the evaluation fails.
     fn evaluate(&mut self, params: &[f32]) -> Result<Evaluation, TrainerError>;
-}
-
-/// What local training led to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Trained {
-    /// The parameters reached, as many as the layout has.
-    pub params: Vec<f32>,
-    /// Mean training loss over the last epoch.
-    pub loss: f64,
 }
 
 /// Why there is no result.
@@ -83,12 +80,12 @@ impl Trainer for CandleTrainer {
         &mut self,
         round: u64,
         seed: Seed,
-        start: &[f32],
+        params: &mut [f32],
         progress: Progress<'_>,
-    ) -> Result<Trained, TrainerError> {
+    ) -> Result<f64, TrainerError> {
         let task = TrainTask { config: &self.config, round, seed };
-        match train::train(&mut self.model, &self.data, start, &task, progress) {
-            Ok(result) => Ok(Trained { params: result.params, loss: result.loss }),
+        match train::train(&mut self.model, &self.data, params, &task, progress) {
+            Ok(result) => Ok(result.loss),
             Err(dunlin_nn::Error::Stopped) => Err(TrainerError::Stopped),
             Err(error) => Err(TrainerError::Failed(Box::new(error))),
         }

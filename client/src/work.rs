@@ -1,7 +1,7 @@
 //! One client's training round as a function: from a model and a residual to an encoded update and the next residual.
 
 use crate::trainer::{Progress, Trainer, TrainerError};
-use dunlin_codec::{Encoder, Segments, StageBytes, grid};
+use dunlin_codec::{Encoder, Rest, Segments, Source, StageBytes, grid};
 use dunlin_core::message::{TrainTask, UpdateHeader};
 use dunlin_core::{ClientId, Digest, Recipe, Seed};
 use half::bf16;
@@ -18,16 +18,15 @@ pub struct Residual {
     pub values: Vec<bf16>,
 }
 
-impl Residual {
-    /// Rounds finite values, halves to even.
-    #[must_use]
-    pub fn new(round: u64, values: &[f32]) -> Self {
-        let rounded = |value: &f32| {
-            let bits = value.to_bits();
-            // Without the branch for NaN, which no update has, the loop vectorises.
-            bf16::from_bits(((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16)
-        };
-        Self { round, values: values.iter().map(rounded).collect() }
+impl Rest for Residual {
+    #[inline(always)]
+    fn take(&mut self, start: usize, values: &[f32]) {
+        self.values.truncate(start);
+        self.values.extend(values.iter().map(|&value| narrowed(value)));
+    }
+
+    fn correct(&mut self, index: usize, value: f32) {
+        self.values[index] = narrowed(value);
     }
 }
 
@@ -53,14 +52,6 @@ pub enum WorkError {
     /// The trainer's result cannot be encoded.
     #[error("the update cannot be encoded: {0}")]
     Codec(#[from] dunlin_codec::Error),
-    /// The trainer returned another number of parameters than its layout has.
-    #[error("the trainer returned {got} parameters, the model has {expected}")]
-    WrongLength {
-        /// Parameters of the model.
-        expected: usize,
-        /// Parameters returned.
-        got: usize,
-    },
 }
 
 /// All that a training round depends on, besides the client's data.
@@ -95,51 +86,84 @@ pub fn train_and_encode(
     progress: Progress<'_>,
 ) -> Result<Update, WorkError> {
     let Assignment { client, task, recipe, segments, base, residual } = *assignment;
-    let mut start = vec![0.0; base.len()];
-    grid::to_f32(base, &mut start);
+    let mut params = grid::floats(base);
     let round = task.round.number;
     let seed = Seed::from_u64(recipe.seed).derive_client(round, client.as_str(), "training");
-    let trained = trainer.train(round, seed, &start, progress)?;
-    let mut update = trained.params;
-    if update.len() != start.len() {
-        return Err(WorkError::WrongLength { expected: start.len(), got: update.len() });
-    }
-    let bound = recipe.limits.max_update_abs;
+    let loss = trainer.train(round, seed, &mut params, progress)?;
     let beta = recipe.uplink.feedback;
-    match residual.filter(|residual| beta > 0.0 && residual.round < round && residual.values.len() == start.len()) {
-        Some(residual) => {
-            let factor = beta.powi(i32::try_from(round - residual.round).unwrap_or(i32::MAX)) as f32;
-            for ((u, w), e) in update.iter_mut().zip(&start).zip(&residual.values) {
-                *u = (*u - w + factor * widened(*e)).clamp(-bound, bound);
-            }
-        }
-        None => {
-            for (u, w) in update.iter_mut().zip(&start) {
-                *u = (*u - w).clamp(-bound, bound);
-            }
-        }
-    }
+    let held = residual.filter(|residual| beta > 0.0 && residual.round < round && residual.values.len() == base.len());
+    let factor = |held: &Residual| beta.powi(i32::try_from(round - held.round).unwrap_or(i32::MAX)) as f32;
+    let change = Change {
+        params: &params,
+        base,
+        residual: held.map(|held| (held.values.as_slice(), factor(held))),
+        bound: recipe.limits.max_update_abs,
+    };
     let (encoded, residual) = if beta > 0.0 {
-        let encoded = encoder.encode_with_feedback(&task.codec, segments, &mut update)?;
-        (encoded, Some(Residual::new(round, &update)))
+        let mut left = Residual { round, values: Vec::with_capacity(base.len()) };
+        (encoder.encode_source(&task.codec, segments, &change, &mut left)?, Some(left))
     } else {
-        (encoder.encode(&task.codec, segments, &update)?, None)
+        (encoder.encode_source(&task.codec, segments, &change, &mut ())?, None)
     };
     let header = UpdateHeader {
         client: client.clone(),
         round: task.round,
         base: task.base,
         examples: trainer.examples().min(recipe.limits.max_examples),
-        loss: trained.loss as f32,
+        loss: loss as f32,
         frame_len: encoded.frame.len() as u64,
         digest: Digest::of(&encoded.frame),
     };
     Ok(Update { header, frame: encoded.frame, residual, stages: encoded.stages })
 }
 
+/// u = Δ + βˢ·e, computed where it is read.
+struct Change<'a> {
+    /// The parameters that training reached.
+    params: &'a [f32],
+    /// Those that it started from.
+    base: &'a [i32],
+    /// e and βˢ.
+    residual: Option<(&'a [bf16], f32)>,
+    /// Largest magnitude of u.
+    bound: f32,
+}
+
+impl Source for Change<'_> {
+    fn len(&self) -> usize {
+        self.params.len()
+    }
+
+    #[inline(always)]
+    fn block<'a>(&'a self, start: usize, buffer: &'a mut [f32]) -> &'a [f32] {
+        let range = start..start + buffer.len();
+        let moved = self.params[range.clone()].iter().zip(&self.base[range.clone()]);
+        match self.residual {
+            Some((residual, factor)) => {
+                for ((u, (&w, &n)), &e) in buffer.iter_mut().zip(moved).zip(&residual[range]) {
+                    *u = (w - grid::float(n) + factor * widened(e)).clamp(-self.bound, self.bound);
+                }
+            }
+            None => {
+                for (u, (&w, &n)) in buffer.iter_mut().zip(moved) {
+                    *u = (w - grid::float(n)).clamp(-self.bound, self.bound);
+                }
+            }
+        }
+        buffer
+    }
+}
+
 /// A brain float as what it is: the upper half of a float.
 fn widened(value: bf16) -> f32 {
     f32::from_bits(u32::from(value.to_bits()) << 16)
+}
+
+/// A finite value rounded, halves to even.
+fn narrowed(value: f32) -> bf16 {
+    let bits = value.to_bits();
+    // Without the branch for NaN, which no update has, loops over it vectorise.
+    bf16::from_bits(((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16)
 }
 
 #[cfg(test)]
@@ -150,10 +174,10 @@ mod tests {
     fn a_residual_is_rounded_as_the_library_rounds() {
         let values: Vec<f32> = (0..100_000u32).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761))).collect();
         let values: Vec<f32> = values.into_iter().filter(|value| value.is_finite()).collect();
-        let residual = Residual::new(7, &values);
-        for (value, rounded) in values.iter().zip(&residual.values) {
-            assert_eq!(*rounded, bf16::from_f32(*value), "{value}");
-            assert_eq!(widened(*rounded), rounded.to_f32());
+        for value in values {
+            let rounded = narrowed(value);
+            assert_eq!(rounded, bf16::from_f32(value), "{value}");
+            assert_eq!(widened(rounded), rounded.to_f32());
         }
     }
 }

@@ -3,11 +3,11 @@
 use dunlin_client::driver::Workplace;
 use dunlin_client::state::{ClientState, DirectoryState, StateError};
 use dunlin_client::work::{self, Assignment, Update, WorkError};
-use dunlin_codec::{Encoder, StageBytes, grid};
+use dunlin_codec::{Encoder, grid};
 use dunlin_core::message::TrainTask;
 use dunlin_core::{ClientId, Recipe, Reject, RunId, Timestamp};
 use dunlin_nn::train::Evaluation;
-use dunlin_server::vet::Rules;
+use dunlin_server::vet::{Rules, Vetted};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -41,7 +41,7 @@ pub(super) enum Task {
 /// What came of a job.
 pub(super) enum Done {
     /// An update, which lies in the client's state where there is one, and the server's verdict on its frame.
-    Trained(Box<Update>, Result<StageBytes, Reject>),
+    Trained(Box<Update>, Result<Vetted, Reject>),
     /// The sums of an evaluation.
     Evaluated(Evaluation),
 }
@@ -231,7 +231,7 @@ impl Drop for Closing<'_, '_> {
 
 fn frame_bytes(outcome: &Outcome) -> usize {
     match outcome {
-        Ok(Ok(Done::Trained(update, _))) => update.frame.len(),
+        Ok(Ok(Done::Trained(update, verdict))) => update.frame.len() + verdict.as_ref().map_or(0, Vetted::bytes),
         _ => 0,
     }
 }

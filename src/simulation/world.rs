@@ -13,6 +13,7 @@ use dunlin_core::wire::{Held, Uploaded};
 use dunlin_core::{ClientId, ModelVersion, Reject, RoundId, Seed, Timestamp, Token, catch_up};
 use dunlin_server::coordinator::Offer;
 use dunlin_server::engine::Engine;
+use dunlin_server::vet::Vetted;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -49,7 +50,7 @@ struct Client {
     episode: u64,
     job: Option<(Ticket, Work)>,
     /// The pending update's frame, and the verdict on it.
-    pending: Option<(Bytes, Result<StageBytes, Reject>)>,
+    pending: Option<(Bytes, Result<Vetted, Reject>)>,
     /// The model that it would hold.
     proof: Option<Vec<i32>>,
 }
@@ -216,7 +217,7 @@ impl<'a> World<'a> {
                     self.clients[client as usize].pending.clone().expect("an update is pending until it was answered");
                 self.engine.count_upload(header.frame_len * sendings);
                 let offered = match verdict {
-                    Ok(stages) => self.engine.offer(now, &session, &header, (frame, stages)),
+                    Ok(vetted) => self.engine.offer(now, &session, &header, (frame, vetted)),
                     Err(reject) => {
                         self.engine.coordinator.refused(now, &session, header.round, reject);
                         Err(reject)
@@ -243,8 +244,9 @@ impl<'a> World<'a> {
         let plan = broadcast.catch_up(fetch.held);
         if let Some(seeded) = self.seeded.as_deref().filter(|_| client.is_multiple_of(PROOF_EVERY)) {
             let proof = &mut self.clients[client as usize].proof;
+            let held = proof.take().map(Arc::new);
             let segments = self.bench.rules.segments();
-            let model = catch_up::apply(segments, &plan.catch_up, &plan.frames, proof.as_deref(), seeded);
+            let model = catch_up::apply(segments, &plan.catch_up, &plan.frames, held, seeded);
             *proof = Some(model.expect("what the server sends leads to its own model"));
         }
         (Event::Fetched(Ok(fetch.wanted)), plan.stages)

@@ -3,7 +3,7 @@
 use dunlin::client::driver::{self, Shared, Workplace};
 use dunlin::client::participant::End;
 use dunlin::client::state::{MemoryState, ModelCache};
-use dunlin::client::trainer::{Progress, Trained, Trainer, TrainerError};
+use dunlin::client::trainer::{Progress, Trainer, TrainerError};
 use dunlin::client::transport::Transport;
 use dunlin::core::{ClientId, Layout, Recipe, Report, RunId, Seed, TensorSpec, Timestamp};
 use dunlin::nn::train::Evaluation;
@@ -85,6 +85,18 @@ impl World {
         Transport::over(self.channel())
     }
 
+    /// A transport over a socket of the loopback interface.
+    pub(crate) async fn tcp_transport(&self) -> Transport {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+            serve::serve_on(&handle, incoming, std::future::pending()).await.unwrap();
+        });
+        Transport::new(&url).unwrap()
+    }
+
     /// Runs honest clients of these numbers to the end of the run.
     pub(crate) fn honest(&self, numbers: std::ops::Range<u32>) -> Vec<JoinHandle<End>> {
         let shared = Shared::new(Box::new(|_| Ok(Arc::new(Toy) as Arc<dyn Workplace>)), ModelCache::new(None), 2);
@@ -132,10 +144,9 @@ impl Trainer for ToyTrainer {
         1
     }
 
-    fn train(&mut self, _: u64, _: Seed, start: &[f32], _: Progress<'_>) -> Result<Trained, TrainerError> {
-        let mut params = start.to_vec();
+    fn train(&mut self, _: u64, _: Seed, params: &mut [f32], _: Progress<'_>) -> Result<f64, TrainerError> {
         params[self.1] += 0.125;
-        Ok(Trained { params, loss: 0.5 })
+        Ok(0.5)
     }
 
     fn evaluate(&mut self, _: &[f32]) -> Result<Evaluation, TrainerError> {

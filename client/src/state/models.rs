@@ -85,6 +85,19 @@ impl ModelCache {
         Some(grid)
     }
 
+    /// A version for a client that holds it and is about to leave it. When no other does, it is no longer kept here, so
+    /// that it need not be copied to be changed.
+    #[must_use]
+    pub fn take(&self, version: ModelVersion) -> Option<Arc<Vec<i32>>> {
+        let grid = self.get(version)?;
+        let mut inner = self.lock();
+        if inner.holders.get(&version) == Some(&1) {
+            inner.recent.retain(|(recent, _)| *recent != version);
+            inner.in_memory.remove(&version);
+        }
+        Some(grid)
+    }
+
     /// One client moves from the version that it held to a new one, whose integers have this digest.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use super::*;
 use dunlin_codec::{StageBytes, grid};
 use dunlin_core::{ClientId, Digest, RoundId};
+use half::bf16;
 use std::sync::Arc;
 
 fn update(round: u64, value: f32) -> Update {
@@ -16,7 +17,7 @@ fn update(round: u64, value: f32) -> Update {
         frame_len: 10,
         digest: Digest::of(&frame),
     };
-    let residual = Some(Residual::new(round, &[value, -value]));
+    let residual = Some(Residual { round, values: [value, -value].map(bf16::from_f32).to_vec() });
     Update { header, frame, residual, stages: StageBytes::default() }
 }
 

@@ -3,6 +3,7 @@
 use crate::id::Digest;
 use crate::message::{CatchUp, CatchUpBase};
 use dunlin_codec::{Limits, Segments, grid};
+use std::sync::Arc;
 
 /// Why frames did not lead to the version that was promised. The remedy is to fetch anew, holding nothing.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -40,13 +41,15 @@ pub enum CatchUpError {
 
 /// Applies the frames in order and checks the result's digest; integers are in units of [`grid::UNIT`].
 ///
+/// A held model that nobody else refers to is changed in place instead of copied.
+///
 /// # Errors
 /// When a frame is missing, damaged or for another model, or the result differs from the server's.
 pub fn apply(
     segments: &Segments,
     catch_up: &CatchUp,
     frames: &[impl AsRef<[u8]>],
-    held: Option<&[i32]>,
+    held: Option<Arc<Vec<i32>>>,
     seeded: &[i32],
 ) -> Result<Vec<i32>, CatchUpError> {
     let got: Vec<usize> = frames.iter().map(|frame| frame.as_ref().len()).collect();
@@ -56,7 +59,7 @@ pub fn apply(
     let mut model = match catch_up.base {
         CatchUpBase::Zero => vec![0; segments.len()],
         CatchUpBase::Seeded => seeded.to_vec(),
-        CatchUpBase::Held => held.ok_or(CatchUpError::NothingHeld)?.to_vec(),
+        CatchUpBase::Held => Arc::unwrap_or_clone(held.ok_or(CatchUpError::NothingHeld)?),
     };
     let limits = Limits::for_segments(segments);
     for (index, frame) in (1..).zip(frames) {
@@ -92,13 +95,13 @@ mod tests {
     #[test]
     fn frames_are_applied_in_order_to_the_base_named() {
         let frames = [frame([1, 0, 0, -2]), frame([0, 5, 0, -2])];
-        let (held, seeded) = ([10, 10, 10, 10], [100, 100, 100, 100]);
+        let (held, seeded) = (Arc::new(vec![10; 4]), [100, 100, 100, 100]);
         for (base, result) in [
             (CatchUpBase::Zero, [1, 5, 0, -4]),
             (CatchUpBase::Seeded, [101, 105, 100, 96]),
             (CatchUpBase::Held, [11, 15, 10, 6]),
         ] {
-            let got = apply(&segments(), &catch_up(base, &frames, result), &frames, Some(&held), &seeded);
+            let got = apply(&segments(), &catch_up(base, &frames, result), &frames, Some(held.clone()), &seeded);
             assert_eq!(got, Ok(result.to_vec()), "{base:?}");
         }
     }
@@ -121,7 +124,7 @@ mod tests {
     fn another_model_than_promised_is_noticed() {
         let frames = [frame([1, 0, 0, 0])];
         let promised = catch_up(CatchUpBase::Held, &frames, [1, 0, 0, 0]);
-        let drifted = apply(&segments(), &promised, &frames, Some(&[0, 0, 1, 0]), &[0; 4]);
+        let drifted = apply(&segments(), &promised, &frames, Some(Arc::new(vec![0, 0, 1, 0])), &[0; 4]);
         assert!(matches!(drifted, Err(CatchUpError::WrongDigest { .. })));
     }
 

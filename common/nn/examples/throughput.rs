@@ -40,13 +40,13 @@ fn measure(name: &str, batch: u32) -> Result<(), Box<dyn std::error::Error>> {
     let labels = (0..rows).map(|row| (row % shape.classes) as u32).collect();
     let data = Examples::all(Arc::new(Dataset::new("noise", shape, values, labels)?));
     let mut model = Model::new(&kind, &input)?;
-    let start = model.init(&Seed::from_u64(1));
+    let mut params = model.init(&Seed::from_u64(1));
     let config = TrainingConfig { batch, epochs: 1, learning_rate: 0.01, ..TrainingConfig::default() };
     let mut seconds = Vec::new();
     for round in 1..=5 {
         let task = TrainTask { config: &config, round, seed: Seed::from_u64(round) };
         let begin = Instant::now();
-        train(&mut model, &data, &start, &task, &mut |_, _| ControlFlow::Continue(()))?;
+        train(&mut model, &data, &mut params, &task, &mut |_, _| ControlFlow::Continue(()))?;
         seconds.push(begin.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);

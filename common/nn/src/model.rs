@@ -142,16 +142,16 @@ impl Model {
         &self.variables
     }
 
-    /// The parameters as a flat vector.
-    pub(crate) fn flat(&self) -> Result<Vec<f32>, Error> {
-        let mut flat = Vec::with_capacity(self.layout.len());
-        for variable in &self.variables {
+    /// Writes the parameters, in order, over `flat`.
+    pub(crate) fn store(&self, flat: &mut [f32]) -> Result<(), Error> {
+        self.expect_len(flat)?;
+        for (index, variable) in self.variables.iter().enumerate() {
             ops::with_elements::<f32, _>(variable, |values| {
-                flat.extend_from_slice(values);
+                flat[self.layout.range(index)].copy_from_slice(values);
                 Ok(())
             })?;
         }
-        Ok(flat)
+        Ok(())
     }
 
     pub(crate) fn expect_len(&self, flat: &[f32]) -> Result<(), Error> {

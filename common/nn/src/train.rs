@@ -27,11 +27,9 @@ pub struct TrainTask<'a> {
     pub seed: Seed,
 }
 
-/// What a client has after training.
-#[derive(Clone, Debug, PartialEq)]
+/// What training was, besides the parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrainResult {
-    /// The new parameters, in the order of the model's layout.
-    pub params: Vec<f32>,
     /// Examples that they were trained on: the client's weight in the mean.
     pub examples: u32,
     /// Optimizer steps taken.
@@ -40,12 +38,12 @@ pub struct TrainResult {
     pub loss: f64,
 }
 
-/// Trains from `start` on one client's examples: `epochs` passes, each in a new order, in batches of which the last
-/// may be smaller.
+/// Trains `params`, in the order of the model's layout, on one client's examples: `epochs` passes, each in a new order,
+/// in batches of which the last may be smaller.
 ///
 /// The gradient of a batch is the mean over its examples; it is first clipped to `clip_norm`, then
-/// `weight_decay · w` and `proximal · (w − start)` (`FedProx`, Li et al. 2020, <https://arxiv.org/abs/1812.06127>) are
-/// added. Works on the calling thread alone, and its result depends on nothing but the arguments and the machine's
+/// `weight_decay · w` and `proximal · (w − w₀)`, with w₀ what `params` were at first (`FedProx`, Li et al. 2020,
+/// <https://arxiv.org/abs/1812.06127>), are added. Works on the calling thread alone, and its result depends on nothing but the arguments and the machine's
 /// vector instructions.
 ///
 /// `progress` is called after each step with (steps done, steps in total).
@@ -56,13 +54,13 @@ pub struct TrainResult {
 pub fn train(
     model: &mut Model,
     data: &Examples,
-    start: &[f32],
+    params: &mut [f32],
     task: &TrainTask<'_>,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<TrainResult, Error> {
-    model.expect_len(start)?;
+    model.expect_len(params)?;
     if *model.kind() == ModelKind::Trivial {
-        return trivial::train(data, start, &task.seed, progress);
+        return trivial::train(data, params, &task.seed, progress);
     }
     expect_input(model, data)?;
     if data.is_empty() {
@@ -74,8 +72,8 @@ pub fn train(
     let batch = if task.config.batch == 0 { data.len() } else { (task.config.batch as usize).min(data.len()) };
     let total = u64::from(task.config.epochs) * data.len().div_ceil(batch) as u64;
 
-    model.load(start)?;
-    let mut optimizer = Optimizer::new(task.config, task.round, start);
+    model.load(params)?;
+    let mut optimizer = Optimizer::new(task.config, task.round, params);
     let mut order: Vec<u32> = data.indices().to_vec();
     let mut steps = 0;
     let mut loss_sum = 0.0;
@@ -99,11 +97,11 @@ pub fn train(
             }
         }
     }
-    let params = model.flat()?;
+    model.store(params)?;
     if params.iter().any(|value| !value.is_finite()) {
         return Err(Error::Diverged { step: steps });
     }
-    Ok(TrainResult { params, examples: data.len() as u32, steps, loss: loss_sum / data.len() as f64 })
+    Ok(TrainResult { examples: data.len() as u32, steps, loss: loss_sum / data.len() as f64 })
 }
 
 /// How a model does on some examples; sums, so that parts can be added.

@@ -26,8 +26,9 @@ pub(super) fn measure(recipe: &Recipe) -> Result<BTreeMap<&'static str, f64>, Fa
     let go_on = &mut |_, _| ControlFlow::Continue(());
     for number in 1..=RUNS {
         let mut trainer = workplace.trainer(&client).map_err(Failure::other)?;
+        let mut params = initial.clone();
         let timer = Instant::now();
-        trainer.train(number, Seed::from_u64(number), &initial, go_on).map_err(Failure::other)?;
+        trainer.train(number, Seed::from_u64(number), &mut params, go_on).map_err(Failure::other)?;
         training.push(timer.elapsed().as_secs_f64());
         let codec = Recipe::codec(&recipe.uplink, number);
         let round = RoundId { term: 1, number };

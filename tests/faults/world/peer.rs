@@ -4,7 +4,7 @@ use super::{Parcel, Request, World};
 use crate::ledger::STEP;
 use dunlin::client::participant::{Action, End, Event, Participant};
 use dunlin::client::state::{ClientState, MemoryState};
-use dunlin::client::trainer::{Progress, Trained, Trainer, TrainerError};
+use dunlin::client::trainer::{Progress, Trainer, TrainerError};
 use dunlin::client::work::{self, Update};
 use dunlin::codec::{Codec, EntropyCoder, Quantizer};
 use dunlin::core::message::{EvaluationReport, Session, TrainTask, UpdateHeader};
@@ -12,6 +12,7 @@ use dunlin::core::{ClientId, Digest, Layout, ModelVersion, Seed, Token, catch_up
 use dunlin::nn::train::Evaluation;
 use dunlin::server::broadcast::Plan;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 pub(super) struct Peer {
     pub(super) id: ClientId,
@@ -88,7 +89,7 @@ impl World {
         let peer = &mut self.peers[number];
         let Some(plan) = plan else { return peer.participant.on(event) };
         let Action::Fetch(fetch) = peer.participant.action() else { panic!("a model came unasked") };
-        let held = peer.model.as_ref().map(|(_, model)| model.as_slice());
+        let held = peer.model.take().map(|(_, model)| Arc::new(model));
         match catch_up::apply(
             &self.segments,
             &plan.catch_up,
@@ -220,10 +221,9 @@ impl Trainer for Unit {
         self.examples
     }
 
-    fn train(&mut self, _: u64, _: Seed, start: &[f32], _: Progress<'_>) -> Result<Trained, TrainerError> {
-        let mut params = start.to_vec();
+    fn train(&mut self, _: u64, _: Seed, params: &mut [f32], _: Progress<'_>) -> Result<f64, TrainerError> {
         params[self.coordinate] += STEP;
-        Ok(Trained { params, loss: 0.5 })
+        Ok(0.5)
     }
 
     fn evaluate(&mut self, _: &[f32]) -> Result<Evaluation, TrainerError> {

@@ -120,9 +120,9 @@ impl World {
         }
         self.engine.count_upload(frame.len() as u64);
         let verdict = self.engine.rules().vet(header, &frame);
-        let stages =
+        let vetted =
             verdict.inspect_err(|&reject| self.engine.coordinator.refused(now, session, header.round, reject))?;
-        match self.engine.offer(now, session, header, (frame, stages))? {
+        match self.engine.offer(now, session, header, (frame, vetted))? {
             Offer::Store => Ok(None),
             Offer::Accepted(receipt) => Ok(Some(receipt)),
         }

@@ -15,11 +15,20 @@ fn small(data: &Examples, rows: u32) -> Examples {
     Examples::new(data.dataset().clone(), (0..rows).collect::<Vec<_>>()).unwrap()
 }
 
-fn run(kind: &ModelKind, data: &Examples, config: &TrainingConfig) -> Result<TrainResult, Error> {
+#[derive(Debug, PartialEq)]
+struct Ran {
+    params: Vec<f32>,
+    examples: u32,
+    steps: u64,
+    loss: f64,
+}
+
+fn run(kind: &ModelKind, data: &Examples, config: &TrainingConfig) -> Result<Ran, Error> {
     let mut model = Model::new(kind, data.dataset().input()).unwrap();
-    let start = model.init(&Seed::from_u64(3));
+    let mut params = model.init(&Seed::from_u64(3));
     let task = TrainTask { config, round: 1, seed: Seed::from_u64(4) };
-    train(&mut model, data, &start, &task, &mut |_, _| ControlFlow::Continue(()))
+    let result = train(&mut model, data, &mut params, &task, &mut |_, _| ControlFlow::Continue(()))?;
+    Ok(Ran { params, examples: result.examples, steps: result.steps, loss: result.loss })
 }
 
 fn distance(a: &[f32], b: &[f32]) -> f64 {
@@ -76,7 +85,9 @@ fn another_seed_gives_another_order_and_another_result() {
     let start = model.init(&Seed::from_u64(3));
     let mut with_seed = |seed| {
         let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(seed) };
-        train(&mut model, &training, &start, &task, &mut |_, _| ControlFlow::Continue(())).unwrap().params
+        let mut params = start.clone();
+        train(&mut model, &training, &mut params, &task, &mut |_, _| ControlFlow::Continue(())).unwrap();
+        params
     };
     assert_ne!(with_seed(1), with_seed(2));
 }
@@ -87,10 +98,10 @@ fn every_step_is_reported_and_the_last_partial_batch_is_used() {
     for (batch, steps) in [(10, 6), (0, 2), (25, 2), (100, 2), (1, 50)] {
         let config = TrainingConfig { batch, epochs: 2, ..TrainingConfig::default() };
         let mut model = Model::new(&ModelKind::Softmax, training.dataset().input()).unwrap();
-        let start = model.init(&Seed::from_u64(3));
+        let mut params = model.init(&Seed::from_u64(3));
         let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4) };
         let mut reports = Vec::new();
-        let result = train(&mut model, &training, &start, &task, &mut |done, total| {
+        let result = train(&mut model, &training, &mut params, &task, &mut |done, total| {
             reports.push((done, total));
             ControlFlow::Continue(())
         });
@@ -105,9 +116,9 @@ fn a_caller_can_stop_a_training() {
     let config = TrainingConfig::default();
     for kind in [ModelKind::Softmax, ModelKind::Trivial] {
         let mut model = Model::new(&kind, training.dataset().input()).unwrap();
-        let start = model.init(&Seed::from_u64(3));
+        let mut params = model.init(&Seed::from_u64(3));
         let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4) };
-        let result = train(&mut model, &training, &start, &task, &mut |_, _| ControlFlow::Break(()));
+        let result = train(&mut model, &training, &mut params, &task, &mut |_, _| ControlFlow::Break(()));
         assert!(matches!(result, Err(Error::Stopped)));
     }
 }
@@ -170,14 +181,14 @@ fn arguments_that_do_not_fit_are_errors() {
     let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4) };
     let go = &mut |_, _| ControlFlow::Continue(());
     let mut model = Model::new(&ModelKind::Softmax, training.dataset().input()).unwrap();
-    let start = model.init(&Seed::from_u64(3));
-    let short = train(&mut model, &training, &start[1..], &task, go);
+    let mut start = model.init(&Seed::from_u64(3));
+    let short = train(&mut model, &training, &mut start[1..], &task, go);
     assert!(matches!(short, Err(Error::ParameterCount { expected: 650, actual: 649 })));
     let empty = Examples::new(training.dataset().clone(), Vec::new()).unwrap();
-    assert!(matches!(train(&mut model, &empty, &start, &task, go), Err(Error::NoExamples)));
+    assert!(matches!(train(&mut model, &empty, &mut start, &task, go), Err(Error::NoExamples)));
     let other = InputShape { channels: 1, height: 1, width: 2, classes: 2 };
     let other = Examples::all(Arc::new(Dataset::new("other", other, vec![0.0; 4], vec![0, 1]).unwrap()));
-    assert!(matches!(train(&mut model, &other, &start, &task, go), Err(Error::InputShape { .. })));
+    assert!(matches!(train(&mut model, &other, &mut start, &task, go), Err(Error::InputShape { .. })));
     assert!(matches!(evaluate(&mut model, &other, &start), Err(Error::InputShape { .. })));
 }
 
@@ -198,7 +209,7 @@ fn evaluations_of_parts_add_up_to_that_of_the_whole() {
 }
 
 #[test]
-fn the_trivial_model_moves_every_parameter_and_repeats_itself() {
+fn the_trivial_model_moves_some_parameters_and_repeats_itself() {
     let config = DataConfig { source: "none".into(), features: 5000, clients: 3, ..DataConfig::default() };
     let split = data::load(&config, &Seed::from_u64(1)).unwrap();
     let client = small(&Examples::all(split.train), 1);
@@ -206,7 +217,8 @@ fn the_trivial_model_moves_every_parameter_and_repeats_itself() {
     let second = run(&ModelKind::Trivial, &client, &TrainingConfig::default()).unwrap();
     assert_eq!(first, second);
     assert_eq!((first.examples, first.steps), (1, 1));
-    assert!(first.params.iter().all(|&value| value != 0.0));
+    let moved = first.params.iter().filter(|&&value| value != 0.0).count();
+    assert!((500..=800).contains(&moved), "{moved} of 5000");
     let mut model = Model::new(&ModelKind::Trivial, client.dataset().input()).unwrap();
     assert_eq!(evaluate(&mut model, &client, &first.params).unwrap(), Evaluation::default());
 }

@@ -1,4 +1,4 @@
-//! An update that costs one pass over memory: for measuring everything around the training.
+//! An update that costs next to nothing: for measuring everything around the training.
 
 use super::TrainResult;
 use crate::Error;
@@ -6,36 +6,51 @@ use crate::data::Examples;
 use dunlin_core::Seed;
 use std::ops::ControlFlow;
 
-/// `start` plus noise on every coordinate, with a tail so heavy that choosing the largest coordinates means something.
+/// Adds noise to one block of coordinates in every eight, with a tail so heavy that choosing the largest coordinates
+/// means something.
 pub(super) fn train(
     data: &Examples,
-    start: &[f32],
+    params: &mut [f32],
     seed: &Seed,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<TrainResult, Error> {
     let bytes = seed.as_bytes();
     let key = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    let params = (0u32..).zip(start).map(|(index, &value)| value + noise(key, index)).collect();
+    for (group, values) in (0u32..).zip(params.chunks_mut(EVERY * BLOCK)) {
+        let (block, index) = (mixed(key ^ group) as usize % EVERY, group * (EVERY * BLOCK) as u32);
+        let moved = values.chunks_mut(BLOCK).nth(block).unwrap_or_default();
+        for (index, value) in (index..).zip(moved) {
+            *value += noise(key, index);
+        }
+    }
     if progress(1, 1).is_break() {
         return Err(Error::Stopped);
     }
-    Ok(TrainResult { params, examples: (data.len() as u32).max(1), steps: 1, loss: 0.0 })
+    Ok(TrainResult { examples: (data.len() as u32).max(1), steps: 1, loss: 0.0 })
 }
+
+/// Coordinates that move together.
+const BLOCK: usize = 64;
+/// One block in so many moves.
+const EVERY: usize = 8;
 
 /// Smallest magnitude of the noise.
 const SCALE: f32 = 1e-4;
 
 /// About ± SCALE/√u with u uniform: a Pareto tail of index 2, at most 0.5 in magnitude.
 fn noise(key: u32, index: u32) -> f32 {
-    // The low-bias 32-bit mixer of C. Wellons' hash-prospector: four operations a coordinate, and it vectorises.
-    let mut hash = index ^ key;
-    hash = (hash ^ (hash >> 16)).wrapping_mul(0x21f0_aaad);
-    hash = (hash ^ (hash >> 15)).wrapping_mul(0xd35a_2d97);
-    hash ^= hash >> 15;
+    let hash = mixed(index ^ key);
     let uniform = ((hash >> 8) + 1) as f32 / (1 << 24) as f32;
     // Lomont 2003, "Fast inverse square root": the right exponent and about the right mantissa, without a division.
     let magnitude = SCALE * f32::from_bits(0x5f37_5a86 - (uniform.to_bits() >> 1));
     f32::from_bits(magnitude.to_bits() | hash << 31)
+}
+
+/// The low-bias 32-bit mixer of C. Wellons' hash-prospector: four operations a coordinate, and it vectorises.
+fn mixed(mut hash: u32) -> u32 {
+    hash = (hash ^ (hash >> 16)).wrapping_mul(0x21f0_aaad);
+    hash = (hash ^ (hash >> 15)).wrapping_mul(0xd35a_2d97);
+    hash ^ (hash >> 15)
 }
 
 #[cfg(test)]
