@@ -1,6 +1,6 @@
 //! From the updates of a round to one: exact sums, straight from the coded stream.
 
-use dunlin_codec::{Limits, Segments, Sink};
+use dunlin_codec::{Limits, Segments, Sink, vectorized};
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +21,12 @@ pub trait Aggregator: Send {
     /// When the frame cannot be decoded after all, or the weight is beyond what was announced; then the update does
     /// not count at all.
     fn add_frame(&mut self, frame: &[u8], segments: &Segments, limits: &Limits, weight: u32) -> Result<(), Error>;
+
+    /// Counts one update that was decoded before: its values by index, the others being zero.
+    ///
+    /// # Errors
+    /// When the weight is beyond what was announced; then the update does not count at all.
+    fn add_values(&mut self, values: &[(u32, f32)], weight: u32) -> Result<(), Error>;
 
     /// Updates counted.
     fn updates(&self) -> u32;
@@ -125,6 +131,17 @@ impl Aggregator for ExactSum {
         Ok(())
     }
 
+    fn add_values(&mut self, values: &[(u32, f32)], weight: u32) -> Result<(), Error> {
+        let total = self.scale.check(self.weight, weight.into())?;
+        let mut weighted = Weighted { sums: &mut self.sums, fixed: self.scale.fixed(), weight: weight.into() };
+        for &(index, value) in values {
+            weighted.add(index as usize, value);
+        }
+        self.weight = total;
+        self.updates += 1;
+        Ok(())
+    }
+
     fn updates(&self) -> u32 {
         self.updates
     }
@@ -137,9 +154,11 @@ impl Aggregator for ExactSum {
             return Err(Error::Empty);
         }
         let divisor = self.weight as f64 * self.scale.unit().recip();
-        for (out, &sum) in out.iter_mut().zip(&self.sums) {
-            *out = (sum as f64 / divisor) as f32;
-        }
+        vectorized(|| {
+            for (out, &sum) in out.iter_mut().zip(&self.sums) {
+                *out = (sum as f64 / divisor) as f32;
+            }
+        });
         Ok(())
     }
 
@@ -236,9 +255,11 @@ impl Sink for Weighted<'_> {
 
     fn add_dense(&mut self, start: usize, values: &[f32]) {
         let Some(sums) = self.sums.get_mut(start..) else { return };
-        for (sum, &value) in sums.iter_mut().zip(values) {
-            *sum = sum.wrapping_add(self.fixed.units(value).wrapping_mul(self.weight));
-        }
+        vectorized(|| {
+            for (sum, &value) in sums.iter_mut().zip(values) {
+                *sum = sum.wrapping_add(self.fixed.units(value).wrapping_mul(self.weight));
+            }
+        });
     }
 }
 

@@ -7,7 +7,7 @@ use crate::broadcast::Broadcast;
 use crate::coordinator::{Offer, StatusView};
 use crate::engine::{Engine, EngineError, Settled, Timings};
 use crate::store::RunRow;
-use crate::vet::Rules;
+use crate::vet::{Rules, Vetted};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use dunlin_codec::StageBytes;
@@ -41,7 +41,7 @@ struct OfferedUpdate {
     session: Session,
     header: UpdateHeader,
     frame: Bytes,
-    stages: StageBytes,
+    vetted: Vetted,
     reply: Reply<Result<Receipt, Reject>>,
 }
 
@@ -54,7 +54,7 @@ pub struct Status {
     pub run: RunRow,
     /// The last round's summary.
     pub last_round: Option<RoundSummary>,
-    /// Sums over all rounds.
+    /// Sums over all rounds, the one under way included.
     pub bytes: dunlin_core::report::Bytes,
     /// Parameters of the model.
     pub params: u64,
@@ -268,9 +268,9 @@ impl Handle {
         session: Session,
         header: UpdateHeader,
         frame: Bytes,
-        stages: StageBytes,
+        vetted: Vetted,
     ) -> Result<Result<Receipt, Reject>, NoAnswer> {
-        self.ask(|reply| Command::Offer(Box::new(OfferedUpdate { session, header, frame, stages, reply }))).await
+        self.ask(|reply| Command::Offer(Box::new(OfferedUpdate { session, header, frame, vetted, reply }))).await
     }
 
     /// Notes a message that was refused before it reached the engine.
@@ -407,8 +407,8 @@ impl Worker {
                 self.answer(reply, answer);
             }
             Command::Offer(offered) => {
-                let OfferedUpdate { session, header, frame, stages, reply } = *offered;
-                match self.engine.offer(now, &session, &header, (frame, stages)) {
+                let OfferedUpdate { session, header, frame, vetted, reply } = *offered;
+                match self.engine.offer(now, &session, &header, (frame, vetted)) {
                     Ok(Offer::Store) => self.offers.entry(header.client).or_default().push(reply),
                     Ok(Offer::Accepted(receipt)) => self.answer(reply, Ok(receipt)),
                     Err(reject) => self.answer(reply, Err(reject)),
@@ -521,16 +521,12 @@ impl Worker {
 
     fn status(&mut self, now: Timestamp) -> Status {
         let summaries = self.engine.summaries();
-        let mut bytes = dunlin_core::report::Bytes::default();
-        for summary in summaries {
-            bytes += summary.bytes;
-        }
         let outcome: Option<Outcome> = self.engine.coordinator.outcome();
         Status {
             view: self.engine.coordinator.status(now),
             run: RunRow { outcome, rounds: summaries.len() as u64, ..self.run.clone() },
             last_round: summaries.last().cloned(),
-            bytes,
+            bytes: self.engine.bytes(),
             params: self.engine.layout().len() as u64,
             timings: self.timings(),
         }

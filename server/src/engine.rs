@@ -16,13 +16,13 @@ use crate::coordinator::{ClosedRound, Coordinator, Effect, Offer, reaches_target
 use crate::evaluate::Evaluate;
 use crate::global::{self, GlobalModel};
 use crate::store::{Record, Store, StoreError};
-use crate::vet::Rules;
+use crate::vet::{Rules, Vetted};
 use bytes::Bytes;
 use dunlin_codec::StageBytes;
 use dunlin_core::message::{Receipt, Session, UpdateHeader, Welcome};
 use dunlin_core::report::{Bytes as ByteCount, FederatedEvaluation, Report, RoundSummary, RunEnd};
 use dunlin_core::{ClientId, Digest, Layout, Outcome, Recipe, Reject, Timestamp};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -38,9 +38,13 @@ pub struct Engine {
     store: Box<dyn Store>,
     evaluator: Option<Box<dyn Evaluate>>,
     broadcast: Arc<Broadcast>,
+    /// The version after it, while its records are not durable yet.
+    unpublished: Option<Arc<Broadcast>>,
     summaries: Vec<RoundSummary>,
     /// Of the round under way.
     tally: Tally,
+    /// Values of offered updates that are not durable yet, where vetting kept them.
+    decoded: BTreeMap<ClientId, Vec<(u32, f32)>>,
     /// Frames of published rounds that a restart would have to add up again, in bytes and rounds.
     uncheckpointed: (u64, u64),
     simulated: bool,
@@ -141,6 +145,16 @@ impl Engine {
         &self.summaries
     }
 
+    /// Bytes of the rounds so far, and of the one under way.
+    #[must_use]
+    pub fn bytes(&self) -> ByteCount {
+        let mut bytes = self.tally.bytes;
+        for summary in &self.summaries {
+            bytes += summary.bytes;
+        }
+        bytes
+    }
+
     /// The report, once the run has ended and was settled.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
@@ -182,12 +196,15 @@ impl Engine {
         now: Timestamp,
         session: &Session,
         header: &UpdateHeader,
-        (frame, stages): (Bytes, StageBytes),
+        (frame, vetted): (Bytes, Vetted),
     ) -> Result<Offer, Reject> {
         let offer = self.coordinator.offer(now, session, header, frame)?;
         if offer == Offer::Store {
-            self.tally.stages += stages;
+            self.tally.stages += vetted.stages;
             self.tally.bytes.up_dense += self.dense_bytes();
+            if let Some(values) = vetted.values {
+                self.decoded.insert(header.client.clone(), values);
+            }
         }
         Ok(offer)
     }
@@ -219,14 +236,21 @@ impl Engine {
                     self.commit(&mut batch, clock, &mut settled)?;
                     match effect {
                         Effect::Record(_) => {}
-                        Effect::Publish(closed) => self.publish(&closed, clock, &mut settled)?,
-                        Effect::Abandon(closed) => self.abandon(&closed, &mut settled)?,
-                        Effect::Evaluated { round, result } => self.evaluated(round, result, &mut settled)?,
+                        // Nobody hears of it before what follows, often the next round's opening, is durable with it.
+                        Effect::Publish(closed) => batch = self.publish(&closed, clock, &mut settled)?,
+                        Effect::Abandon(closed) => batch.push(self.abandon(&closed, &mut settled)),
+                        Effect::Evaluated { round, result } => {
+                            batch.extend(self.evaluated(round, result, &mut settled));
+                        }
                     }
                 }
                 None if batch.is_empty() => break,
                 None => self.commit(&mut batch, clock, &mut settled)?,
             }
+        }
+        // All is durable: from here on it may be handed out.
+        if let Some(broadcast) = self.unpublished.take() {
+            self.broadcast = broadcast;
         }
         if self.report.is_none()
             && let Some(outcome) = self.coordinator.outcome()
@@ -254,7 +278,12 @@ impl Engine {
             match record {
                 Record::UpdateAccepted { header, frame } => {
                     let timer = Instant::now();
-                    self.sum.add_frame(&frame, self.rules.segments(), self.rules.limits(), header.examples)?;
+                    match self.decoded.remove(&header.client) {
+                        Some(values) => self.sum.add_values(&values, header.examples)?,
+                        None => {
+                            self.sum.add_frame(&frame, self.rules.segments(), self.rules.limits(), header.examples)?;
+                        }
+                    }
                     self.timings.sum += timer.elapsed();
                     self.uncheckpointed.0 += frame.len() as u64;
                     self.participants.insert(header.client.clone());
@@ -273,7 +302,7 @@ impl Engine {
         closed: &ClosedRound,
         clock: &dyn Fn() -> Timestamp,
         settled: &mut Settled,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Vec<Record>, EngineError> {
         let timer = Instant::now();
         let published = self.model.publish(closed.number, &self.sum)?;
         self.sum.clear();
@@ -289,7 +318,6 @@ impl Engine {
             self.evaluate_into(&mut summary)?;
         }
         let reached = reaches_target(&self.recipe, summary.accuracy);
-        let timer = Instant::now();
         self.uncheckpointed.1 += 1;
         let mut records = vec![Record::Published {
             version: published.version,
@@ -301,36 +329,31 @@ impl Engine {
             records.push(Record::Checkpoint { version: published.version, state: self.model.checkpoint() });
             self.uncheckpointed = (0, 0);
         }
-        self.store.commit(&records)?;
-        self.timings.sync += timer.elapsed();
-        // Durable: from here on it may be handed out.
         let grid = self.model.broadcast_grid();
-        self.broadcast = Arc::new(self.broadcast.advance(grid, published.digest, published.packet));
+        let broadcast = self.newest().advance(grid, published.digest, published.packet);
+        self.unpublished = Some(Arc::new(broadcast));
         self.push(summary, settled);
         self.timings.rounds += 1;
         self.coordinator.published(clock(), published.version, reached);
-        Ok(())
+        Ok(records)
     }
 
-    fn abandon(&mut self, closed: &ClosedRound, settled: &mut Settled) -> Result<(), EngineError> {
+    fn abandon(&mut self, closed: &ClosedRound, settled: &mut Settled) -> Record {
         self.sum.clear();
         let summary = self.summarize(closed);
-        self.store.commit(&[Record::Abandoned { summary: summary.clone() }])?;
-        self.push(summary, settled);
-        Ok(())
+        self.push(summary.clone(), settled);
+        Record::Abandoned { summary }
     }
 
-    fn evaluated(&mut self, round: u64, result: FederatedEvaluation, settled: &mut Settled) -> Result<(), EngineError> {
+    fn evaluated(&mut self, round: u64, result: FederatedEvaluation, settled: &mut Settled) -> Option<Record> {
         // Downloads of the evaluation belong to the round that it followed.
         let tally = std::mem::take(&mut self.tally);
-        if let Some(summary) = self.summaries.iter_mut().rev().find(|summary| summary.round == round) {
-            summary.federated = Some(result);
-            summary.bytes += tally.bytes;
-            summary.downlink += tally.downlink;
-            self.store.commit(&[Record::Summary(summary.clone())])?;
-            settled.summaries.push(summary.clone());
-        }
-        Ok(())
+        let summary = self.summaries.iter_mut().rev().find(|summary| summary.round == round)?;
+        summary.federated = Some(result);
+        summary.bytes += tally.bytes;
+        summary.downlink += tally.downlink;
+        settled.summaries.push(summary.clone());
+        Some(Record::Summary(summary.clone()))
     }
 
     fn evaluate_into(&mut self, summary: &mut RoundSummary) -> Result<(), EngineError> {
@@ -361,11 +384,15 @@ impl Engine {
             downlink: tally.downlink,
             seconds: self.round_started.elapsed().as_secs_f64(),
             simulated_seconds: self.simulated.then(|| closed.closed.since(closed.opened) as f64 / 1000.0),
-            model_digest: self.broadcast.digest().to_string(),
+            model_digest: self.newest().digest().to_string(),
             ..RoundSummary::default()
         };
         summary.set_stages(tally.stages);
         summary
+    }
+
+    fn newest(&self) -> &Broadcast {
+        self.unpublished.as_ref().unwrap_or(&self.broadcast)
     }
 
     fn push(&mut self, summary: RoundSummary, settled: &mut Settled) {
@@ -392,7 +419,7 @@ impl Engine {
             nonzero: grid.iter().filter(|&&value| value != 0).count() as u64,
             clients: self.participants.len() as u32,
             seconds: self.earlier_seconds + self.started.map_or(0.0, |started| started.elapsed().as_secs_f64()),
-            model_digest: self.broadcast.digest().to_string(),
+            model_digest: self.newest().digest().to_string(),
         };
         let target = self.recipe.rounds.target_accuracy;
         Ok(Report::from_rounds(&self.recipe.name, outcome, &self.summaries, target, &end))

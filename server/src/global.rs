@@ -10,7 +10,7 @@ use crate::aggregate::{self, Aggregator, ExactSum, Scale};
 use crate::broadcast::Broadcast;
 use crate::strategy::{self, Strategy};
 use bytes::Bytes;
-use dunlin_codec::{Encoder, EntropyCoder, Limits, Quantizer, Segments, StageBytes, grid};
+use dunlin_codec::{Encoder, EntropyCoder, Limits, Quantizer, Segments, Source, StageBytes, grid, vectorized};
 use dunlin_core::recipe::LinkConfig;
 use dunlin_core::{Digest, Layout, ModelVersion, Recipe};
 use std::sync::Arc;
@@ -31,8 +31,8 @@ pub struct GlobalModel {
     broadcast: Arc<Vec<i32>>,
     initial: Arc<Vec<i32>>,
     encoder: Encoder,
-    /// Room for a mean or a difference, so that a round allocates nothing as large as the model.
-    scratch: Vec<f32>,
+    /// Room for a mean, so that a round allocates nothing as large as the model.
+    mean: Vec<f32>,
 }
 
 /// What a round made.
@@ -111,7 +111,7 @@ impl GlobalModel {
             initial: Arc::clone(&broadcast),
             broadcast,
             encoder: Encoder::for_merging(),
-            scratch: vec![0.0; layout.len()],
+            mean: vec![0.0; layout.len()],
         })
     }
 
@@ -129,8 +129,8 @@ impl GlobalModel {
     /// When there are no updates, the model diverges or cannot be encoded; after any but the first the model is of no
     /// further use.
     pub fn publish(&mut self, round: u64, updates: &dyn Aggregator) -> Result<Published, Error> {
-        updates.aggregate(&mut self.scratch)?;
-        self.strategy.step(round, &self.scratch, &mut self.w);
+        updates.aggregate(&mut self.mean)?;
+        self.strategy.step(round, &self.mean, &mut self.w);
         check_range(&self.layout, &self.w)?;
 
         let encoded = if self.downlink.density >= 1.0 && self.downlink.quantizer == Quantizer::F32 {
@@ -145,20 +145,15 @@ impl GlobalModel {
                 self.encoder.encode_integers(&self.segments, &steps)?
             }
         } else {
-            for ((behind, &w), &held) in self.scratch.iter_mut().zip(&self.w).zip(self.broadcast.iter()) {
-                // An f64 holds both exactly; f32 would lose the last bits of a large ŵ.
-                *behind = (f64::from(w) - f64::from(held) * f64::from(grid::UNIT)) as f32;
-            }
-            let codec = Recipe::codec(&self.downlink, round);
-            self.encoder.encode(&codec, &self.segments, &self.scratch)?
+            let behind = Behind { w: &self.w, held: &self.broadcast };
+            self.encoder.encode_source(&Recipe::codec(&self.downlink, round), &self.segments, &behind, &mut ())?
         };
 
         let broadcast = Arc::make_mut(&mut self.broadcast);
         grid::apply_update(&encoded.frame, &self.segments, &self.limits, broadcast)?;
-        grid::to_f32(broadcast, &mut self.scratch);
-        check_range(&self.layout, &self.scratch)?;
+        check_grid(&self.layout, broadcast)?;
         if self.downlink.feedback == 0.0 {
-            self.w.copy_from_slice(&self.scratch);
+            grid::to_f32(broadcast, &mut self.w);
         }
         self.version = self.version.next();
         let digest = Digest(grid::digest(&self.broadcast));
@@ -180,9 +175,7 @@ impl GlobalModel {
     /// ŵ as the floats that clients start from, and the only ones ever evaluated.
     #[must_use]
     pub fn broadcast_f32(&self) -> Vec<f32> {
-        let mut values = vec![0.0; self.broadcast.len()];
-        grid::to_f32(&self.broadcast, &mut values);
-        values
+        grid::floats(&self.broadcast)
     }
 
     /// What fetch handlers need of this version; `packets` are those that lead here, as far back as they are kept.
@@ -200,15 +193,51 @@ impl GlobalModel {
     }
 }
 
+/// What clients lack: w − ŵ.
+struct Behind<'a> {
+    w: &'a [f32],
+    held: &'a [i32],
+}
+
+impl Source for Behind<'_> {
+    fn len(&self) -> usize {
+        self.w.len()
+    }
+
+    #[inline(always)]
+    fn block<'a>(&'a self, start: usize, buffer: &'a mut [f32]) -> &'a [f32] {
+        let range = start..start + buffer.len();
+        for ((behind, &w), &held) in buffer.iter_mut().zip(&self.w[range.clone()]).zip(&self.held[range]) {
+            // An f64 holds both exactly; f32 would lose the last bits of a large ŵ.
+            *behind = (f64::from(w) - f64::from(held) * f64::from(grid::UNIT)) as f32;
+        }
+        buffer
+    }
+}
+
 fn check_range(layout: &Layout, values: &[f32]) -> Result<(), Error> {
     let fits = |value: f32| value.abs() < GlobalModel::MAX_ABS;
     // Without an early exit the loop vectorises; a NaN fits nothing.
-    if values.iter().fold(true, |all, &value| all & fits(value)) {
+    if vectorized(|| values.iter().fold(true, |all, &value| all & fits(value))) {
         return Ok(());
     }
     let index = values.iter().position(|&value| !fits(value)).expect("a value was found that does not fit");
+    Err(diverged(layout, index, values[index]))
+}
+
+fn check_grid(layout: &Layout, grid: &[i32]) -> Result<(), Error> {
+    const MOST: u32 = (GlobalModel::MAX_ABS / grid::UNIT) as u32;
+    let fits = |n: i32| n.unsigned_abs() < MOST;
+    if vectorized(|| grid.iter().fold(true, |all, &n| all & fits(n))) {
+        return Ok(());
+    }
+    let index = grid.iter().position(|&n| !fits(n)).expect("a value was found that does not fit");
+    Err(diverged(layout, index, grid::float(grid[index])))
+}
+
+fn diverged(layout: &Layout, index: usize, value: f32) -> Error {
     let tensor = (0..layout.tensors().len()).find(|&tensor| layout.range(tensor).contains(&index));
     let tensor = tensor.expect("the layout covers every value");
     let parameter = format!("{}[{}]", layout.tensors()[tensor].name, index - layout.range(tensor).start);
-    Err(Error::Diverged { parameter, value: values[index] })
+    Error::Diverged { parameter, value }
 }

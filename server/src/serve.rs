@@ -3,6 +3,8 @@
 mod accept;
 mod metrics;
 
+pub use metrics::metrics_text;
+
 use crate::driver::{self, Driver, Handle};
 use crate::engine::{self, Engine, EngineError, Start};
 use crate::evaluate::{Evaluate, TestSet};

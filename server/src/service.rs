@@ -63,8 +63,10 @@ impl FederationService {
             Ok(Err(reject)) => return Ok(Err(reject)),
             Err(no_answer) => return retry(no_answer),
         }
-        // Held until the answer, so that it bounds the memory of frames; the length was found allowed just now.
-        let kib = header.frame_len.div_ceil(1024).max(1) as u32;
+        // Held until the answer, so that it bounds the memory of frames and of what they decode to; the length was found
+        // allowed just now.
+        let decoded = self.handle.rules().max_kept_bytes().min(MOST_EXPANSION * header.frame_len);
+        let kib = (header.frame_len + decoded).div_ceil(1024).max(1) as u32;
         let Ok(_permit) = Arc::clone(&self.receiving).try_acquire_many_owned(kib) else {
             return Ok(Ok(Uploaded::Retry(Waiting::Busy, RECEIVING_RETRY_MS)));
         };
@@ -95,7 +97,7 @@ impl FederationService {
         let (verdict, took) = verdict.await.map_err(|_| Status::internal("the frame's verdict was lost"))?;
         self.handle.count_vetting(took);
         match verdict {
-            Ok(stages) => match self.handle.offer(session, header, frame, stages).await {
+            Ok(vetted) => match self.handle.offer(session, header, frame, vetted).await {
                 Ok(answer) => Ok(answer.map(Uploaded::Receipt)),
                 Err(no_answer) => retry(no_answer),
             },
@@ -284,8 +286,12 @@ fn receiving_kib(max_frame_bytes: u64) -> usize {
     (MAX_RECEIVING_BYTES.max(4 * max_frame_bytes) / 1024) as usize
 }
 
-/// Bytes of frames received at once: forty dense updates of 1.6 million parameters, or thousands of sparse ones.
+/// Bytes of frames received at once, and of their values: forty dense updates of 1.6 million parameters, or three
+/// hundred sparse ones.
 const MAX_RECEIVING_BYTES: u64 = 256 << 20;
+
+/// Bytes that a byte of a frame decodes to at most: a value costs a bit, its sign, and takes eight bytes.
+const MOST_EXPANSION: u64 = 64;
 
 /// Pause that a client is asked for when too many upload at once, in milliseconds.
 const RECEIVING_RETRY_MS: u64 = 200;

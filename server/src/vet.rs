@@ -1,6 +1,6 @@
 //! Whether a received frame may count: the codec's verdict in the protocol's words.
 
-use dunlin_codec::{Error, FrameHeader, FrameKind, Limits, Quantizer, Segments, StageBytes};
+use dunlin_codec::{Error, FrameHeader, FrameKind, Limits, Quantizer, Segments, Sink, StageBytes};
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{Digest, Recipe, Reject};
 
@@ -11,6 +11,23 @@ pub struct Rules {
     limits: Limits,
     max_abs: f32,
     kind: FrameKind,
+}
+
+/// A frame that may count.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vetted {
+    /// Sizes of its stages.
+    pub stages: StageBytes,
+    /// Its values by rising index, where they are few enough to be kept so that nobody decodes the frame again.
+    pub values: Option<Vec<(u32, f32)>>,
+}
+
+impl Vetted {
+    /// Memory that the values take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.values.as_ref().map_or(0, |values| size_of_val(values.as_slice()))
+    }
 }
 
 impl Rules {
@@ -45,12 +62,12 @@ impl Rules {
         &self.limits
     }
 
-    /// Decodes a frame without using it; returns the sizes of its stages. Takes time in proportion to the frame, so
-    /// callers on an async worker do this elsewhere.
+    /// Decodes a frame without using it. Takes time in proportion to the frame, so callers on an async worker do this
+    /// elsewhere.
     ///
     /// # Errors
     /// Why the frame cannot count.
-    pub fn vet(&self, header: &UpdateHeader, frame: &[u8]) -> Result<StageBytes, Reject> {
+    pub fn vet(&self, header: &UpdateHeader, frame: &[u8]) -> Result<Vetted, Reject> {
         if frame.len() as u64 != header.frame_len {
             return Err(Reject::Truncated);
         }
@@ -64,16 +81,37 @@ impl Rules {
     ///
     /// # Errors
     /// Why the frame cannot count.
-    pub fn vet_frame(&self, frame: &[u8]) -> Result<StageBytes, Reject> {
-        let verified = dunlin_codec::verify(frame, &self.segments, &self.limits).map_err(|error| reason(&error))?;
+    pub fn vet_frame(&self, frame: &[u8]) -> Result<Vetted, Reject> {
         let parsed = FrameHeader::parse(frame).map_err(|error| reason(&error))?;
+        if parsed.kind == FrameKind::Integers {
+            return Err(Reject::WrongCodec);
+        }
+        let (max_abs, values) = if self.keeps(&parsed) {
+            let mut kept = Kept { values: Vec::with_capacity(parsed.nonzeros as usize), max_abs: 0.0 };
+            dunlin_codec::decode(frame, &self.segments, &self.limits, &mut kept).map_err(|error| reason(&error))?;
+            (kept.max_abs, Some(kept.values))
+        } else {
+            let verified = dunlin_codec::verify(frame, &self.segments, &self.limits);
+            (verified.map_err(|error| reason(&error))?.max_abs, None)
+        };
         if parsed.kind != self.kind {
             return Err(Reject::WrongCodec);
         }
-        if verified.max_abs > self.max_abs {
+        if max_abs > self.max_abs {
             return Err(Reject::ValueTooLarge);
         }
-        Ok(parsed.stages(&self.segments, frame.len()))
+        Ok(Vetted { stages: parsed.stages(&self.segments, frame.len()), values })
+    }
+
+    /// Most memory that the values of one frame take beside it, in bytes.
+    #[must_use]
+    pub fn max_kept_bytes(&self) -> u64 {
+        (self.segments.len() / KEPT_OF * size_of::<(u32, f32)>()) as u64
+    }
+
+    /// Whether a frame's values are kept: those of a frame with more are read as quickly as it is.
+    fn keeps(&self, header: &FrameHeader) -> bool {
+        header.nonzeros as usize <= self.segments.len() / KEPT_OF
     }
 
     /// The sizes of the stages of a frame that was vetted before.
@@ -81,6 +119,29 @@ impl Rules {
         Ok(FrameHeader::parse(frame)?.stages(&self.segments, frame.len()))
     }
 }
+
+/// Receives values and keeps them.
+struct Kept {
+    values: Vec<(u32, f32)>,
+    max_abs: f32,
+}
+
+impl Sink for Kept {
+    fn add(&mut self, index: usize, value: f32) {
+        self.values.push((index as u32, value));
+        self.max_abs = self.max_abs.max(value.abs());
+    }
+
+    fn add_dense(&mut self, start: usize, values: &[f32]) {
+        // A dense frame with few non-zeros is one that another encoder made.
+        for (index, &value) in (start..).zip(values).filter(|(_, value)| **value != 0.0) {
+            self.add(index, value);
+        }
+    }
+}
+
+/// Values are kept of frames in which at most one coordinate of so many is not zero.
+const KEPT_OF: usize = 16;
 
 fn reason(error: &Error) -> Reject {
     match error {
@@ -161,11 +222,31 @@ mod tests {
                 let u: Vec<f32> = (0..1000).map(|i| value * (i as f32).cos()).collect();
                 let codec = Codec { density, quantizer, coder: EntropyCoder::Auto };
                 let encoded = Encoder::new().encode(&codec, rules.segments(), &u).unwrap();
-                let stages = rules.vet(&header(&encoded.frame), &encoded.frame);
-                assert_eq!(stages, Ok(encoded.stages), "{codec:?} of {value}");
+                let vetted = rules.vet(&header(&encoded.frame), &encoded.frame).unwrap();
+                assert_eq!(vetted.stages, encoded.stages, "{codec:?} of {value}");
+                assert_eq!(vetted.values.is_some(), encoded.nonzeros <= 1000 / KEPT_OF);
+                assert_eq!(vetted.values.map_or(encoded.nonzeros, |values| values.len()), encoded.nonzeros);
                 assert_eq!(rules.stages_of(&encoded.frame), Ok(encoded.stages));
             }
         }
+    }
+
+    #[test]
+    fn a_frame_whose_values_are_kept_is_held_against_the_same_rules() {
+        let (rules, _) = setting(Quantizer::F32);
+        let verdict = |value: f32| {
+            let mut u = vec![0.0; 1000];
+            u[7] = value;
+            let codec = Codec { density: 0.001, quantizer: Quantizer::F32, coder: EntropyCoder::Raw };
+            let frame = Encoder::new().encode(&codec, rules.segments(), &u).unwrap().frame;
+            rules.vet(&header(&frame), &frame).map(|vetted| vetted.values)
+        };
+        assert_eq!(verdict(-0.5), Ok(Some(vec![(7, -0.5)])));
+        assert_eq!(verdict(1e6), Err(Reject::ValueTooLarge));
+        let (other, _) = setting(Quantizer::F16);
+        let codec = Codec { density: 0.001, quantizer: Quantizer::F32, coder: EntropyCoder::Raw };
+        let frame = Encoder::new().encode(&codec, rules.segments(), &[0.5; 1000]).unwrap().frame;
+        assert_eq!(other.vet(&header(&frame), &frame), Err(Reject::WrongCodec));
     }
 
     #[test]

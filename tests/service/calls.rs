@@ -12,6 +12,9 @@ use dunlin_proto::v1;
 use dunlin_proto::v1::federation_client::FederationClient;
 use std::sync::Arc;
 
+/// Far longer than what is waited for takes on a busy machine.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// A client by hand: joined, and with a task of the round that is open.
 pub(crate) struct Hand {
     pub(crate) transport: Transport,
@@ -102,18 +105,24 @@ async fn an_upload_goes_on_where_the_link_broke_and_counts_once() {
     let third = frame.len() / 3;
     sender.send(part(v1::upload_request::Part::Data(frame.slice(..third)))).await.unwrap();
     let call = tokio::spawn(async move { raw.upload(tokio_stream::wrappers::ReceiverStream::new(receiver)).await });
-    // Dropping the call resets the stream; the sender keeps it from ending cleanly before.
-    let held = loop {
-        tokio::task::yield_now().await;
-        if !call.is_finished() && sender.capacity() == 4 {
-            call.abort();
-        }
-        match hand.transport.upload_offset(&hand.session, &header).await.unwrap() {
-            Ok(Held::Offset(offset)) if offset > 0 => break offset,
-            Ok(Held::Offset(_)) => {}
-            other => panic!("{other:?}"),
+    // The server has read it before the link breaks; what waits in a buffer may be lost with the stream.
+    let read = async {
+        while world.handle.status().await.unwrap().bytes.up < third as u64 {
+            tokio::task::yield_now().await;
         }
     };
+    tokio::time::timeout(PATIENCE, read).await.expect("the server reads what has arrived");
+    call.abort();
+    let noticed = async {
+        loop {
+            match hand.transport.upload_offset(&hand.session, &header).await.unwrap() {
+                Ok(Held::Offset(0)) => tokio::task::yield_now().await,
+                Ok(Held::Offset(offset)) => break offset,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let held = tokio::time::timeout(PATIENCE, noticed).await.expect("the server notices the break");
     assert_eq!(held, third as u64);
     let wrong = hand.transport.upload(&hand.session, &header, &frame, held - 1).await.unwrap();
     assert_eq!(wrong, Err(Reject::WrongOffset));

@@ -7,6 +7,7 @@ use dunlin::codec::{Encoder, Segment, Segments};
 use dunlin::core::message::{TrainTask, UpdateHeader};
 use dunlin::core::wire::{self, Uploaded};
 use dunlin::core::{Digest, ModelVersion, Reject, RoundId};
+use dunlin::server::serve::metrics_text;
 use dunlin_proto::v1;
 use dunlin_proto::v1::federation_client::FederationClient;
 
@@ -125,6 +126,11 @@ async fn each_attack_is_refused_with_its_own_reason_and_the_model_is_as_without_
     let seen: u64 = status.view.rejects.iter().map(|(_, _, count)| count).sum();
     assert_eq!(seen, u64::from(expected.values().sum::<u32>()), "{:?}", status.view.rejects);
     assert_eq!(report.rejects, expected);
+    let metrics = metrics_text(&status).unwrap();
+    for reason in expected.keys() {
+        let line = format!("dunlin_rejects{{reason=\"{reason}\"");
+        assert!(metrics.lines().any(|found| found.starts_with(&line)), "no {line} in {metrics}");
+    }
     assert_eq!((report.rounds, report.abandoned), (ATTACKS.len() as u64, 0));
 
     let without = World::start(&recipe(&[&rounds, "data.clients=9", "rounds.cohort=9"]));

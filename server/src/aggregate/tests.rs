@@ -89,6 +89,13 @@ fn contract(make: impl Fn() -> Box<dyn Aggregator>) {
     add_all(rule.as_mut(), &frames);
     assert_eq!(result(rule.as_ref()), all, "a cleared rule is as new");
 
+    let mut from_values = make();
+    for (frame, weight) in &frames {
+        let values: Vec<(u32, f32)> = (0..).zip(decoded(frame)).filter(|(_, value)| *value != 0.0).collect();
+        from_values.add_values(&values, *weight).unwrap();
+    }
+    assert_eq!((from_values.updates(), result(from_values.as_ref())), (12, all), "who decodes does not matter");
+
     let mut alone = make();
     add_all(alone.as_mut(), &frames[..1]);
     let mut out = vec![0.0; LEN];
@@ -181,7 +188,8 @@ fn more_weight_than_announced_is_refused() {
     sum.add_frame(&frame, &segments(), &limits(), 150).unwrap();
     let before = sum.clone();
     let too_much = Error::TooMuchWeight { weight: 201, max: 200 };
-    assert_eq!(sum.add_frame(&frame, &segments(), &limits(), 51), Err(too_much));
+    assert_eq!(sum.add_frame(&frame, &segments(), &limits(), 51), Err(too_much.clone()));
+    assert_eq!(sum.add_values(&[(3, 0.5)], 51), Err(too_much));
     assert_eq!(sum.merge(&before), Err(Error::TooMuchWeight { weight: 300, max: 200 }));
     assert_eq!(sum, before);
     assert_eq!(sum.merge(&ExactSum::new(LEN, scale())), Err(Error::OtherScale));

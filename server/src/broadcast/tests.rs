@@ -35,7 +35,7 @@ impl History {
 
     fn arrive(&self, held: Option<u64>) -> Result<Vec<i32>, CatchUpError> {
         let plan = self.broadcast.catch_up(held.map(ModelVersion));
-        let model = held.and_then(|held| self.models.get(held as usize)).map(|model| model.as_slice());
+        let model = held.and_then(|held| self.models.get(held as usize)).cloned();
         catch_up::apply(&segments(), &plan.catch_up, &plan.frames, model, &self.models[0])
     }
 }
@@ -178,7 +178,7 @@ fn another_model_than_the_client_says_it_holds_is_noticed() {
     history.apply(sparse(1, 0.1));
     history.apply(sparse(2, 0.1));
     let plan = history.broadcast.catch_up(Some(ModelVersion(1)));
-    let wrong = Some(history.models[0].as_slice());
+    let wrong = Some(Arc::clone(&history.models[0]));
     let arrived = catch_up::apply(&segments(), &plan.catch_up, &plan.frames, wrong, &history.models[0]);
     assert!(matches!(arrived, Err(CatchUpError::WrongDigest { .. })));
 }

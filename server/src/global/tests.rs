@@ -56,7 +56,7 @@ fn packets_lead_clients_to_the_broadcast_model() {
             let Published { version, digest, packet, stages } = publish(&mut model, round);
             let frame_lens = vec![packet.len() as u32];
             let way = CatchUp { base: CatchUpBase::Held, version, digest, frame_lens };
-            held = catch_up::apply(&model.segments, &way, &[&packet], Some(&held), &[]).unwrap();
+            held = catch_up::apply(&model.segments, &way, &[&packet], Some(Arc::new(held)), &[]).unwrap();
             assert_eq!((version, stages.coded), (ModelVersion(round), packet.len() as u64));
         }
         assert_eq!(&held, &*model.broadcast_grid(), "{quantizer:?}");

@@ -25,7 +25,7 @@ async fn scrape(State(handle): State<Handle>) -> Response {
     let Ok(status) = handle.status().await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is busy or stopping\n").into_response();
     };
-    match text(&status) {
+    match metrics_text(&status) {
         Ok(text) => {
             ([("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
         }
@@ -35,8 +35,11 @@ async fn scrape(State(handle): State<Handle>) -> Response {
 
 type FloatGauge = Gauge<f64, AtomicU64>;
 
-/// A snapshot as text. The values are taken from the coordinator at each scrape, so there is nothing to keep in step.
-fn text(status: &Status) -> Result<String, std::fmt::Error> {
+/// A status in the Prometheus text format. The values are taken from the coordinator at each scrape, so there is nothing to keep in step.
+///
+/// # Errors
+/// When the text cannot be written.
+pub fn metrics_text(status: &Status) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("dunlin");
     let mut gauge = |name: &str, help: &str, value: f64| {
         let gauge = FloatGauge::default();
@@ -53,8 +56,8 @@ fn text(status: &Status) -> Result<String, std::fmt::Error> {
     gauge("cohort_reported", "Clients whose part in the open round is done", f64::from(view.reported));
     gauge("cohort_lost", "Clients lost in the open round", f64::from(view.lost));
     gauge("parameters", "Parameters of the model", status.params as f64);
-    gauge("up_bytes", "Frame bytes received in closed rounds", status.bytes.up as f64);
-    gauge("down_bytes", "Frame bytes sent in closed rounds", status.bytes.down as f64);
+    gauge("up_bytes", "Frame bytes received", status.bytes.up as f64);
+    gauge("down_bytes", "Frame bytes sent", status.bytes.down as f64);
     gauge("up_dense_bytes", "What the uploads had cost as f32", status.bytes.up_dense as f64);
     gauge("down_dense_bytes", "What the downloads had cost as f32", status.bytes.down_dense as f64);
     gauge("sync_seconds", "Time spent making rows and frames durable", status.timings.sync.as_secs_f64());
@@ -120,7 +123,7 @@ mod tests {
             params: 100,
             timings: crate::engine::Timings::default(),
         };
-        let text = text(&status).unwrap();
+        let text = metrics_text(&status).unwrap();
         for line in [
             "dunlin_rejects{reason=\"not_a_number\",client=\"ward-7\"} 7",
             "dunlin_rejects{reason=\"malformed\",client=\"\"} 1",

@@ -36,14 +36,16 @@ fn a_store_that_fails_acknowledges_nothing() {
 fn no_version_is_handed_out_before_it_is_durable() {
     let disk = Disk::new();
     let mut desk = Desk::gathered(&recipe(), &disk);
-    // The updates are one commit and the publication another.
+    // The updates are one commit, and the publication with the next round's opening another.
     disk.fail_at(2, false);
     for name in NAMES {
         desk.upload(name, 10, &unit(0, 0.5)).1.unwrap();
     }
     assert!(matches!(desk.settle(), Err(EngineError::Store(_))));
     assert_eq!(desk.engine.broadcast().version(), ModelVersion(0));
-    assert_eq!((desk.engine.coordinator.version(), desk.engine.summaries()), (ModelVersion(0), [].as_slice()));
+    let restored = disk.restored();
+    assert_eq!((restored.summaries, restored.packets), (Vec::new(), Vec::new()));
+    assert_eq!(restored.open.unwrap().updates.len(), NAMES.len(), "a restart publishes from what was accepted");
 }
 
 #[test]
