@@ -172,3 +172,61 @@ Exit codes:
   2  the command line or the recipe is wrong
   3  the run ended otherwise than its recipe asks: a required target was missed,
      it gave up, or it was stopped";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin::core::Recipe;
+    use std::path::Path;
+
+    /// The words after `dunlin` in the deployment files, with a value where the machine puts one.
+    fn deployed() -> Vec<Vec<String>> {
+        let read = |name: &str| {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name);
+            std::fs::read_to_string(path).unwrap()
+        };
+        let mut commands = Vec::new();
+        let compose = read("compose.yaml");
+        for (at, _) in compose.match_indices("command: [") {
+            let list = &compose[at + "command: ".len()..];
+            let list = &list[..=list.find(']').unwrap()];
+            commands.push(serde_json::from_str(list).unwrap());
+        }
+        for name in ["dunlin-server.service", "dunlin-client@.service"] {
+            let unit = read(name);
+            let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/dunlin ")).unwrap();
+            let value = |word: &str| match word {
+                "${DUNLIN_LISTEN}" => "0.0.0.0:7700".to_owned(),
+                "${DUNLIN_CLIENT_DATA}" => "recipe:0".to_owned(),
+                word => word.replace("%i", "north").replace("${DUNLIN_SERVER}", "http://a:7700"),
+            };
+            commands.push(line.split(' ').map(value).collect());
+        }
+        commands
+    }
+
+    #[test]
+    fn the_commands_of_the_deployment_files_are_ours() {
+        let commands = deployed();
+        assert_eq!(commands.iter().filter(|words| words[0] == "server").count(), 2);
+        assert_eq!(commands.iter().filter(|words| words[0] == "client").count(), 4);
+        for words in commands {
+            let parsed = Cli::try_parse_from(std::iter::once("dunlin").chain(words.iter().map(String::as_str)));
+            assert!(parsed.is_ok(), "{words:?}: {}", parsed.err().unwrap());
+        }
+    }
+
+    #[test]
+    fn the_recipes_that_ship_are_read() {
+        let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/recipes");
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(recipes).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            names.push(Recipe::load(Some(&text), &[]).unwrap_or_else(|error| panic!("{path:?}: {error}")).name);
+        }
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 4, "{names:?}");
+    }
+}

@@ -100,6 +100,8 @@ struct Figures {
     server_seconds: BTreeMap<&'static str, f64>,
     /// Seconds a client's update by what they were spent on, measured on one client alone.
     client_seconds: BTreeMap<&'static str, f64>,
+    /// Seconds of a call there and back on the idle server, with messages of a few bytes; where clients call from outside.
+    call_seconds: Option<f64>,
     /// Peak memory of the process that holds the server, where the system tells.
     peak_bytes: Option<u64>,
 }
@@ -214,6 +216,9 @@ fn print(figures: &Figures) {
     for (part, spent) in &figures.server_seconds {
         let share = spent / figures.seconds_median.max(f64::MIN_POSITIVE);
         table.add_row([&format!("server: {part}"), &seconds(*spent), &format!("a round, {}", percent(share))]);
+    }
+    if let Some(call) = figures.call_seconds {
+        table.add_row(["RPC: a call there and back", &seconds(call), "an update makes three, and sends its bytes"]);
     }
     if let Some(peak) = figures.peak_bytes {
         let whose =

@@ -1,5 +1,6 @@
 //! The gRPC service over pipes in memory: no ports, no processes, the real client and the real server.
 
 mod calls;
+mod contract;
 mod hostile;
 mod world;

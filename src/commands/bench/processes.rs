@@ -50,6 +50,7 @@ pub(super) fn measure(recipe: &Recipe, per_process: u32) -> Result<Figures, Fail
         }
         std::thread::sleep(POLL);
     }
+    let call_seconds = Some(runtime.block_on(call(&mut transport))?);
     let mut clients = Vec::new();
     for first in (0..recipe.data.clients).step_by(per_process as usize) {
         let count = per_process.min(recipe.data.clients - first);
@@ -66,7 +67,24 @@ pub(super) fn measure(recipe: &Recipe, per_process: u32) -> Result<Figures, Fail
     // The server lingers a little for its clients, which is time enough to ask.
     let peak_bytes = memory_of(&server.0.id().to_string(), PEAK);
     let server_seconds = timings(metrics, rounds.len() as u64);
-    Ok(Figures { server_seconds, peak_bytes, ..Figures::from_rounds(recipe, &rounds, recipe.data.features) })
+    Ok(Figures {
+        server_seconds,
+        call_seconds,
+        peak_bytes,
+        ..Figures::from_rounds(recipe, &rounds, recipe.data.features)
+    })
+}
+
+/// Median seconds of a small call there and back.
+async fn call(transport: &mut ControlTransport) -> Result<f64, Failure> {
+    let mut seconds = Vec::new();
+    for _ in 0..CALLS {
+        let timer = Instant::now();
+        transport.status().await?;
+        seconds.push(timer.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[CALLS / 2])
 }
 
 /// The rounds of the run, when it has ended as it should.
@@ -141,3 +159,6 @@ const MAX_START: Duration = Duration::from_secs(30);
 
 /// How often a server that starts is asked.
 const POLL: Duration = Duration::from_millis(50);
+
+/// Calls timed, of which the median counts.
+const CALLS: usize = 201;
