@@ -121,3 +121,84 @@ fn the_gradient_of_every_whole_model_is_right() {
         }
     }
 }
+
+/// The models as a user of candle would write them: the same parameters give the same logits.
+mod with_candle_nn {
+    use super::*;
+    use candle_core::Result;
+    use candle_nn::{Conv2d, Conv2dConfig, GroupNorm, Linear, Module};
+
+    /// The parameters of a model, in order.
+    struct Next<'a>(std::slice::Iter<'a, candle_core::Var>);
+
+    impl Next<'_> {
+        fn tensor(&mut self) -> Tensor {
+            self.0.next().expect("a layer has its tensors").as_tensor().clone()
+        }
+
+        fn linear(&mut self) -> Linear {
+            Linear::new(self.tensor(), Some(self.tensor()))
+        }
+
+        fn conv(&mut self, has_bias: bool, padding: usize, stride: usize) -> Conv2d {
+            let (weight, bias) = (self.tensor(), has_bias.then(|| self.tensor()));
+            Conv2d::new(weight, bias, Conv2dConfig { padding, stride, ..Conv2dConfig::default() })
+        }
+
+        fn conv_norm(&mut self, x: &Tensor, padding: usize, stride: usize) -> Result<Tensor> {
+            let x = self.conv(false, padding, stride).forward(x)?;
+            let channels = x.dim(1)?;
+            GroupNorm::new(self.tensor(), self.tensor(), channels, 8, 1e-5)?.forward(&x)
+        }
+    }
+
+    fn logits(kind: &ModelKind, input: &InputShape, x: &Tensor, mut next: Next<'_>) -> Result<Tensor> {
+        let images = x.reshape((x.dim(0)?, input.channels, input.height, input.width))?;
+        match kind {
+            ModelKind::Softmax => next.linear().forward(x),
+            ModelKind::TwoNn => {
+                let x = next.linear().forward(x)?.relu()?;
+                let x = next.linear().forward(&x)?.relu()?;
+                next.linear().forward(&x)
+            }
+            ModelKind::McmahanCnn => {
+                let x = next.conv(true, 2, 1).forward(&images)?.relu()?.max_pool2d(2)?;
+                let x = next.conv(true, 2, 1).forward(&x)?.relu()?.max_pool2d(2)?;
+                let x = next.linear().forward(&x.flatten_from(1)?)?.relu()?;
+                next.linear().forward(&x)
+            }
+            ModelKind::ResNet8 => {
+                let mut x = next.conv_norm(&images, 1, 1)?.relu()?;
+                for stride in [1, 2, 2] {
+                    let y = next.conv_norm(&x, 1, stride)?.relu()?;
+                    let y = next.conv_norm(&y, 1, 1)?;
+                    let shortcut = if stride == 2 { next.conv_norm(&x, 0, stride)? } else { x };
+                    x = (y + shortcut)?.relu()?;
+                }
+                next.linear().forward(&x.mean((2, 3))?)
+            }
+            ModelKind::Trivial => unreachable!("it computes nothing"),
+        }
+    }
+
+    #[test]
+    fn every_model_computes_what_the_layers_of_candle_nn_do() {
+        for kind in TRAINABLE {
+            for input in [DIGITS, InputShape { channels: 2, height: 8, width: 6, classes: 3 }] {
+                let mut model = Model::with_dtype(&kind, &input, DType::F64).unwrap();
+                let mut rng = Seed::from_u64(8).rng();
+                // Also the norms' parameters, which start as an identity that would hide their order.
+                let flat: Vec<f32> =
+                    (0..model.layout().len()).map(|_| rng.next_u32() as f32 / u32::MAX as f32 - 0.4).collect();
+                model.load(&flat).unwrap();
+                let x: Vec<f64> = (0..3 * input.features()).map(|_| f64::from(rng.next_u32()) / 4e9 - 0.5).collect();
+                let x = Tensor::from_vec(x, (3, input.features()), &Device::Cpu).unwrap();
+                let ours = model.forward(&x).unwrap();
+                let theirs = logits(&kind, &input, &x, Next(model.variables().iter())).unwrap();
+                let most = theirs.abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+                let off = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+                assert!(off <= 1e-9 * most, "{kind:?}: off by {off} of {most}");
+            }
+        }
+    }
+}

@@ -6,8 +6,8 @@ use crate::data::Examples;
 use dunlin_core::Seed;
 use std::ops::ControlFlow;
 
-/// Adds noise to one block of coordinates in every eight, with a tail so heavy that choosing the largest coordinates
-/// means something.
+/// Adds noise to a few coordinates, not next to each other, of one block in every eight, with a tail so heavy that
+/// choosing the largest coordinates means something.
 pub(super) fn train(
     data: &Examples,
     params: &mut [f32],
@@ -19,7 +19,7 @@ pub(super) fn train(
     for (group, values) in (0u32..).zip(params.chunks_mut(EVERY * BLOCK)) {
         let (block, index) = (mixed(key ^ group) as usize % EVERY, group * (EVERY * BLOCK) as u32);
         let moved = values.chunks_mut(BLOCK).nth(block).unwrap_or_default();
-        for (index, value) in (index..).zip(moved) {
+        for (index, value) in (index..).zip(moved).step_by(STRIDE) {
             *value += noise(key, index);
         }
     }
@@ -29,9 +29,11 @@ pub(super) fn train(
     Ok(TrainResult { examples: (data.len() as u32).max(1), steps: 1, loss: 0.0 })
 }
 
-/// Coordinates that move together.
+/// Coordinates that lie together.
 const BLOCK: usize = 64;
-/// One block in so many moves.
+/// One of so many moves.
+const STRIDE: usize = 4;
+/// One block in so many has coordinates that move.
 const EVERY: usize = 8;
 
 /// Smallest magnitude of the noise.
