@@ -28,7 +28,8 @@ pub struct ClientArgs {
     #[arg(long, value_name = "NAME")]
     pub id: Option<String>,
 
-    /// Run so many clients in this process; with --data recipe:N they take the parts from N on
+    /// Run so many clients in this process; with --data recipe:N they take the parts from N on. Each keeps two bytes a
+    /// parameter between rounds, in memory or in the --state-dir
     #[arg(long = "virtual", value_name = "K")]
     pub virtual_clients: Option<u32>,
 
