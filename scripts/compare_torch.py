@@ -47,10 +47,11 @@ def mcmahan_cnn():
     )
 
 
-def resnet8():
+def resnet(blocks):
+    channels = [16] * blocks + [32] * blocks + [64] * blocks
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.GroupNorm(8, 16), nn.ReLU(),
-        Block(16, 16), Block(16, 32), Block(32, 64),
+        *(Block(inputs, outputs) for inputs, outputs in zip([16, *channels], channels)),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
     )
 
@@ -58,7 +59,8 @@ def resnet8():
 for name, build, shape, rows in [
     ("2nn", two_nn, (1, 28, 28), 10_000),
     ("mcmahan-cnn", mcmahan_cnn, (1, 28, 28), 500),
-    ("resnet8", resnet8, (3, 32, 32), 500),
+    ("resnet8", lambda: resnet(1), (3, 32, 32), 500),
+    ("resnet20", lambda: resnet(3), (3, 32, 32), 200),
 ]:
     for batch in (10, 32):
         torch.manual_seed(1)

@@ -63,11 +63,62 @@ pub enum ModelKind {
     TwoNn,
     /// Two 5×5 convolutions (32 and 64 channels), each with 2×2 max pooling, and 512 units (McMahan et al. 2017).
     McmahanCnn,
+    /// Hidden layers of 300 and 100 units (LeCun et al. 1998).
+    #[serde(rename = "lenet-300-100")]
+    Lenet300,
+    /// Two 5×5 convolutions (20 and 50 channels), each with 2×2 max pooling, and 500 units: LeNet-5 as in Caffe.
+    #[serde(rename = "lenet-5")]
+    Lenet5,
+    /// Two 5×5 convolutions (6 and 16 channels), each with 2×2 max pooling, 120 and 84 units (Li et al. 2022).
+    SimpleCnn,
+    /// Hidden layers of 32, 16 and 8 units, for tables (Li et al. 2022).
+    Mlp,
+    /// Six 3×3 convolutions (32 to 256 channels), each second with 2×2 max pooling, and twice 512 units (Wang et al. 2020).
+    #[serde(rename = "vgg9")]
+    Vgg9,
     /// A ResNet of three stages of one block (He et al. 2016) with group normalization.
     #[serde(rename = "resnet8")]
     ResNet8,
+    /// A ResNet of three stages of three blocks (He et al. 2016) with group normalization.
+    #[serde(rename = "resnet20")]
+    ResNet20,
     /// One flat tensor of `data.features` parameters and no real work: for measuring everything but training.
     Trivial,
+}
+
+impl ModelKind {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Softmax,
+        Self::TwoNn,
+        Self::McmahanCnn,
+        Self::Lenet300,
+        Self::Lenet5,
+        Self::SimpleCnn,
+        Self::Mlp,
+        Self::Vgg9,
+        Self::ResNet8,
+        Self::ResNet20,
+        Self::Trivial,
+    ];
+
+    /// The name in recipes.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Softmax => "softmax",
+            Self::TwoNn => "2nn",
+            Self::McmahanCnn => "mcmahan-cnn",
+            Self::Lenet300 => "lenet-300-100",
+            Self::Lenet5 => "lenet-5",
+            Self::SimpleCnn => "simple-cnn",
+            Self::Mlp => "mlp",
+            Self::Vgg9 => "vgg9",
+            Self::ResNet8 => "resnet8",
+            Self::ResNet20 => "resnet20",
+            Self::Trivial => "trivial",
+        }
+    }
 }
 
 /// The data set and its split.

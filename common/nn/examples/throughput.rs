@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(name) = arguments.next() {
         return measure(&name, arguments.next().unwrap_or_else(|| "10".into()).parse()?);
     }
-    for name in ["2nn", "mcmahan-cnn", "resnet8"] {
+    for name in ["2nn", "mcmahan-cnn", "resnet8", "resnet20"] {
         for batch in [10, 32] {
             measure(name, batch)?;
         }
@@ -31,8 +31,9 @@ fn measure(name: &str, batch: u32) -> Result<(), Box<dyn std::error::Error>> {
         "2nn" => (ModelKind::TwoNn, MNIST, 10_000),
         "mcmahan-cnn" => (ModelKind::McmahanCnn, MNIST, 500),
         "resnet8" => (ModelKind::ResNet8, InputShape { channels: 3, height: 32, width: 32, classes: 10 }, 500),
+        "resnet20" => (ModelKind::ResNet20, InputShape { channels: 3, height: 32, width: 32, classes: 10 }, 200),
         "trivial" => (ModelKind::Trivial, InputShape { channels: 1, height: 1, width: 1_663_370, classes: 1 }, 1),
-        _ => return Err("softmax, 2nn, mcmahan-cnn, resnet8 and trivial are known".into()),
+        _ => return Err("softmax, 2nn, mcmahan-cnn, resnet8, resnet20 and trivial are known".into()),
     };
     let features = if kind == ModelKind::Trivial { 1 } else { input.features() };
     let values = (0..rows * features).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();

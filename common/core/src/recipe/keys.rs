@@ -81,10 +81,23 @@ pub const KEYS: &[Key] = &[
     key(
         "model.kind",
         "",
-        Form::Choice(&["softmax", "2nn", "mcmahan-cnn", "resnet8", "trivial"]),
+        Form::Choice(&[
+            "softmax",
+            "2nn",
+            "mcmahan-cnn",
+            "lenet-300-100",
+            "lenet-5",
+            "simple-cnn",
+            "mlp",
+            "vgg9",
+            "resnet8",
+            "resnet20",
+            "trivial",
+        ]),
         "The architecture: softmax is logistic regression; 2nn has two hidden layers of 200 units and mcmahan-cnn two \
-         convolutions (both McMahan et al. 2017); resnet8 is a small ResNet with group normalization; trivial trains \
-         nothing and serves to measure everything else.",
+         convolutions (both McMahan et al. 2017); lenet-300-100 and lenet-5 are what the literature on pruning \
+         prunes; simple-cnn and, for tables, mlp are those of NIID-Bench (Li et al. 2022); vgg9 is that of FedMA (Wang \
+         et al. 2020); resnet8 and resnet20 are residual networks with group normalization; trivial trains nothing and serves to measure everything else.",
     ),
     key(
         "data.source",

@@ -234,7 +234,8 @@ fn an_assignment_that_is_wrong_is_refused_in_its_own_words() {
         ),
         (
             "model.kind=3nn",
-            "--set model.kind=3nn: `model.kind` is \"3nn\"; it must be softmax, 2nn, mcmahan-cnn, resnet8 or trivial",
+            "--set model.kind=3nn: `model.kind` is \"3nn\"; it must be softmax, 2nn, mcmahan-cnn, lenet-300-100, lenet-5, \
+             simple-cnn, mlp, vgg9, resnet8, resnet20 or trivial",
         ),
         (
             "rounds.cohort=ten",
@@ -500,5 +501,15 @@ fn list_paths(path: &str, value: &serde_json::Value, paths: &mut BTreeSet<String
     };
     for (name, value) in children {
         list_paths(&if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, value, paths);
+    }
+}
+
+#[test]
+fn every_model_goes_by_its_name() {
+    for kind in ModelKind::ALL {
+        // Only the trivial model goes without data.
+        let source = if kind == ModelKind::Trivial { "none" } else { "digits" };
+        let sets = [format!("model.kind={}", kind.name()), format!("data.source={source}")];
+        assert_eq!(Recipe::load(None, &sets).unwrap().model.kind, kind);
     }
 }

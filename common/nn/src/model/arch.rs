@@ -38,12 +38,102 @@ impl Init {
     }
 }
 
-/// Units of each hidden layer of the 2NN (McMahan et al. 2017, <https://arxiv.org/abs/1602.05629>).
-const TWO_NN_UNITS: usize = 200;
-/// Channels of the two convolutions of the CNN of the same paper, and units of its hidden layer.
-const CNN_CHANNELS: [usize; 2] = [32, 64];
-const CNN_UNITS: usize = 512;
-const CNN_KERNEL: usize = 5;
+/// A chain of convolutions, each with bias and ReLU and some with 2×2 max pooling, and of linear layers with ReLU, before
+/// the linear layer that gives the logits.
+struct Chain {
+    /// Width of the convolutions' square kernels, and of the zeros around their inputs.
+    kernel: usize,
+    padding: usize,
+    /// Channels of each convolution, and whether pooling follows.
+    convolutions: &'static [(usize, bool)],
+    /// Units of each hidden linear layer.
+    units: &'static [usize],
+}
+
+const fn linear_only(units: &'static [usize]) -> Chain {
+    Chain { kernel: 1, padding: 0, convolutions: &[], units }
+}
+
+/// What a kind is, unless it is no chain.
+fn chain(kind: &ModelKind) -> Option<Chain> {
+    Some(match kind {
+        ModelKind::Softmax => linear_only(&[]),
+        // McMahan et al. 2017, <https://arxiv.org/abs/1602.05629>.
+        ModelKind::TwoNn => linear_only(&[200, 200]),
+        ModelKind::McmahanCnn => {
+            Chain { kernel: 5, padding: 2, convolutions: &[(32, true), (64, true)], units: &[512] }
+        }
+        // LeCun et al. 1998; the second as in Caffe, which is what the literature on pruning prunes.
+        ModelKind::Lenet300 => linear_only(&[300, 100]),
+        ModelKind::Lenet5 => Chain { kernel: 5, padding: 0, convolutions: &[(20, true), (50, true)], units: &[500] },
+        // Li et al. 2022, <https://arxiv.org/abs/2102.02079>: "simple-cnn" and the network for tables.
+        ModelKind::SimpleCnn => {
+            Chain { kernel: 5, padding: 0, convolutions: &[(6, true), (16, true)], units: &[120, 84] }
+        }
+        ModelKind::Mlp => linear_only(&[32, 16, 8]),
+        // Wang et al. 2020, <https://arxiv.org/abs/2002.06440>.
+        ModelKind::Vgg9 => Chain {
+            kernel: 3,
+            padding: 1,
+            convolutions: &[(32, false), (64, true), (128, false), (128, true), (256, false), (256, true)],
+            units: &[512, 512],
+        },
+        ModelKind::ResNet8 | ModelKind::ResNet20 | ModelKind::Trivial => return None,
+    })
+}
+
+impl Chain {
+    /// Height or width after all convolutions; nothing when there is too little for them.
+    fn extent(&self, input: usize) -> Option<usize> {
+        let mut extent = input;
+        for &(_, is_pooled) in self.convolutions {
+            extent = (extent + 2 * self.padding + 1).checked_sub(self.kernel)?;
+            extent /= if is_pooled { 2 } else { 1 };
+        }
+        (extent > 0).then_some(extent)
+    }
+
+    fn tensors(&self, kind: &ModelKind, input: &InputShape, list: &mut Tensors) -> Result<(), Error> {
+        let (Some(height), Some(width)) = (self.extent(input.height), self.extent(input.width)) else {
+            let value = format!("{} for {}×{}", kind.name(), input.height, input.width);
+            let remedy = "its convolutions and poolings leave nothing of such images; use softmax, 2nn or resnet8";
+            return Err(Error::config("model.kind", value, remedy));
+        };
+        let mut channels = input.channels;
+        for (i, &(outputs, _)) in (1..).zip(self.convolutions) {
+            list.conv(&format!("conv{i}"), channels, outputs, self.kernel);
+            list.bias(&format!("conv{i}"), channels * self.kernel * self.kernel, outputs);
+            channels = outputs;
+        }
+        let mut inputs = channels * height * width;
+        for (i, &outputs) in (1..).zip(self.units) {
+            list.linear(&format!("fc{i}"), inputs, outputs);
+            inputs = outputs;
+        }
+        let last = if self.units.is_empty() { "fc".to_owned() } else { format!("fc{}", self.units.len() + 1) };
+        list.linear(&last, inputs, input.classes);
+        Ok(())
+    }
+
+    fn forward(&self, net: &mut Net<'_>, x: &Tensor, image: [usize; 3]) -> candle_core::Result<Tensor> {
+        let mut x = x.clone();
+        if !self.convolutions.is_empty() {
+            x = channels_last(&mut net.graph, &x, image)?;
+            for &(_, is_pooled) in self.convolutions {
+                x = net.conv_relu(&x, self.padding)?;
+                if is_pooled {
+                    x = max_pool_2x2(&mut net.graph, &x)?;
+                }
+            }
+            x = flatten(&mut net.graph, &x)?;
+        }
+        for _ in self.units {
+            x = net.linear_relu(&x)?;
+        }
+        net.linear(&x)
+    }
+}
+
 /// Channels of the three stages of a CIFAR ResNet (He et al. 2016, <https://arxiv.org/abs/1512.03385>).
 const RESNET_CHANNELS: [usize; 3] = [16, 32, 64];
 /// Groups of every group norm; statistics of batch norm would leak and drift between clients (Hsieh et al. 2020).
@@ -56,46 +146,40 @@ pub(super) fn tensors(kind: &ModelKind, input: &InputShape) -> Result<Vec<(Tenso
         return Err(Error::config("data.source", format!("{input:?}"), "a model needs data of positive extents"));
     }
     let mut list = Tensors::default();
-    match kind {
-        ModelKind::Softmax => list.linear("fc", input.features(), classes),
-        ModelKind::TwoNn => {
-            list.linear("fc1", input.features(), TWO_NN_UNITS);
-            list.linear("fc2", TWO_NN_UNITS, TWO_NN_UNITS);
-            list.linear("fc3", TWO_NN_UNITS, classes);
-        }
-        ModelKind::McmahanCnn => {
-            if height < 4 || width < 4 {
-                let remedy = "two 2×2 poolings need images of at least 4×4 pixels; use softmax or 2nn";
-                return Err(Error::config("model.kind", format!("mcmahan-cnn for {height}×{width}"), remedy));
-            }
-            let [first, second] = CNN_CHANNELS;
-            list.conv("conv1", channels, first, CNN_KERNEL);
-            list.bias("conv1", channels * CNN_KERNEL * CNN_KERNEL, first);
-            list.conv("conv2", first, second, CNN_KERNEL);
-            list.bias("conv2", first * CNN_KERNEL * CNN_KERNEL, second);
-            list.linear("fc1", second * (height / 4) * (width / 4), CNN_UNITS);
-            list.linear("fc2", CNN_UNITS, classes);
-        }
-        ModelKind::ResNet8 => {
-            list.conv("conv", channels, RESNET_CHANNELS[0], 3);
-            list.norm("norm", RESNET_CHANNELS[0]);
-            let mut inputs = RESNET_CHANNELS[0];
-            for (stage, outputs) in (1..).zip(RESNET_CHANNELS) {
-                list.conv(&format!("stage{stage}.conv1"), inputs, outputs, 3);
-                list.norm(&format!("stage{stage}.norm1"), outputs);
-                list.conv(&format!("stage{stage}.conv2"), outputs, outputs, 3);
-                list.norm(&format!("stage{stage}.norm2"), outputs);
+    if let Some(chain) = chain(kind) {
+        chain.tensors(kind, input, &mut list)?;
+    } else if let Some(blocks) = resnet_blocks(kind) {
+        list.conv("conv", channels, RESNET_CHANNELS[0], 3);
+        list.norm("norm", RESNET_CHANNELS[0]);
+        let mut inputs = RESNET_CHANNELS[0];
+        for (stage, outputs) in (1..).zip(RESNET_CHANNELS) {
+            for block in 1..=blocks {
+                let name = if blocks == 1 { format!("stage{stage}") } else { format!("stage{stage}.block{block}") };
+                list.conv(&format!("{name}.conv1"), inputs, outputs, 3);
+                list.norm(&format!("{name}.norm1"), outputs);
+                list.conv(&format!("{name}.conv2"), outputs, outputs, 3);
+                list.norm(&format!("{name}.norm2"), outputs);
                 if inputs != outputs {
-                    list.conv(&format!("stage{stage}.shortcut"), inputs, outputs, 1);
-                    list.norm(&format!("stage{stage}.shortcut_norm"), outputs);
+                    list.conv(&format!("{name}.shortcut"), inputs, outputs, 1);
+                    list.norm(&format!("{name}.shortcut_norm"), outputs);
                 }
                 inputs = outputs;
             }
-            list.linear("fc", inputs, classes);
         }
-        ModelKind::Trivial => list.0.push((TensorSpec::new("flat", [width]), Init::Constant(0.0))),
+        list.linear("fc", inputs, classes);
+    } else {
+        list.0.push((TensorSpec::new("flat", [width]), Init::Constant(0.0)));
     }
     Ok(list.0)
+}
+
+/// Blocks in each of the three stages of a ResNet; nothing for other kinds.
+fn resnet_blocks(kind: &ModelKind) -> Option<usize> {
+    match kind {
+        ModelKind::ResNet8 => Some(1),
+        ModelKind::ResNet20 => Some(3),
+        _ => None,
+    }
 }
 
 /// A list of tensors under construction.
@@ -133,48 +217,29 @@ pub(super) fn forward(
 ) -> candle_core::Result<Tensor> {
     let mut net = Net { graph, parameters: parameters.iter() };
     let image = [input.channels, input.height, input.width];
-    match kind {
-        ModelKind::Softmax => net.linear(x),
-        ModelKind::TwoNn => two_nn(&mut net, x),
-        ModelKind::McmahanCnn => {
+    match (chain(kind), resnet_blocks(kind)) {
+        (Some(chain), _) => chain.forward(&mut net, x, image),
+        (None, Some(blocks)) => {
             let x = channels_last(&mut net.graph, x, image)?;
-            mcmahan_cnn(&mut net, x)
+            resnet(&mut net, &x, blocks)
         }
-        ModelKind::ResNet8 => {
-            let x = channels_last(&mut net.graph, x, image)?;
-            resnet8(&mut net, &x)
-        }
-        ModelKind::Trivial => candle_core::bail!("the trivial model computes nothing"),
+        (None, None) => candle_core::bail!("the trivial model computes nothing"),
     }
 }
 
-fn two_nn(net: &mut Net<'_>, x: &Tensor) -> candle_core::Result<Tensor> {
-    let x = net.linear_relu(x)?;
-    let x = net.linear_relu(&x)?;
-    net.linear(&x)
-}
-
-fn mcmahan_cnn(net: &mut Net<'_>, mut x: Tensor) -> candle_core::Result<Tensor> {
-    for _ in CNN_CHANNELS {
-        let y = net.conv_relu(&x)?;
-        x = max_pool_2x2(&mut net.graph, &y)?;
-    }
-    let x = flatten(&mut net.graph, &x)?;
-    let x = net.linear_relu(&x)?;
-    net.linear(&x)
-}
-
-fn resnet8(net: &mut Net<'_>, x: &Tensor) -> candle_core::Result<Tensor> {
+fn resnet(net: &mut Net<'_>, x: &Tensor, blocks: usize) -> candle_core::Result<Tensor> {
     let mut x = net.conv_norm_relu(x, 1, 1)?;
     let mut inputs = RESNET_CHANNELS[0];
     for outputs in RESNET_CHANNELS {
-        let widens = inputs != outputs;
-        let stride = if widens { 2 } else { 1 };
-        let y = net.conv_norm_relu(&x, 1, stride)?;
-        let y = net.conv_norm(&y, 1, 1)?;
-        let shortcut = if widens { net.conv_norm(&x, 0, stride)? } else { x };
-        x = add_relu(&mut net.graph, &y, &shortcut)?;
-        inputs = outputs;
+        for _ in 0..blocks {
+            let widens = inputs != outputs;
+            let stride = if widens { 2 } else { 1 };
+            let y = net.conv_norm_relu(&x, 1, stride)?;
+            let y = net.conv_norm(&y, 1, 1)?;
+            let shortcut = if widens { net.conv_norm(&x, 0, stride)? } else { x };
+            x = add_relu(&mut net.graph, &y, &shortcut)?;
+            inputs = outputs;
+        }
     }
     let x = global_avg_pool(&mut net.graph, &x)?;
     net.linear(&x)
@@ -201,9 +266,9 @@ impl<'a> Net<'a> {
         linear_relu(&mut self.graph, x, weight, bias)
     }
 
-    fn conv_relu(&mut self, x: &Tensor) -> candle_core::Result<Tensor> {
+    fn conv_relu(&mut self, x: &Tensor, padding: usize) -> candle_core::Result<Tensor> {
         let (weight, bias) = (self.next()?, self.next()?);
-        conv2d_relu(&mut self.graph, x, weight, bias, CNN_KERNEL / 2, 1)
+        conv2d_relu(&mut self.graph, x, weight, bias, padding, 1)
     }
 
     fn conv_norm(&mut self, x: &Tensor, padding: usize, stride: usize) -> candle_core::Result<Tensor> {

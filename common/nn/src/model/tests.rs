@@ -5,7 +5,23 @@ use rand::RngCore;
 
 const MNIST: InputShape = InputShape { channels: 1, height: 28, width: 28, classes: 10 };
 const DIGITS: InputShape = InputShape { channels: 1, height: 8, width: 8, classes: 10 };
-const TRAINABLE: [ModelKind; 4] = [ModelKind::Softmax, ModelKind::TwoNn, ModelKind::McmahanCnn, ModelKind::ResNet8];
+const CIFAR: InputShape = InputShape { channels: 3, height: 32, width: 32, classes: 10 };
+
+fn trainable() -> impl Iterator<Item = ModelKind> {
+    ModelKind::ALL.into_iter().filter(|kind| *kind != ModelKind::Trivial)
+}
+
+/// Two small kinds of images for an architecture, one of them odd and in colour.
+fn small_inputs(kind: &ModelKind) -> [InputShape; 2] {
+    match kind {
+        ModelKind::Lenet5 | ModelKind::SimpleCnn => [
+            InputShape { height: 16, width: 17, ..DIGITS },
+            InputShape { channels: 2, height: 18, width: 16, classes: 3 },
+        ],
+        ModelKind::Vgg9 => [DIGITS, InputShape { channels: 3, height: 9, width: 10, classes: 4 }],
+        _ => [DIGITS, InputShape { channels: 2, height: 7, width: 6, classes: 3 }],
+    }
+}
 
 fn count(kind: &ModelKind, input: InputShape) -> usize {
     Model::new(kind, &input).unwrap().layout().len()
@@ -17,7 +33,14 @@ fn parameter_counts_are_those_of_the_papers() {
     assert_eq!(count(&ModelKind::TwoNn, MNIST), 199_210);
     assert_eq!(count(&ModelKind::McmahanCnn, MNIST), 1_663_370);
     assert_eq!(count(&ModelKind::ResNet8, MNIST), 77_754);
-    assert_eq!(count(&ModelKind::ResNet8, InputShape { channels: 3, height: 32, width: 32, classes: 10 }), 78_042);
+    assert_eq!(count(&ModelKind::ResNet8, CIFAR), 78_042);
+    assert_eq!(count(&ModelKind::ResNet20, CIFAR), 272_474);
+    assert_eq!(count(&ModelKind::Lenet300, MNIST), 266_610);
+    assert_eq!(count(&ModelKind::Lenet5, MNIST), 431_080);
+    assert_eq!((count(&ModelKind::SimpleCnn, MNIST), count(&ModelKind::SimpleCnn, CIFAR)), (44_426, 62_006));
+    assert_eq!(count(&ModelKind::Vgg9, CIFAR), 3_491_530);
+    let table = InputShape { channels: 1, height: 1, width: 13, classes: 2 };
+    assert_eq!(count(&ModelKind::Mlp, table), 13 * 32 + 32 + 32 * 16 + 16 + 16 * 8 + 8 + 8 * 2 + 2);
     assert_eq!(count(&ModelKind::Trivial, InputShape { channels: 1, height: 1, width: 123, classes: 1 }), 123);
 }
 
@@ -25,6 +48,7 @@ fn parameter_counts_are_those_of_the_papers() {
 fn inputs_that_an_architecture_cannot_take_are_refused() {
     let narrow = InputShape { height: 1, width: 30, ..DIGITS };
     assert!(matches!(Model::new(&ModelKind::McmahanCnn, &narrow), Err(Error::Config { key: "model.kind", .. })));
+    assert!(matches!(Model::new(&ModelKind::Lenet5, &DIGITS), Err(Error::Config { key: "model.kind", .. })));
     let nothing = InputShape { width: 0, ..DIGITS };
     assert!(matches!(Model::new(&ModelKind::Softmax, &nothing), Err(Error::Config { .. })));
     let huge = InputShape { channels: 1, height: 1, width: usize::MAX, classes: 1 };
@@ -33,8 +57,8 @@ fn inputs_that_an_architecture_cannot_take_are_refused() {
 
 #[test]
 fn every_architecture_takes_small_odd_and_colour_images() {
-    for kind in TRAINABLE {
-        for input in [DIGITS, InputShape { channels: 3, height: 7, width: 5, classes: 4 }] {
+    for kind in trainable() {
+        for input in small_inputs(&kind) {
             let mut model = Model::new(&kind, &input).unwrap();
             model.load(&model.init(&Seed::from_u64(1))).unwrap();
             let x = Tensor::ones((2, input.features()), DType::F32, &Device::Cpu).unwrap();
@@ -81,8 +105,8 @@ fn norms_start_as_the_identity() {
 /// The slope of the loss along a random direction against a central difference, in 64 bits.
 #[test]
 fn the_gradient_of_every_whole_model_is_right() {
-    for kind in TRAINABLE {
-        for input in [DIGITS, InputShape { channels: 2, height: 7, width: 6, classes: 3 }] {
+    for kind in trainable() {
+        for input in small_inputs(&kind) {
             let mut model = Model::with_dtype(&kind, &input, DType::F64).unwrap();
             model.load(&model.init(&Seed::from_u64(5))).unwrap();
             let mut rng = Seed::from_u64(6).rng();
@@ -109,7 +133,8 @@ fn the_gradient_of_every_whole_model_is_right() {
                 slope += product.sum_all().unwrap().to_scalar::<f64>().unwrap();
                 directions.push((variable.as_tensor().copy().unwrap(), direction));
             }
-            let step = 1e-6;
+            // Short enough that hardly a rectifier of a million turns within it.
+            let step = 1e-8;
             let at = |offset: f64| {
                 for (variable, (origin, direction)) in model.variables().iter().zip(&directions) {
                     variable.set(&(origin + (direction * offset).unwrap()).unwrap()).unwrap();
@@ -145,6 +170,14 @@ mod with_candle_nn {
             Conv2d::new(weight, bias, Conv2dConfig { padding, stride, ..Conv2dConfig::default() })
         }
 
+        fn hidden(&mut self, x: &Tensor, layers: usize) -> Result<Tensor> {
+            let mut x = x.clone();
+            for _ in 0..layers {
+                x = self.linear().forward(&x)?.relu()?;
+            }
+            self.linear().forward(&x)
+        }
+
         fn conv_norm(&mut self, x: &Tensor, padding: usize, stride: usize) -> Result<Tensor> {
             let x = self.conv(false, padding, stride).forward(x)?;
             let channels = x.dim(1)?;
@@ -156,20 +189,33 @@ mod with_candle_nn {
         let images = x.reshape((x.dim(0)?, input.channels, input.height, input.width))?;
         match kind {
             ModelKind::Softmax => next.linear().forward(x),
-            ModelKind::TwoNn => {
-                let x = next.linear().forward(x)?.relu()?;
-                let x = next.linear().forward(&x)?.relu()?;
-                next.linear().forward(&x)
-            }
+            ModelKind::TwoNn | ModelKind::Lenet300 => next.hidden(x, 2),
+            ModelKind::Mlp => next.hidden(x, 3),
             ModelKind::McmahanCnn => {
                 let x = next.conv(true, 2, 1).forward(&images)?.relu()?.max_pool2d(2)?;
                 let x = next.conv(true, 2, 1).forward(&x)?.relu()?.max_pool2d(2)?;
-                let x = next.linear().forward(&x.flatten_from(1)?)?.relu()?;
-                next.linear().forward(&x)
+                next.hidden(&x.flatten_from(1)?, 1)
             }
-            ModelKind::ResNet8 => {
+            ModelKind::Lenet5 | ModelKind::SimpleCnn => {
+                let x = next.conv(true, 0, 1).forward(&images)?.relu()?.max_pool2d(2)?;
+                let x = next.conv(true, 0, 1).forward(&x)?.relu()?.max_pool2d(2)?;
+                next.hidden(&x.flatten_from(1)?, if *kind == ModelKind::Lenet5 { 1 } else { 2 })
+            }
+            ModelKind::Vgg9 => {
+                let mut x = images;
+                for _ in 0..3 {
+                    x = next.conv(true, 1, 1).forward(&x)?.relu()?;
+                    x = next.conv(true, 1, 1).forward(&x)?.relu()?.max_pool2d(2)?;
+                }
+                next.hidden(&x.flatten_from(1)?, 2)
+            }
+            ModelKind::ResNet8 | ModelKind::ResNet20 => {
+                let strides: &[usize] = match kind {
+                    ModelKind::ResNet8 => &[1, 2, 2],
+                    _ => &[1, 1, 1, 2, 1, 1, 2, 1, 1],
+                };
                 let mut x = next.conv_norm(&images, 1, 1)?.relu()?;
-                for stride in [1, 2, 2] {
+                for &stride in strides {
                     let y = next.conv_norm(&x, 1, stride)?.relu()?;
                     let y = next.conv_norm(&y, 1, 1)?;
                     let shortcut = if stride == 2 { next.conv_norm(&x, 0, stride)? } else { x };
@@ -183,8 +229,8 @@ mod with_candle_nn {
 
     #[test]
     fn every_model_computes_what_the_layers_of_candle_nn_do() {
-        for kind in TRAINABLE {
-            for input in [DIGITS, InputShape { channels: 2, height: 8, width: 6, classes: 3 }] {
+        for kind in trainable() {
+            for input in small_inputs(&kind) {
                 let mut model = Model::with_dtype(&kind, &input, DType::F64).unwrap();
                 let mut rng = Seed::from_u64(8).rng();
                 // Also the norms' parameters, which start as an identity that would hide their order.
