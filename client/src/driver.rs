@@ -385,8 +385,7 @@ async fn evaluate(
     let client = client.clone();
     let result: Result<Evaluation, TrainerError> = blocking(move || {
         let _permit = permit;
-        let mut params = vec![0.0; grid.len()];
-        dunlin_codec::grid::to_f32(&grid, &mut params);
+        let params = dunlin_codec::grid::floats(&grid);
         prepared.workplace.trainer(&client)?.evaluate(&params)
     })
     .await;

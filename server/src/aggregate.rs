@@ -1,6 +1,6 @@
 //! From the updates of a round to one: exact sums, straight from the coded stream.
 
-use dunlin_codec::{Limits, Segments, Sink, vectorized};
+use dunlin_codec::{Limits, Segments, Sink, vectorised};
 
 #[cfg(test)]
 mod tests;
@@ -105,9 +105,12 @@ impl ExactSum {
     }
 
     fn pour(&mut self, frame: &[u8], segments: &Segments, limits: &Limits, weight: i64) -> Result<(), Error> {
-        let mut weighted = Weighted { sums: &mut self.sums, fixed: self.scale.fixed(), weight };
-        dunlin_codec::decode(frame, segments, limits, &mut weighted)?;
+        dunlin_codec::decode(frame, segments, limits, &mut self.weighted(weight))?;
         Ok(())
+    }
+
+    fn weighted(&mut self, weight: i64) -> Weighted<'_> {
+        Weighted { sums: &mut self.sums, fixed: self.scale.fixed(), weight }
     }
 }
 
@@ -133,7 +136,7 @@ impl Aggregator for ExactSum {
 
     fn add_values(&mut self, values: &[(u32, f32)], weight: u32) -> Result<(), Error> {
         let total = self.scale.check(self.weight, weight.into())?;
-        let mut weighted = Weighted { sums: &mut self.sums, fixed: self.scale.fixed(), weight: weight.into() };
+        let mut weighted = self.weighted(weight.into());
         for &(index, value) in values {
             weighted.add(index as usize, value);
         }
@@ -154,7 +157,7 @@ impl Aggregator for ExactSum {
             return Err(Error::Empty);
         }
         let divisor = self.weight as f64 * self.scale.unit().recip();
-        vectorized(|| {
+        vectorised(|| {
             for (out, &sum) in out.iter_mut().zip(&self.sums) {
                 *out = (sum as f64 / divisor) as f32;
             }
@@ -255,7 +258,7 @@ impl Sink for Weighted<'_> {
 
     fn add_dense(&mut self, start: usize, values: &[f32]) {
         let Some(sums) = self.sums.get_mut(start..) else { return };
-        vectorized(|| {
+        vectorised(|| {
             for (sum, &value) in sums.iter_mut().zip(values) {
                 *sum = sum.wrapping_add(self.fixed.units(value).wrapping_mul(self.weight));
             }

@@ -419,7 +419,7 @@ impl Engine {
             nonzero: grid.iter().filter(|&&value| value != 0).count() as u64,
             clients: self.participants.len() as u32,
             seconds: self.earlier_seconds + self.started.map_or(0.0, |started| started.elapsed().as_secs_f64()),
-            model_digest: self.newest().digest().to_string(),
+            model_digest: self.broadcast.digest().to_string(),
         };
         let target = self.recipe.rounds.target_accuracy;
         Ok(Report::from_rounds(&self.recipe.name, outcome, &self.summaries, target, &end))

@@ -10,7 +10,7 @@ use crate::aggregate::{self, Aggregator, ExactSum, Scale};
 use crate::broadcast::Broadcast;
 use crate::strategy::{self, Strategy};
 use bytes::Bytes;
-use dunlin_codec::{Encoder, EntropyCoder, Limits, Quantizer, Segments, Source, StageBytes, grid, vectorized};
+use dunlin_codec::{Encoder, EntropyCoder, Limits, Quantizer, Segments, Source, StageBytes, grid, vectorised};
 use dunlin_core::recipe::LinkConfig;
 use dunlin_core::{Digest, Layout, ModelVersion, Recipe};
 use std::sync::Arc;
@@ -94,8 +94,7 @@ impl GlobalModel {
         check_range(layout, initial)?;
         let mut broadcast = Vec::with_capacity(initial.len());
         grid::from_f32(initial, &mut broadcast);
-        let mut w = vec![0.0; initial.len()];
-        grid::to_f32(&broadcast, &mut w);
+        let w = grid::floats(&broadcast);
         let segments = layout.segments();
         let broadcast = Arc::new(broadcast);
         let limits = &recipe.limits;
@@ -218,7 +217,7 @@ impl Source for Behind<'_> {
 fn check_range(layout: &Layout, values: &[f32]) -> Result<(), Error> {
     let fits = |value: f32| value.abs() < GlobalModel::MAX_ABS;
     // Without an early exit the loop vectorises; a NaN fits nothing.
-    if vectorized(|| values.iter().fold(true, |all, &value| all & fits(value))) {
+    if vectorised(|| values.iter().fold(true, |all, &value| all & fits(value))) {
         return Ok(());
     }
     let index = values.iter().position(|&value| !fits(value)).expect("a value was found that does not fit");
@@ -228,7 +227,7 @@ fn check_range(layout: &Layout, values: &[f32]) -> Result<(), Error> {
 fn check_grid(layout: &Layout, grid: &[i32]) -> Result<(), Error> {
     const MOST: u32 = (GlobalModel::MAX_ABS / grid::UNIT) as u32;
     let fits = |n: i32| n.unsigned_abs() < MOST;
-    if vectorized(|| grid.iter().fold(true, |all, &n| all & fits(n))) {
+    if vectorised(|| grid.iter().fold(true, |all, &n| all & fits(n))) {
         return Ok(());
     }
     let index = grid.iter().position(|&n| !fits(n)).expect("a value was found that does not fit");

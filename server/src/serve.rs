@@ -238,8 +238,7 @@ async fn write_results(options: &Options, handle: &Handle, report: &Report) -> R
         rounds.push(*summary);
     }
     let grid = handle.broadcast();
-    let mut params = vec![0.0; grid.grid().len()];
-    dunlin_codec::grid::to_f32(grid.grid(), &mut params);
+    let params = dunlin_codec::grid::floats(grid.grid());
     let split = data::load(&options.recipe.data, &options.recipe.data_seed())?;
     let layout = Model::new(&options.recipe.model.kind, split.train.input())?.layout().clone();
     dunlin_nn::export::write_run(&dir, report, &rounds, &layout, &params)

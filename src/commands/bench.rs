@@ -228,6 +228,13 @@ fn print(figures: &Figures) {
     output::line(table);
 }
 
+/// The middle one of some values, of which there is one at least.
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 /// A line of what the system tells about a process's memory, where it does.
 fn memory_of(process: &str, line: &str) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;

@@ -70,9 +70,7 @@ impl Bench {
         let task = match &job.task {
             Task::Train(task) => task,
             Task::Evaluate => {
-                let mut params = vec![0.0; job.model.len()];
-                grid::to_f32(&job.model, &mut params);
-                return Ok(Done::Evaluated(trainer.evaluate(&params)?));
+                return Ok(Done::Evaluated(trainer.evaluate(&grid::floats(&job.model))?));
             }
         };
         let failed = |error: StateError| WorkError::Trainer(dunlin_client::trainer::TrainerError::Failed(error.into()));

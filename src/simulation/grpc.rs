@@ -80,8 +80,7 @@ pub(super) fn run(
         running.abort_all();
         serving.abort();
         let Some(report) = report else { return Ok(None) };
-        let mut params = vec![0.0; grid.len()];
-        dunlin_codec::grid::to_f32(&grid, &mut params);
+        let params = dunlin_codec::grid::floats(&grid);
         Ok(Some(SimulationOutcome { report, rounds, params, layout }))
     });
     runtime.shutdown_background();

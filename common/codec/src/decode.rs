@@ -9,6 +9,7 @@ use crate::{
     header,
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
     range::{RangeReader, RangeStream},
+    source::check_finite,
     values::{self, Values, is_scaled, value_of, width_of},
 };
 
@@ -281,10 +282,7 @@ impl<S: Sink> Target for ToFloats<'_, S> {
         } else {
             values.iter_mut().zip(codes).for_each(|(value, code)| *value = value_of(kind, code, scale));
         }
-        if !values.iter().fold(true, |finite, value| finite & value.is_finite()) {
-            let i = values.iter().position(|value| !value.is_finite()).unwrap_or_default();
-            return Err(Error::NotFinite { index: start + i, nan: values[i].is_nan() });
-        }
+        check_finite(start, values)?;
         self.0.add_dense(start, values);
         Ok(values.iter().map(|&value| u32::from(value != 0.0)).sum::<u32>().into())
     }

@@ -11,7 +11,7 @@ use crate::{
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
     range::RangeWriter,
     select::Selection,
-    source::{self, Rest, Source, blocks},
+    source::{self, Rest, Source, blocks, check_finite},
     values::{self, Values, is_scaled, width_of},
 };
 
@@ -169,22 +169,19 @@ impl Encoder {
         u: &S,
         rest: &mut impl Rest,
     ) -> Result<Option<Encoded>, Error> {
-        let (mut nonzeros, mut bad) = (0, None);
+        let (mut nonzeros, mut finite) = (0, Ok(()));
         self.sent.nonzeros = u.len();
         let mut frame = self.start(Layout::Dense, false, segments);
         let header_bytes = frame.len();
         blocks(u, |start, values| {
-            if !values.iter().fold(true, |finite, value| finite & value.is_finite()) {
-                let at = values.iter().position(|value| !value.is_finite()).unwrap_or_default();
-                bad = bad.or(Some(Error::NotFinite { index: start + at, nan: values[at].is_nan() }));
+            if finite.is_ok() {
+                finite = check_finite(start, values);
             }
             nonzeros += values.iter().map(|&value| u32::from(value != 0.0)).sum::<u32>() as usize;
             extend_plainly(&mut frame, values, |value| value.to_le_bytes());
             rest.take(start, &ZEROS[..values.len()]);
         });
-        if let Some(error) = bad {
-            return Err(error);
-        }
+        finite?;
         if coder == EntropyCoder::Auto && is_dense_in_name_only(nonzeros, segments) {
             return Ok(None);
         }

@@ -6,7 +6,7 @@
 use crate::{
     Error, IntegerSink, Limits, Segments, Sink, decode, decode_integers,
     header::{self, FrameKind},
-    vectorized,
+    vectorised,
 };
 
 /// One step of the grid: 2^-24, the smallest positive half-precision number.
@@ -18,7 +18,7 @@ pub const UNIT: f32 = 1.0 / UNITS_PER_ONE;
 /// If the lengths differ.
 pub fn to_f32(grid: &[i32], values: &mut [f32]) {
     assert_eq!(grid.len(), values.len(), "one value per grid point");
-    vectorized(|| {
+    vectorised(|| {
         for (value, &n) in values.iter_mut().zip(grid) {
             *value = float(n);
         }
@@ -28,7 +28,7 @@ pub fn to_f32(grid: &[i32], values: &mut [f32]) {
 /// The same into a vector of its own.
 #[must_use]
 pub fn floats(grid: &[i32]) -> Vec<f32> {
-    vectorized(|| grid.iter().map(|&n| float(n)).collect())
+    vectorised(|| grid.iter().map(|&n| float(n)).collect())
 }
 
 /// One point of the grid as a float, rounded as [`to_f32`] does.
@@ -41,7 +41,7 @@ pub fn float(n: i32) -> f32 {
 /// Fills `grid` with the nearest integers, halves to even, saturating at the bounds of `i32`; NaN becomes 0.
 pub fn from_f32(values: &[f32], grid: &mut Vec<i32>) {
     grid.clear();
-    vectorized(|| grid.extend(values.iter().map(|&value| round(value))));
+    vectorised(|| grid.extend(values.iter().map(|&value| round(value))));
 }
 
 /// Adds a frame of any kind to `grid`, saturating at the bounds of `i32`.

@@ -67,7 +67,7 @@ mod segment;
 mod select;
 mod source;
 mod values;
-mod vectorized;
+mod vectorised;
 
 pub use codec::{Codec, EntropyCoder, Quantizer, StageBytes};
 pub use decode::{IntegerSink, Sink, Verified, decode, decode_integers, verify};
@@ -76,4 +76,4 @@ pub use error::Error;
 pub use header::{FrameHeader, FrameKind, Layout, Limits};
 pub use segment::{Segment, Segments};
 pub use source::{Rest, Source};
-pub use vectorized::vectorized;
+pub use vectorised::vectorised;

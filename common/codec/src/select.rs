@@ -2,7 +2,7 @@
 
 use crate::{
     Error,
-    source::{Rest, Source, blocks},
+    source::{Rest, Source, blocks, check_finite},
 };
 
 /// What is selected of a vector, with buffers for finding it.
@@ -64,7 +64,7 @@ impl Selection {
             for_each_at_least(start, values, least, |key| candidates.push(key));
         });
         if candidates.iter().any(|key| key.magnitude() >= f32::INFINITY.to_bits()) {
-            return Err(not_finite(u));
+            check_all_finite(u)?;
         }
         if candidates.len() < k {
             return Ok(false);
@@ -95,7 +95,7 @@ impl Selection {
         let counts: [usize; BUCKETS] =
             std::array::from_fn(|i| histogram.iter().map(|lane| lane[i] as usize).sum::<usize>());
         if counts[bucket(f32::INFINITY)..].iter().any(|&count| count > 0) {
-            return Err(not_finite(u));
+            check_all_finite(u)?;
         }
 
         // The bucket that holds the k-th largest, and how many of it are still wanted.
@@ -186,14 +186,15 @@ fn for_each_at_least(start: usize, values: &[f32], least: u32, mut found: impl F
     }
 }
 
-fn not_finite<S: Source + ?Sized>(u: &S) -> Error {
-    let mut first = None;
+/// Refuses the first value that is not finite.
+fn check_all_finite<S: Source + ?Sized>(u: &S) -> Result<(), Error> {
+    let mut finite = Ok(());
     blocks(u, |start, values| {
-        let here = values.iter().position(|value| !value.is_finite());
-        first = first.or(here.map(|i| (start + i, values[i].is_nan())));
+        if finite.is_ok() {
+            finite = check_finite(start, values);
+        }
     });
-    let (index, nan) = first.unwrap_or_default();
-    Error::NotFinite { index, nan }
+    finite
 }
 
 /// The bits of |value|, which order like the magnitudes themselves.

@@ -1,6 +1,6 @@
 //! Vectors that need not lie in memory, and what a frame leaves of them.
 
-use crate::vectorized;
+use crate::{Error, vectorised};
 
 /// A vector that is computed where it is read: an update is the difference of two models plus a residual, and reading
 /// these once is what encoding costs.
@@ -14,7 +14,7 @@ pub trait Source {
     }
 
     /// The values from `start` on, as many as `buffer` has room for and written into it unless they lie in memory
-    /// already. The same values at every call. Worth `#[inline(always)]`: see [`vectorized`].
+    /// already. The same values at every call. Worth `#[inline(always)]`: see [`vectorised`].
     fn block<'a>(&'a self, start: usize, buffer: &'a mut [f32]) -> &'a [f32];
 }
 
@@ -50,12 +50,23 @@ impl Rest for () {
 pub(crate) fn blocks<S: Source + ?Sized>(u: &S, mut each: impl FnMut(usize, &[f32])) {
     let mut buffer = [0.0; AT_ONCE];
     let n = u.len();
-    vectorized(|| {
+    vectorised(|| {
         for start in (0..n).step_by(AT_ONCE) {
             let len = AT_ONCE.min(n - start);
             each(start, u.block(start, &mut buffer[..len]));
         }
     });
+}
+
+/// Refuses the first of `values`, which begin at `start`, that is not finite. The loop that looks for one vectorises,
+/// since it never leaves early.
+#[inline]
+pub(crate) fn check_finite(start: usize, values: &[f32]) -> Result<(), Error> {
+    if values.iter().fold(true, |finite, value| finite & value.is_finite()) {
+        return Ok(());
+    }
+    let at = values.iter().position(|value| !value.is_finite()).unwrap_or_default();
+    Err(Error::NotFinite { index: start + at, nan: values[at].is_nan() })
 }
 
 /// Values read at a time.

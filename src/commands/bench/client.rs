@@ -1,5 +1,6 @@
 //! What an update costs the client that makes it.
 
+use super::median;
 use crate::commands::Failure;
 use dunlin::client::data::{DataSpec, DataWorkplace};
 use dunlin::client::driver::Workplace;
@@ -48,11 +49,6 @@ pub(super) fn measure(recipe: &Recipe) -> Result<BTreeMap<&'static str, f64>, Fa
     }
     let (training, all) = (median(training), median(all));
     Ok(BTreeMap::from([("training", training), ("residual and codec", (all - training).max(0.0))]))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Updates made, of which the median counts.

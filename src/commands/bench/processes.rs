@@ -1,6 +1,6 @@
 //! Rounds between processes: a server and its clients, started from this program.
 
-use super::{Figures, PEAK, memory_of};
+use super::{Figures, PEAK, median, memory_of};
 use crate::commands::{Failure, runtime};
 use crate::progress::Progress;
 use dunlin::RoundSummary;
@@ -83,8 +83,7 @@ async fn call(transport: &mut ControlTransport) -> Result<f64, Failure> {
         transport.status().await?;
         seconds.push(timer.elapsed().as_secs_f64());
     }
-    seconds.sort_by(f64::total_cmp);
-    Ok(seconds[CALLS / 2])
+    Ok(median(seconds))
 }
 
 /// The rounds of the run, when it has ended as it should.

@@ -1,5 +1,6 @@
 //! What a server and an idle client cost: time to be ready, memory, size of the program.
 
+use super::median;
 use super::memory_of;
 use super::processes::{Process, free_address, start};
 use crate::commands::output::{self, bytes, seconds};
@@ -137,12 +138,6 @@ fn print(figures: &Figures) {
         table.add_row(["client memory", &bytes(memory), "resident, waiting for work"]);
     }
     output::line(table);
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn median_bytes(values: impl Iterator<Item = Option<u64>>) -> Option<u64> {

@@ -11,6 +11,7 @@ use crate::{
     header::TRAILER_BYTES,
     positions::may_see_structure,
     range::log2,
+    source::check_finite,
     values::{LEVEL_MAX, code_of, is_scaled, round_scale, value_of, width_of},
 };
 
@@ -95,10 +96,7 @@ impl Sent {
         for i in 0..segments.count() {
             let range = segments.range(i);
             let values = &u[range.clone()];
-            if !values.iter().fold(true, |finite, value| finite & value.is_finite()) {
-                let at = values.iter().position(|value| !value.is_finite()).unwrap_or_default();
-                return Err(Error::NotFinite { index: range.start + at, nan: values[at].is_nan() });
-            }
+            check_finite(range.start, values)?;
             let scale = if is_scaled(self.kind) {
                 round_scale(values.iter().fold(0.0, |most: f32, value| most.max(value.abs())) / LEVEL_MAX)
             } else {

@@ -2,6 +2,7 @@
 //!
 //! This one table is behind the checks, the suggestions for a misspelt key, the commented recipe and the reference.
 
+use super::ModelKind;
 use std::fmt;
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use toml::Value;
@@ -71,6 +72,15 @@ const SHARE: Form = Form::Real(Excluded(0.0), Included(1.0));
 const PROPER_FRACTION: Form = Form::Real(Included(0.0), Excluded(1.0));
 const UNIT_INTERVAL: Form = Form::Real(Included(0.0), Included(1.0));
 const TIME_S: Form = Form::Real(Excluded(0.0), Included(MAX_TIME_S));
+const MODELS: [&str; ModelKind::ALL.len()] = {
+    let mut names = [""; ModelKind::ALL.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = ModelKind::ALL[i].name();
+        i += 1;
+    }
+    names
+};
 const QUANTIZERS: Form = Form::Choice(&["f32", "f16", "int8", "ternary"]);
 const CODERS: Form = Form::Choice(&["auto", "raw", "rice", "enumerative", "adaptive"]);
 
@@ -81,23 +91,12 @@ pub const KEYS: &[Key] = &[
     key(
         "model.kind",
         "",
-        Form::Choice(&[
-            "softmax",
-            "2nn",
-            "mcmahan-cnn",
-            "lenet-300-100",
-            "lenet-5",
-            "simple-cnn",
-            "mlp",
-            "vgg9",
-            "resnet8",
-            "resnet20",
-            "trivial",
-        ]),
+        Form::Choice(&MODELS),
         "The architecture: softmax is logistic regression; 2nn has two hidden layers of 200 units and mcmahan-cnn two \
          convolutions (both McMahan et al. 2017); lenet-300-100 and lenet-5 are what the literature on pruning \
          prunes; simple-cnn and, for tables, mlp are those of NIID-Bench (Li et al. 2022); vgg9 is that of FedMA (Wang \
-         et al. 2020); resnet8 and resnet20 are residual networks with group normalization; trivial trains nothing and serves to measure everything else.",
+         et al. 2020); resnet8 and resnet20 are residual networks with group normalization; trivial \
+         trains nothing and serves to measure everything else.",
     ),
     key(
         "data.source",

@@ -5,6 +5,6 @@
 ///
 /// What `loops` calls is part of it only where it is inlined.
 #[inline]
-pub fn vectorized<R>(loops: impl FnOnce() -> R) -> R {
+pub fn vectorised<R>(loops: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(loops)
 }
