@@ -30,9 +30,9 @@ fn measure(name: &str, batch: u32) -> Result<(), Box<dyn std::error::Error>> {
         "softmax" => (ModelKind::Softmax, MNIST, 20_000),
         "2nn" => (ModelKind::TwoNn, MNIST, 10_000),
         "mcmahan-cnn" => (ModelKind::McmahanCnn, MNIST, 500),
-        "resnet8" => (ModelKind::ResNet8, InputShape { channels: 3, height: 32, width: 32, classes: 10 }, 500),
-        "resnet20" => (ModelKind::ResNet20, InputShape { channels: 3, height: 32, width: 32, classes: 10 }, 200),
-        "trivial" => (ModelKind::Trivial, InputShape { channels: 1, height: 1, width: 1_663_370, classes: 1 }, 1),
+        "resnet8" => (ModelKind::ResNet8, InputShape::image(3, 32, 32, 10), 500),
+        "resnet20" => (ModelKind::ResNet20, InputShape::image(3, 32, 32, 10), 200),
+        "trivial" => (ModelKind::Trivial, InputShape::image(1, 1, 1_663_370, 1), 1),
         _ => return Err("softmax, 2nn, mcmahan-cnn, resnet8, resnet20 and trivial are known".into()),
     };
     let features = if kind == ModelKind::Trivial { 1 } else { input.features() };
@@ -55,4 +55,4 @@ fn measure(name: &str, batch: u32) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-const MNIST: InputShape = InputShape { channels: 1, height: 28, width: 28, classes: 10 };
+const MNIST: InputShape = InputShape::image(1, 28, 28, 10);

@@ -10,7 +10,7 @@ pub mod data;
 mod error;
 pub mod export;
 pub mod model;
-mod ops;
+pub mod ops;
 pub mod train;
 
 pub use error::Error;

@@ -10,20 +10,55 @@ use dunlin_core::{Layout, Seed};
 
 /// What a model needs to know of its data: the shape of one row and the number of labels.
 ///
-/// A table is one channel of height 1 with its features along the width.
+/// A table is one channel of height 1 with its features along the width; a sequence has its steps along the height and
+/// the features of a step along the width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputShape {
-    /// Colour planes of an image; 1 for grey images and tables.
+    /// Colour planes of an image; 1 for grey images, tables and sequences.
     pub channels: usize,
-    /// Rows of an image; 1 for tables.
+    /// Rows of an image, or steps of a sequence; 1 for tables.
     pub height: usize,
-    /// Columns of an image, or features of a table.
+    /// Columns of an image, or features of a table or of a sequence's step.
     pub width: usize,
     /// Number of labels.
     pub classes: usize,
+    /// Number of tokens when the values are tokens, whole numbers from 0 on; 0 for measurements.
+    pub vocabulary: usize,
+    /// Labels of a row: 1, or one for each step of a sequence.
+    pub targets: usize,
 }
 
 impl InputShape {
+    /// Images with one label each.
+    #[must_use]
+    pub const fn image(channels: usize, height: usize, width: usize, classes: usize) -> Self {
+        Self { channels, height, width, classes, vocabulary: 0, targets: 1 }
+    }
+
+    /// Rows of a table with one label each.
+    #[must_use]
+    pub const fn table(features: usize, classes: usize) -> Self {
+        Self::image(1, 1, features, classes)
+    }
+
+    /// Sequences of measurements with one label each.
+    #[must_use]
+    pub const fn sequence(steps: usize, features: usize, classes: usize) -> Self {
+        Self::image(1, steps, features, classes)
+    }
+
+    /// Sequences of tokens with one label each.
+    #[must_use]
+    pub const fn tokens(steps: usize, vocabulary: usize, classes: usize) -> Self {
+        Self { vocabulary, ..Self::sequence(steps, 1, classes) }
+    }
+
+    /// Sequences of tokens, each labelled with the token that follows it.
+    #[must_use]
+    pub const fn text(steps: usize, vocabulary: usize) -> Self {
+        Self { targets: steps, ..Self::tokens(steps, vocabulary, vocabulary) }
+    }
+
     /// Values in one row of the data: channels · height · width.
     #[must_use]
     pub const fn features(&self) -> usize {
@@ -122,19 +157,19 @@ impl Model {
     /// When `x` has another shape, or for the trivial model, which computes nothing.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         let parameters: Vec<Tensor> = self.variables.iter().map(|variable| variable.as_tensor().clone()).collect();
-        Ok(arch::forward(&self.kind, &self.input, Graph::Candle, x, &parameters)?)
+        Ok(arch::forward(&self.kind, &self.input, Graph::candle(), x, &parameters)?)
     }
 
     /// [`Self::forward`] recorded on a tape, from which the gradients of the variables can be had.
     pub(crate) fn record(&self, x: &Tensor, tape: &mut Tape) -> Result<Tensor, Error> {
         let parameters: Vec<Tensor> = self.variables.iter().map(|variable| variable.as_tensor().clone()).collect();
-        Ok(arch::forward(&self.kind, &self.input, Graph::Tape(tape), x, &parameters)?)
+        Ok(arch::forward(&self.kind, &self.input, Graph::on(tape), x, &parameters)?)
     }
 
     /// [`Self::forward`] with nothing behind the result, so that memory is returned as the batch moves on.
     pub(crate) fn infer(&self, x: &Tensor) -> Result<Tensor, Error> {
         let parameters: Vec<Tensor> = self.variables.iter().map(Var::as_detached_tensor).collect();
-        Ok(arch::forward(&self.kind, &self.input, Graph::Candle, x, &parameters)?)
+        Ok(arch::forward(&self.kind, &self.input, Graph::candle(), x, &parameters)?)
     }
 
     /// The parameters in order.

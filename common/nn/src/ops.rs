@@ -15,14 +15,17 @@ mod norm;
 mod pool;
 mod tape;
 
-pub(crate) use conv::{conv2d, conv2d_relu};
+pub use conv::{conv2d, conv2d_relu};
+pub use layout::{channels_last, flatten};
+pub use linear::{add_relu, linear, linear_relu};
+pub use loss::cross_entropy;
+pub use norm::{group_norm, group_norm_relu};
+pub use pool::{global_avg_pool, max_pool_2x2};
+pub use tape::Graph;
+
 pub(crate) use kernel::vectorised;
-pub(crate) use layout::{channels_last, flatten};
-pub(crate) use linear::{add_relu, linear, linear_relu};
-pub(crate) use loss::{cross_entropy, row_loss};
-pub(crate) use norm::{group_norm, group_norm_relu};
-pub(crate) use pool::{global_avg_pool, max_pool_2x2};
-pub(crate) use tape::{Gradients, Graph, Tape};
+pub(crate) use loss::row_loss;
+pub(crate) use tape::{Gradients, Tape};
 
 use candle_core::{CpuStorage, Error, Layout, Result, Storage, Tensor, WithDType};
 

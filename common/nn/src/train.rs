@@ -84,7 +84,7 @@ pub fn train(
             let (x, labels) = gather(data, rows)?;
             let mut tape = Tape::default();
             let logits = model.record(&x, &mut tape)?;
-            let loss = ops::cross_entropy(&mut Graph::Tape(&mut tape), &logits, &labels)?;
+            let loss = ops::cross_entropy(&mut Graph::on(&mut tape), &logits, &labels)?;
             let value = f64::from(loss.to_scalar::<f32>()?);
             steps += 1;
             if !value.is_finite() {

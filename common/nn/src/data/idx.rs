@@ -96,7 +96,7 @@ fn dataset(name: &str, images: Idx, labels: Idx, scale: f32, classes: usize) -> 
             return Err(Error::malformed(name, problem));
         }
     };
-    let input = InputShape { channels, height, width, classes };
+    let input = InputShape::image(channels, height, width, classes);
     let labels = labels.values.into_iter().map(u32::from).collect();
     Dataset::with_features(name.into(), input, Features::Bytes { values: images.values, scale }, labels)
 }

@@ -75,7 +75,7 @@ impl Dataset {
     pub(super) fn featureless(config: &DataConfig) -> Result<Self, Error> {
         let too_large = || Error::config("data.features", config.features, "does not fit this machine's memory");
         let width = usize::try_from(config.features).map_err(|_| too_large())?;
-        let input = InputShape { channels: 1, height: 1, width, classes: 1 };
+        let input = InputShape::image(1, 1, width, 1);
         let labels = vec![0; config.clients as usize];
         if labels.len().checked_mul(width).is_none() {
             return Err(too_large());

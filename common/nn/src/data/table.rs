@@ -56,7 +56,7 @@ pub(super) fn read(
     }
     let (train_rows, test_rows) = split(&labels)?;
     standardise(&mut features, columns.len(), &train_rows);
-    let input = InputShape { channels: 1, height: 1, width: columns.len(), classes };
+    let input = InputShape::image(1, 1, columns.len(), classes);
     let features = features.into_iter().map(|value| value as f32).collect();
     let all = Dataset::new(format!("csv:{file}"), input, features, labels)?;
     Ok((all.select(&train_rows), all.select(&test_rows)))

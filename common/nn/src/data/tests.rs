@@ -11,7 +11,7 @@ fn load_source(source: &str) -> Result<Split, Error> {
 fn the_digits_are_all_there_and_a_fifth_of_each_is_held_out() {
     let all = idx::digits().unwrap();
     let counts = |dataset: &Arc<Dataset>| Examples::all(dataset.clone()).label_histogram();
-    assert_eq!(*all.input(), InputShape { channels: 1, height: 8, width: 8, classes: 10 });
+    assert_eq!(*all.input(), InputShape::image(1, 8, 8, 10));
     assert_eq!(counts(&Arc::new(all)), [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
     let split = load_source("digits").unwrap();
     assert_eq!(counts(&split.test), [36, 36, 35, 37, 36, 36, 36, 36, 35, 36]);
@@ -63,7 +63,7 @@ fn without_a_source_each_client_has_one_empty_row() {
 
 #[test]
 fn data_sets_whose_parts_do_not_fit_are_refused() {
-    let input = InputShape { channels: 1, height: 1, width: 2, classes: 2 };
+    let input = InputShape::image(1, 1, 2, 2);
     assert!(Dataset::new("x", input, vec![0.0; 3], vec![0, 1]).is_err());
     assert!(Dataset::new("x", input, vec![0.0; 4], vec![0, 2]).is_err());
     let bytes = Features::Bytes { values: vec![0, 1, 3, 0], scale: 0.25 };
@@ -86,7 +86,7 @@ fn mnist_has_its_known_shape() {
     }
     let split = load_source("mnist").unwrap();
     assert_eq!((split.train.len(), split.test.len()), (60_000, 10_000));
-    assert_eq!(*split.train.input(), InputShape { channels: 1, height: 28, width: 28, classes: 10 });
+    assert_eq!(*split.train.input(), InputShape::image(1, 28, 28, 10));
     let histogram = Examples::all(split.test).label_histogram();
     assert_eq!(histogram, [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]);
 }

@@ -141,7 +141,7 @@ const RESNET_GROUPS: usize = 8;
 
 /// The tensors of an architecture, in order, and how they start.
 pub(super) fn tensors(kind: &ModelKind, input: &InputShape) -> Result<Vec<(TensorSpec, Init)>, Error> {
-    let InputShape { channels, height, width, classes } = *input;
+    let InputShape { channels, height, width, classes, .. } = *input;
     if channels == 0 || height == 0 || width == 0 || classes == 0 {
         return Err(Error::config("data.source", format!("{input:?}"), "a model needs data of positive extents"));
     }

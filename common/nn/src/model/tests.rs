@@ -3,9 +3,9 @@
 use super::*;
 use rand::RngCore;
 
-const MNIST: InputShape = InputShape { channels: 1, height: 28, width: 28, classes: 10 };
-const DIGITS: InputShape = InputShape { channels: 1, height: 8, width: 8, classes: 10 };
-const CIFAR: InputShape = InputShape { channels: 3, height: 32, width: 32, classes: 10 };
+const MNIST: InputShape = InputShape::image(1, 28, 28, 10);
+const DIGITS: InputShape = InputShape::image(1, 8, 8, 10);
+const CIFAR: InputShape = InputShape::image(3, 32, 32, 10);
 
 fn trainable() -> impl Iterator<Item = ModelKind> {
     ModelKind::ALL.into_iter().filter(|kind| *kind != ModelKind::Trivial)
@@ -14,12 +14,11 @@ fn trainable() -> impl Iterator<Item = ModelKind> {
 /// Two small kinds of images for an architecture, one of them odd and in colour.
 fn small_inputs(kind: &ModelKind) -> [InputShape; 2] {
     match kind {
-        ModelKind::Lenet5 | ModelKind::SimpleCnn => [
-            InputShape { height: 16, width: 17, ..DIGITS },
-            InputShape { channels: 2, height: 18, width: 16, classes: 3 },
-        ],
-        ModelKind::Vgg9 => [DIGITS, InputShape { channels: 3, height: 9, width: 10, classes: 4 }],
-        _ => [DIGITS, InputShape { channels: 2, height: 7, width: 6, classes: 3 }],
+        ModelKind::Lenet5 | ModelKind::SimpleCnn => {
+            [InputShape { height: 16, width: 17, ..DIGITS }, InputShape::image(2, 18, 16, 3)]
+        }
+        ModelKind::Vgg9 => [DIGITS, InputShape::image(3, 9, 10, 4)],
+        _ => [DIGITS, InputShape::image(2, 7, 6, 3)],
     }
 }
 
@@ -39,9 +38,9 @@ fn parameter_counts_are_those_of_the_papers() {
     assert_eq!(count(&ModelKind::Lenet5, MNIST), 431_080);
     assert_eq!((count(&ModelKind::SimpleCnn, MNIST), count(&ModelKind::SimpleCnn, CIFAR)), (44_426, 62_006));
     assert_eq!(count(&ModelKind::Vgg9, CIFAR), 3_491_530);
-    let table = InputShape { channels: 1, height: 1, width: 13, classes: 2 };
+    let table = InputShape::image(1, 1, 13, 2);
     assert_eq!(count(&ModelKind::Mlp, table), 13 * 32 + 32 + 32 * 16 + 16 + 16 * 8 + 8 + 8 * 2 + 2);
-    assert_eq!(count(&ModelKind::Trivial, InputShape { channels: 1, height: 1, width: 123, classes: 1 }), 123);
+    assert_eq!(count(&ModelKind::Trivial, InputShape::image(1, 1, 123, 1)), 123);
 }
 
 #[test]
@@ -51,7 +50,7 @@ fn inputs_that_an_architecture_cannot_take_are_refused() {
     assert!(matches!(Model::new(&ModelKind::Lenet5, &DIGITS), Err(Error::Config { key: "model.kind", .. })));
     let nothing = InputShape { width: 0, ..DIGITS };
     assert!(matches!(Model::new(&ModelKind::Softmax, &nothing), Err(Error::Config { .. })));
-    let huge = InputShape { channels: 1, height: 1, width: usize::MAX, classes: 1 };
+    let huge = InputShape::image(1, 1, usize::MAX, 1);
     assert!(matches!(Model::new(&ModelKind::Trivial, &huge), Err(Error::Config { .. })));
 }
 
@@ -115,11 +114,11 @@ fn the_gradient_of_every_whole_model_is_right() {
             };
             let x = Tensor::from_vec(random(3 * input.features()), (3, input.features()), &Device::Cpu).unwrap();
             let loss = |model: &Model| {
-                ops::cross_entropy(&mut Graph::Candle, &model.forward(&x).unwrap(), &[0, 2, 1]).unwrap()
+                ops::cross_entropy(&mut Graph::candle(), &model.forward(&x).unwrap(), &[0, 2, 1]).unwrap()
             };
             let mut tape = Tape::default();
             let logits = model.record(&x, &mut tape).unwrap();
-            let recorded = ops::cross_entropy(&mut Graph::Tape(&mut tape), &logits, &[0, 2, 1]).unwrap();
+            let recorded = ops::cross_entropy(&mut Graph::on(&mut tape), &logits, &[0, 2, 1]).unwrap();
             let gradients = tape.backward(&recorded).unwrap();
             let candles = loss(&model).backward().unwrap();
             let mut slope = 0.0;

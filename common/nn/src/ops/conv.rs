@@ -14,7 +14,7 @@ use frame::Frame;
 
 /// Cross-correlation with zero padding: x [n, h, w, c], w [o, c, k, k], b [o] give y [n, h', w', o] with
 /// h' = ⌊(h + 2·padding − k)/stride⌋ + 1.
-pub(crate) fn conv2d(
+pub fn conv2d(
     graph: &mut Graph<'_>,
     x: &Tensor,
     w: &Tensor,
@@ -30,7 +30,7 @@ pub(crate) fn conv2d(
 }
 
 /// [`conv2d`] with a bias and the rectifier behind it, in one pass.
-pub(crate) fn conv2d_relu(
+pub fn conv2d_relu(
     graph: &mut Graph<'_>,
     x: &Tensor,
     w: &Tensor,

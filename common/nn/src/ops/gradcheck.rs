@@ -51,16 +51,16 @@ const STEP: f64 = 1e-5;
 #[test]
 fn linear_has_the_right_gradient() {
     check(&[variable(1, &[3, 5]), variable(2, &[4, 5]), variable(3, &[4])], |v| {
-        linear(&mut Graph::Candle, &v[0], &v[1], &v[2])
+        linear(&mut Graph::candle(), &v[0], &v[1], &v[2])
     });
     check(&[variable(1, &[3, 5]), variable(2, &[4, 5]), variable(3, &[4])], |v| {
-        linear_relu(&mut Graph::Candle, &v[0], &v[1], &v[2])
+        linear_relu(&mut Graph::candle(), &v[0], &v[1], &v[2])
     });
 }
 
 #[test]
 fn the_rectified_sum_has_the_right_gradient() {
-    check(&[variable(1, &[4, 7]), variable(2, &[4, 7])], |v| add_relu(&mut Graph::Candle, &v[0], &v[1]));
+    check(&[variable(1, &[4, 7]), variable(2, &[4, 7])], |v| add_relu(&mut Graph::candle(), &v[0], &v[1]));
 }
 
 #[test]
@@ -76,46 +76,46 @@ fn conv2d_has_the_right_gradient_for_every_shape_in_use() {
         (1, 2, 2, 2, 5, 2, 1),
     ] {
         let variables = [variable(1, &[2, h, w, c]), variable(2, &[o, c, k, k]), variable(3, &[o])];
-        check(&variables, |v| conv2d(&mut Graph::Candle, &v[0], &v[1], Some(&v[2]), padding, stride));
-        check(&variables, |v| conv2d_relu(&mut Graph::Candle, &v[0], &v[1], &v[2], padding, stride));
-        check(&variables[..2], |v| conv2d(&mut Graph::Candle, &v[0], &v[1], None, padding, stride));
+        check(&variables, |v| conv2d(&mut Graph::candle(), &v[0], &v[1], Some(&v[2]), padding, stride));
+        check(&variables, |v| conv2d_relu(&mut Graph::candle(), &v[0], &v[1], &v[2], padding, stride));
+        check(&variables[..2], |v| conv2d(&mut Graph::candle(), &v[0], &v[1], None, padding, stride));
     }
 }
 
 #[test]
 fn max_pool_has_the_right_gradient_also_with_an_odd_last_row_and_column() {
-    check(&[variable(1, &[2, 4, 6, 3])], |v| max_pool_2x2(&mut Graph::Candle, &v[0]));
-    check(&[variable(1, &[2, 5, 7, 2])], |v| max_pool_2x2(&mut Graph::Candle, &v[0]));
+    check(&[variable(1, &[2, 4, 6, 3])], |v| max_pool_2x2(&mut Graph::candle(), &v[0]));
+    check(&[variable(1, &[2, 5, 7, 2])], |v| max_pool_2x2(&mut Graph::candle(), &v[0]));
 }
 
 #[test]
 fn global_average_pool_has_the_right_gradient() {
-    check(&[variable(1, &[2, 3, 5, 3])], |v| global_avg_pool(&mut Graph::Candle, &v[0]));
+    check(&[variable(1, &[2, 3, 5, 3])], |v| global_avg_pool(&mut Graph::candle(), &v[0]));
 }
 
 #[test]
 fn group_norm_has_the_right_gradient() {
     for (channels, groups) in [(4, 2), (6, 6), (3, 1), (18, 3)] {
         let variables = [variable(1, &[2, 3, 7, channels]), variable(2, &[channels]), variable(3, &[channels])];
-        check(&variables, |v| group_norm(&mut Graph::Candle, &v[0], &v[1], &v[2], groups));
-        check(&variables, |v| group_norm_relu(&mut Graph::Candle, &v[0], &v[1], &v[2], groups));
+        check(&variables, |v| group_norm(&mut Graph::candle(), &v[0], &v[1], &v[2], groups));
+        check(&variables, |v| group_norm_relu(&mut Graph::candle(), &v[0], &v[1], &v[2], groups));
     }
 }
 
 #[test]
 fn cross_entropy_has_the_right_gradient() {
-    check(&[variable(1, &[4, 5])], |v| cross_entropy(&mut Graph::Candle, &(&v[0] * 6.0)?, &[0, 4, 2, 2]));
+    check(&[variable(1, &[4, 5])], |v| cross_entropy(&mut Graph::candle(), &(&v[0] * 6.0)?, &[0, 4, 2, 2]));
 }
 
 #[test]
 fn changes_of_layout_have_the_right_gradient_and_undo_each_other() {
     for channels in [1, 3] {
         let features = [2, channels * 20];
-        check(&[variable(1, &features)], |v| channels_last(&mut Graph::Candle, &v[0], [channels, 4, 5]));
-        check(&[variable(1, &[2, 4, 5, channels])], |v| flatten(&mut Graph::Candle, &v[0]));
+        check(&[variable(1, &features)], |v| channels_last(&mut Graph::candle(), &v[0], [channels, 4, 5]));
+        check(&[variable(1, &[2, 4, 5, channels])], |v| flatten(&mut Graph::candle(), &v[0]));
         let x = variable(1, &features);
-        let images = channels_last(&mut Graph::Candle, &x, [channels, 4, 5]).unwrap();
-        let back = flatten(&mut Graph::Candle, &images).unwrap();
+        let images = channels_last(&mut Graph::candle(), &x, [channels, 4, 5]).unwrap();
+        let back = flatten(&mut Graph::candle(), &images).unwrap();
         assert_eq!(back.to_vec2::<f64>().unwrap(), x.to_vec2::<f64>().unwrap());
     }
 }
@@ -124,7 +124,7 @@ fn changes_of_layout_have_the_right_gradient_and_undo_each_other() {
 fn convolution_agrees_with_candles() {
     for (k, padding, stride) in [(5, 2, 1), (3, 1, 1), (3, 1, 2), (1, 0, 2)] {
         let (x, w) = (variable(1, &[2, 9, 8, 3]), variable(2, &[4, 3, k, k]));
-        let ours = conv2d(&mut Graph::Candle, &x, &w, None, padding, stride).unwrap();
+        let ours = conv2d(&mut Graph::candle(), &x, &w, None, padding, stride).unwrap();
         let planes = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
         let theirs = planes.conv2d(&w, padding, stride, 1, 1).unwrap().permute((0, 2, 3, 1)).unwrap();
         let difference = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
@@ -140,7 +140,7 @@ fn layers_in_f32_agree_with_those_in_f64() {
         let run = |dtype: DType| -> Vec<Vec<f64>> {
             let v: Vec<Var> =
                 variables.iter().map(|v| Var::from_tensor(&v.to_dtype(dtype).unwrap()).unwrap()).collect();
-            let graph = &mut Graph::Candle;
+            let graph = &mut Graph::candle();
             let y = conv2d_relu(graph, &v[0], &v[1], &v[2], padding, stride).unwrap();
             let y = group_norm(graph, &y, &v[2], &v[3], 1).unwrap();
             let y = max_pool_2x2(graph, &y).unwrap();
@@ -163,7 +163,7 @@ fn layers_in_f32_agree_with_those_in_f64() {
 #[test]
 fn among_equal_elements_the_first_gets_the_gradient() {
     let x = Var::ones((1, 2, 2, 1), DType::F32, &Device::Cpu).unwrap();
-    let gradients = max_pool_2x2(&mut Graph::Candle, &x).unwrap().sum_all().unwrap().backward().unwrap();
+    let gradients = max_pool_2x2(&mut Graph::candle(), &x).unwrap().sum_all().unwrap().backward().unwrap();
     let gradient = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(gradient, [1.0, 0.0, 0.0, 0.0]);
 }
@@ -171,7 +171,7 @@ fn among_equal_elements_the_first_gets_the_gradient() {
 #[test]
 fn the_rectifier_passes_no_gradient_at_zero_and_keeps_nan() {
     let x = Var::new(&[-1.0f32, 0.0, 2.0, f32::NAN], &Device::Cpu).unwrap();
-    let y = add_relu(&mut Graph::Candle, &x, &x.zeros_like().unwrap()).unwrap();
+    let y = add_relu(&mut Graph::candle(), &x, &x.zeros_like().unwrap()).unwrap();
     let gradients = y.sum_all().unwrap().backward().unwrap();
     assert_eq!(gradients.get(&x).unwrap().to_vec1::<f32>().unwrap(), [0.0, 0.0, 1.0, 0.0]);
     assert!(y.to_vec1::<f32>().unwrap()[3].is_nan());
@@ -180,16 +180,16 @@ fn the_rectifier_passes_no_gradient_at_zero_and_keeps_nan() {
 #[test]
 fn cross_entropy_of_huge_logits_is_finite() {
     let logits = Tensor::new(&[[1e30f32, 0.0], [0.0, 1e30]], &Device::Cpu).unwrap();
-    assert_eq!(cross_entropy(&mut Graph::Candle, &logits, &[0, 1]).unwrap().to_scalar::<f32>().unwrap(), 0.0);
+    assert_eq!(cross_entropy(&mut Graph::candle(), &logits, &[0, 1]).unwrap().to_scalar::<f32>().unwrap(), 0.0);
 }
 
 #[test]
 fn wrong_shapes_and_labels_are_errors() {
     let tensor = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
-    assert!(linear(&mut Graph::Candle, &tensor(&[2, 3]), &tensor(&[4, 5]), &tensor(&[4])).is_err());
-    assert!(conv2d(&mut Graph::Candle, &tensor(&[1, 4, 4, 2]), &tensor(&[3, 1, 3, 3]), None, 1, 1).is_err());
-    assert!(conv2d(&mut Graph::Candle, &tensor(&[1, 2, 2, 1]), &tensor(&[3, 1, 5, 5]), None, 0, 1).is_err());
-    assert!(group_norm(&mut Graph::Candle, &tensor(&[1, 2, 2, 4]), &tensor(&[4]), &tensor(&[4]), 3).is_err());
-    assert!(cross_entropy(&mut Graph::Candle, &tensor(&[2, 3]), &[0, 3]).is_err());
-    assert!(cross_entropy(&mut Graph::Candle, &tensor(&[2, 3]), &[0]).is_err());
+    assert!(linear(&mut Graph::candle(), &tensor(&[2, 3]), &tensor(&[4, 5]), &tensor(&[4])).is_err());
+    assert!(conv2d(&mut Graph::candle(), &tensor(&[1, 4, 4, 2]), &tensor(&[3, 1, 3, 3]), None, 1, 1).is_err());
+    assert!(conv2d(&mut Graph::candle(), &tensor(&[1, 2, 2, 1]), &tensor(&[3, 1, 5, 5]), None, 0, 1).is_err());
+    assert!(group_norm(&mut Graph::candle(), &tensor(&[1, 2, 2, 4]), &tensor(&[4]), &tensor(&[4]), 3).is_err());
+    assert!(cross_entropy(&mut Graph::candle(), &tensor(&[2, 3]), &[0, 3]).is_err());
+    assert!(cross_entropy(&mut Graph::candle(), &tensor(&[2, 3]), &[0]).is_err());
 }

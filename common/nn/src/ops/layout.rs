@@ -7,12 +7,12 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
 
 /// [n, c·h·w] as [n, h, w, c]: the network's input.
-pub(crate) fn channels_last(graph: &mut Graph<'_>, x: &Tensor, [c, h, w]: [usize; 3]) -> Result<Tensor> {
+pub fn channels_last(graph: &mut Graph<'_>, x: &Tensor, [c, h, w]: [usize; 3]) -> Result<Tensor> {
     if c == 1 {
         // The same order, and no gradient that would have to find its way back to `x` on a tape.
         return x.reshape(((), h, w, c));
     }
-    if matches!(graph, Graph::Tape(_)) {
+    if graph.is_taped() {
         // Not recorded either: what went in needs no gradient.
         return x.apply_op1_no_bwd(&ChannelsLast { c, h, w });
     }
@@ -20,7 +20,7 @@ pub(crate) fn channels_last(graph: &mut Graph<'_>, x: &Tensor, [c, h, w]: [usize
 }
 
 /// [n, h, w, c] as [n, c·h·w]: the order in which the weights of the next linear layer lie.
-pub(crate) fn flatten(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
+pub fn flatten(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
     graph.apply1(x, Flatten)
 }
 

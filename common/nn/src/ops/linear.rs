@@ -6,19 +6,19 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 
 /// `x·wᵀ + b` for x of shape [batch, in], w of [out, in], b of [out].
-pub(crate) fn linear(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
+pub fn linear(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
     let input_gradient = graph.needs_gradient(x);
     graph.apply3(x, w, b, Linear { rectify: false, input_gradient })
 }
 
 /// `max(x·wᵀ + b, 0)`: [`linear`] and the rectifier, whose gradient at 0 is 0, in one pass.
-pub(crate) fn linear_relu(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
+pub fn linear_relu(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
     let input_gradient = graph.needs_gradient(x);
     graph.apply3(x, w, b, Linear { rectify: true, input_gradient })
 }
 
 /// `max(x + y, 0)` elementwise, of equal shapes: the end of a residual block.
-pub(crate) fn add_relu(graph: &mut Graph<'_>, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+pub fn add_relu(graph: &mut Graph<'_>, x: &Tensor, y: &Tensor) -> Result<Tensor> {
     graph.apply2(x, y, AddRelu)
 }
 

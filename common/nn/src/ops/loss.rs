@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDTyp
 /// `classes`.
 ///
 /// The exponentials are taken in f64 after subtracting the row's largest logit, so it does not overflow.
-pub(crate) fn cross_entropy(graph: &mut Graph<'_>, logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
+pub fn cross_entropy(graph: &mut Graph<'_>, logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
     graph.apply1(logits, CrossEntropy { labels: labels.to_vec() })
 }
 

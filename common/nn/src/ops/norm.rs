@@ -8,18 +8,12 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 /// Each group of channels of an image scaled to mean 0 and variance 1, then `gamma·x + beta` per channel.
 ///
 /// `x` is [n, h, w, c], `gamma` and `beta` are [c], `groups` divides c. ε is 1e-5, as in torch.
-pub(crate) fn group_norm(
-    graph: &mut Graph<'_>,
-    x: &Tensor,
-    gamma: &Tensor,
-    beta: &Tensor,
-    groups: usize,
-) -> Result<Tensor> {
+pub fn group_norm(graph: &mut Graph<'_>, x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize) -> Result<Tensor> {
     graph.apply3(x, gamma, beta, GroupNorm { groups, rectify: false })
 }
 
 /// [`group_norm`] with the rectifier behind it, in one pass.
-pub(crate) fn group_norm_relu(
+pub fn group_norm_relu(
     graph: &mut Graph<'_>,
     x: &Tensor,
     gamma: &Tensor,

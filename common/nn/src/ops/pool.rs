@@ -8,12 +8,12 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDTyp
 /// Largest value of each 2×2 window: [n, h, w, c] becomes [n, ⌊h/2⌋, ⌊w/2⌋, c]; an odd last row or column is ignored.
 ///
 /// The gradient goes to the largest element, among equals to the first in reading order, as in torch.
-pub(crate) fn max_pool_2x2(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
+pub fn max_pool_2x2(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
     graph.apply1(x, MaxPool)
 }
 
 /// Mean of each channel: [n, h, w, c] becomes [n, c].
-pub(crate) fn global_avg_pool(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
+pub fn global_avg_pool(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
     graph.apply1(x, GlobalAvgPool)
 }
 

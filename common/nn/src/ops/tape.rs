@@ -6,6 +6,7 @@
 
 use super::{for_float, with_elements};
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, TensorId, WithDType};
+use dunlin_core::Seed;
 use std::collections::HashMap;
 
 /// The operations of one forward pass, in order.
@@ -114,19 +115,49 @@ impl Tape {
     }
 }
 
-/// Where operations are applied: with candle's graph behind the results, or with a tape.
-pub(crate) enum Graph<'a> {
-    /// The results know where they came from if a variable went in; candle's `backward` works.
-    Candle,
-    /// The results know nothing; the tape does.
-    Tape(&'a mut Tape),
+/// Where operations are applied: with candle's graph behind the results, or on a tape that dunlin trains with.
+///
+/// A forward pass asks a graph for everything that is not plain arithmetic, and so computes the same either way.
+#[derive(Default)]
+pub struct Graph<'a> {
+    /// Where operations are recorded; without one the results themselves know where they came from, if a variable went
+    /// in, and candle's `backward` works.
+    tape: Option<&'a mut Tape>,
+    /// The seed of what is random in training; without one nothing is.
+    noise: Option<Seed>,
+    /// Random operations so far.
+    draws: u64,
 }
 
-impl Graph<'_> {
+impl<'a> Graph<'a> {
+    /// For evaluation, or for training with candle's own `backward`.
+    #[must_use]
+    pub fn candle() -> Self {
+        Self::default()
+    }
+
+    /// Recording on a tape.
+    pub(crate) fn on(tape: &'a mut Tape) -> Self {
+        Self { tape: Some(tape), ..Self::default() }
+    }
+
+    /// For a training step: dropout drops what this seed says.
+    #[must_use]
+    pub fn with_noise(self, seed: Seed) -> Self {
+        Self { noise: Some(seed), ..self }
+    }
+
+    /// The seed of the next random operation; nothing when the pass is not one of training.
+    pub(super) fn draw(&mut self) -> Option<Seed> {
+        let seed = self.noise.as_ref()?.derive_n("draw", self.draws);
+        self.draws += 1;
+        Some(seed)
+    }
+
     pub(super) fn apply1(&mut self, x: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
-        match self {
-            Self::Candle => x.apply_op1(op),
-            Self::Tape(tape) => tape.apply1(x, op),
+        match &mut self.tape {
+            None => x.apply_op1(op),
+            Some(tape) => tape.apply1(x, op),
         }
     }
 
@@ -136,9 +167,9 @@ impl Graph<'_> {
         y: &Tensor,
         op: impl CustomOp2 + Send + Sync + 'static,
     ) -> Result<Tensor> {
-        match self {
-            Self::Candle => x.apply_op2(y, op),
-            Self::Tape(tape) => tape.apply2(x, y, op),
+        match &mut self.tape {
+            None => x.apply_op2(y, op),
+            Some(tape) => tape.apply2(x, y, op),
         }
     }
 
@@ -149,17 +180,22 @@ impl Graph<'_> {
         b: &Tensor,
         op: impl CustomOp3 + Send + Sync + 'static,
     ) -> Result<Tensor> {
-        match self {
-            Self::Candle => x.apply_op3(w, b, op),
-            Self::Tape(tape) => tape.apply3(x, w, b, op),
+        match &mut self.tape {
+            None => x.apply_op3(w, b, op),
+            Some(tape) => tape.apply3(x, w, b, op),
         }
     }
 
     /// Whether somebody will ask for the gradient with respect to this tensor.
     pub(super) fn needs_gradient(&self, x: &Tensor) -> bool {
-        match self {
-            Self::Candle => x.track_op(),
-            Self::Tape(tape) => tape.produced(x),
+        match &self.tape {
+            None => x.track_op(),
+            Some(tape) => tape.produced(x),
         }
+    }
+
+    /// Whether operations are recorded on a tape.
+    pub(super) fn is_taped(&self) -> bool {
+        self.tape.is_some()
     }
 }

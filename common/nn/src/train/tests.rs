@@ -186,7 +186,7 @@ fn arguments_that_do_not_fit_are_errors() {
     assert!(matches!(short, Err(Error::ParameterCount { expected: 650, actual: 649 })));
     let empty = Examples::new(training.dataset().clone(), Vec::new()).unwrap();
     assert!(matches!(train(&mut model, &empty, &mut start, &task, go), Err(Error::NoExamples)));
-    let other = InputShape { channels: 1, height: 1, width: 2, classes: 2 };
+    let other = InputShape::image(1, 1, 2, 2);
     let other = Examples::all(Arc::new(Dataset::new("other", other, vec![0.0; 4], vec![0, 1]).unwrap()));
     assert!(matches!(train(&mut model, &other, &mut start, &task, go), Err(Error::InputShape { .. })));
     assert!(matches!(evaluate(&mut model, &other, &start), Err(Error::InputShape { .. })));

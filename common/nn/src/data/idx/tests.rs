@@ -49,7 +49,7 @@ fn a_folder_is_read_with_files_plain_or_compressed() {
     assert!(is_dataset(dir.path()));
     let (train, test) = read_dir("x", dir.path()).unwrap();
     assert!(test.is_none());
-    assert_eq!(*train.input(), InputShape { channels: 1, height: 1, width: 2, classes: 3 });
+    assert_eq!(*train.input(), InputShape::image(1, 1, 2, 3));
     let mut row = Vec::new();
     train.append_row(0, &mut row);
     assert_eq!((row.as_slice(), train.labels()), ([0.0, 1.0].as_slice(), [0, 2].as_slice()));

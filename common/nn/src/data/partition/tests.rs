@@ -6,7 +6,7 @@ use crate::model::InputShape;
 use proptest::prelude::*;
 
 fn dataset(labels: Vec<u32>) -> Dataset {
-    let input = InputShape { channels: 1, height: 1, width: 1, classes: 10 };
+    let input = InputShape::image(1, 1, 1, 10);
     Dataset::new("test", input, vec![0.0; labels.len()], labels).unwrap()
 }
 

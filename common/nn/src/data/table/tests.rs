@@ -27,7 +27,7 @@ fn row(dataset: &Dataset, row: u32) -> Vec<f32> {
 #[test]
 fn features_are_standardised_with_the_training_rows_alone() {
     let (train, test) = parse("a,label,b\n1,x,5\n3,y,5\n5,x,6\n", &DataConfig::default()).unwrap();
-    assert_eq!(*train.input(), InputShape { channels: 1, height: 1, width: 2, classes: 2 });
+    assert_eq!(*train.input(), InputShape::image(1, 1, 2, 2));
     assert_eq!((row(&train, 0), row(&train, 1)), (vec![-1.0, 0.0], vec![1.0, 0.0]));
     assert_eq!((row(&test, 0), test.labels()), (vec![3.0, 0.0], [0].as_slice()));
 }
