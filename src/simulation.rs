@@ -65,7 +65,7 @@ use world::World;
 ///         1
 ///     }
 ///
-///     fn train(&mut self, _: u64, _: Seed, params: &mut [f32], _: Progress<'_>) -> Result<f64, TrainerError> {
+///     fn train(&mut self, _: u64, _: Seed, params: &mut Vec<f32>, _: Progress<'_>) -> Result<f64, TrainerError> {
 ///         let distance = self.secret - params[0];
 ///         params[0] += 0.5 * distance;
 ///         Ok(f64::from(distance.abs()))

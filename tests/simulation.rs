@@ -250,7 +250,7 @@ impl Trainer for Line {
         self.points.len() as u32
     }
 
-    fn train(&mut self, _: u64, _: Seed, params: &mut [f32], progress: Progress<'_>) -> Result<f64, TrainerError> {
+    fn train(&mut self, _: u64, _: Seed, params: &mut Vec<f32>, progress: Progress<'_>) -> Result<f64, TrainerError> {
         let (mut slope, mut offset) = (params[0], params[1]);
         let mut loss = 0.0;
         for step in 0..50 {

@@ -8,6 +8,7 @@ use crate::transport::{BadUrl, Transport};
 use clap::Args;
 use dunlin_core::ClientId;
 use dunlin_core::id::BadClientId;
+use dunlin_nn::Threads;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -37,7 +38,8 @@ pub struct ClientArgs {
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
-    /// Clients that compute at once [default: 1, with --virtual: as many as there are processors]
+    /// Threads to compute with [default: 1, with --virtual: as many as there are processors]. A client alone splits its
+    /// batches among them, which sums in another order than one thread; with --virtual each of them serves one client
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 
@@ -61,6 +63,9 @@ pub enum CommandError {
     /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The threads cannot be had.
+    #[error(transparent)]
+    Threads(#[from] dunlin_nn::Error),
     /// A client failed.
     #[error("{client}: {source}")]
     Client {
@@ -114,15 +119,17 @@ pub async fn run(args: ClientArgs) -> Result<End, CommandError> {
     let transport = Transport::new(&args.server)?;
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = args.threads.unwrap_or(if clients.len() > 1 { processors } else { 1 });
+    let is_alone = clients.len() == 1;
+    let training = Arc::new(Threads::new(if is_alone { threads } else { 1 })?);
     let models = ModelCache::new(args.state_dir.as_ref().map(|dir| dir.join("models")));
     let prepare = {
         let (spec, clients) = (args.data.clone(), clients.clone());
         move |recipe: &dunlin_core::Recipe| {
-            let workplace = DataWorkplace::for_clients(recipe, &spec, &clients)?;
+            let workplace = DataWorkplace::for_clients(recipe, &spec, &clients)?.with_threads(Arc::clone(&training));
             Ok(Arc::new(workplace) as Arc<dyn Workplace>)
         }
     };
-    let shared = Shared::new(Box::new(prepare), models, threads);
+    let shared = Shared::new(Box::new(prepare), models, if is_alone { 1 } else { threads });
     let mut running = JoinSet::new();
     for client in clients {
         let state: Box<dyn ClientState> = match &args.state_dir {

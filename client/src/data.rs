@@ -5,6 +5,7 @@ use crate::trainer::{CandleTrainer, Trainer, TrainerError};
 use dunlin_core::recipe::DataConfig;
 use dunlin_core::{ClientId, Layout, Recipe};
 use dunlin_nn::data::{self, Dataset, Examples};
+use dunlin_nn::Threads;
 use dunlin_nn::model::Model;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,6 +70,7 @@ pub struct DataWorkplace {
     recipe: Recipe,
     train: Arc<Dataset>,
     rows: BTreeMap<ClientId, Arc<[u32]>>,
+    threads: Arc<Threads>,
 }
 
 impl DataWorkplace {
@@ -79,7 +81,7 @@ impl DataWorkplace {
     pub fn whole(recipe: &Recipe, train: Arc<Dataset>, clients: &[ClientId]) -> Result<Self, TrainerError> {
         let parts = data::partition(&recipe.data, &train, &recipe.data_seed()).map_err(boxed)?;
         let rows = clients.iter().cloned().zip(parts).map(|(client, part)| (client, part.into())).collect();
-        Ok(Self { recipe: recipe.clone(), train, rows })
+        Ok(Self { recipe: recipe.clone(), train, rows, threads: Arc::default() })
     }
 
     /// Clients of one process: from part N on in order, or all of them on data of their own.
@@ -102,20 +104,27 @@ impl DataWorkplace {
                 }
                 let parts = parts.into_iter().skip(first);
                 let rows = clients.iter().cloned().zip(parts).map(|(client, part)| (client, part.into())).collect();
-                Ok(Self { recipe: recipe.clone(), train, rows })
+                Ok(Self { recipe: recipe.clone(), train, rows, threads: Arc::default() })
             }
             DataSpec::Own(source) => {
                 let config = DataConfig { source: source.clone(), ..recipe.data.clone() };
                 let train = data::load(&config, &recipe.data_seed()).map_err(boxed)?.train;
                 let every: Arc<[u32]> = (0..train.len() as u32).collect();
                 let rows = clients.iter().map(|client| (client.clone(), every.clone())).collect();
-                Ok(Self { recipe: recipe.clone(), train, rows })
+                Ok(Self { recipe: recipe.clone(), train, rows, threads: Arc::default() })
             }
         }
     }
 
+    /// Lets each training split its batches among these threads; without, it works on the one that calls.
+    #[must_use]
+    pub fn with_threads(mut self, threads: Arc<Threads>) -> Self {
+        self.threads = threads;
+        self
+    }
+
     fn model(&self) -> Result<Model, TrainerError> {
-        Model::new(&self.recipe.model.kind, self.train.input()).map_err(boxed)
+        Model::new(&self.recipe.model, self.train.input()).map_err(boxed)
     }
 
     fn rows_of(&self, client: &ClientId) -> Result<&Arc<[u32]>, TrainerError> {
@@ -136,7 +145,7 @@ impl Workplace for DataWorkplace {
 
     fn trainer(&self, client: &ClientId) -> Result<Box<dyn Trainer>, TrainerError> {
         let examples = Examples::new(self.train.clone(), self.rows_of(client)?.clone()).map_err(boxed)?;
-        Ok(Box::new(CandleTrainer::new(self.model()?, examples, self.recipe.training.clone())))
+        Ok(Box::new(CandleTrainer::new(self.model()?, examples, self.recipe.training.clone(), self.threads.clone())))
     }
 }
 

@@ -2,10 +2,12 @@
 
 use dunlin_core::recipe::TrainingConfig;
 use dunlin_core::{Layout, Seed};
+use dunlin_nn::Threads;
 use dunlin_nn::data::Examples;
 use dunlin_nn::model::Model;
 use dunlin_nn::train::{self, Evaluation, TrainTask};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// Called after each step with the steps done and all steps; breaking stops the training.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
@@ -22,7 +24,8 @@ pub trait Trainer: Send {
     fn examples(&self) -> u32;
 
     /// Trains in `round` (from 1): moves `params`, which come as the broadcast model and as many as the layout has, to
-    /// where training leads, and returns the mean training loss over the last epoch.
+    /// where training leads, and returns the mean training loss over the last epoch. Their memory may be lent to the
+    /// model, so that nothing is copied; their number must stay.
     ///
     /// # Errors
     /// When training was stopped by `progress`, or failed; then what `params` hold is of no use.
@@ -30,7 +33,7 @@ pub trait Trainer: Send {
         &mut self,
         round: u64,
         seed: Seed,
-        params: &mut [f32],
+        params: &mut Vec<f32>,
         progress: Progress<'_>,
     ) -> Result<f64, TrainerError>;
 
@@ -57,13 +60,14 @@ pub struct CandleTrainer {
     model: Model,
     data: Examples,
     config: TrainingConfig,
+    threads: Arc<Threads>,
 }
 
 impl CandleTrainer {
-    /// A trainer of `model` on `data`.
+    /// A trainer of `model` on `data`, with these threads.
     #[must_use]
-    pub fn new(model: Model, data: Examples, config: TrainingConfig) -> Self {
-        Self { model, data, config }
+    pub fn new(model: Model, data: Examples, config: TrainingConfig, threads: Arc<Threads>) -> Self {
+        Self { model, data, config, threads }
     }
 }
 
@@ -80,10 +84,10 @@ impl Trainer for CandleTrainer {
         &mut self,
         round: u64,
         seed: Seed,
-        params: &mut [f32],
+        params: &mut Vec<f32>,
         progress: Progress<'_>,
     ) -> Result<f64, TrainerError> {
-        let task = TrainTask { config: &self.config, round, seed };
+        let task = TrainTask { config: &self.config, round, seed, threads: &self.threads };
         match train::train(&mut self.model, &self.data, params, &task, progress) {
             Ok(result) => Ok(result.loss),
             Err(dunlin_nn::Error::Stopped) => Err(TrainerError::Stopped),
@@ -92,6 +96,7 @@ impl Trainer for CandleTrainer {
     }
 
     fn evaluate(&mut self, params: &[f32]) -> Result<Evaluation, TrainerError> {
-        train::evaluate(&mut self.model, &self.data, params).map_err(|error| TrainerError::Failed(Box::new(error)))
+        train::evaluate(&mut self.model, &self.data, params, &self.threads)
+            .map_err(|error| TrainerError::Failed(Box::new(error)))
     }
 }

@@ -3,6 +3,7 @@
 use dunlin_core::Recipe;
 use dunlin_core::recipe::ModelKind;
 use dunlin_nn::data::{Examples, Split};
+use dunlin_nn::Threads;
 use dunlin_nn::model::Model;
 use dunlin_nn::train::{self, Evaluation};
 use std::sync::Arc;
@@ -31,13 +32,13 @@ impl TestSet {
         if split.test.is_empty() || recipe.model.kind == ModelKind::Trivial {
             return Ok(None);
         }
-        let model = Model::new(&recipe.model.kind, split.test.input())?;
+        let model = Model::new(&recipe.model, split.test.input())?;
         Ok(Some(Self { model, examples: Examples::all(Arc::clone(&split.test)) }))
     }
 }
 
 impl Evaluate for TestSet {
     fn evaluate(&mut self, params: &[f32]) -> Result<Evaluation, dunlin_nn::Error> {
-        train::evaluate(&mut self.model, &self.examples, params)
+        train::evaluate(&mut self.model, &self.examples, params, &Threads::one())
     }
 }

@@ -82,7 +82,7 @@ pub async fn open(options: &Options) -> Result<(Driver, Handle), ServeError> {
         let epoch = Instant::now();
         let recipe = options.recipe;
         let split = data::load(&recipe.data, &recipe.data_seed())?;
-        let model = Model::new(&recipe.model.kind, split.train.input())?;
+        let model = Model::new(&recipe.model, split.train.input())?;
         let evaluator = TestSet::new(&recipe, &split)?;
         let store = SqliteStore::open(&options.data_dir, runtime)?.with_packet_ring(recipe.limits.packet_ring);
         let start = Start {
@@ -240,7 +240,7 @@ async fn write_results(options: &Options, handle: &Handle, report: &Report) -> R
     let grid = handle.broadcast();
     let params = dunlin_codec::grid::floats(grid.grid());
     let split = data::load(&options.recipe.data, &options.recipe.data_seed())?;
-    let layout = Model::new(&options.recipe.model.kind, split.train.input())?.layout().clone();
+    let layout = Model::new(&options.recipe.model, split.train.input())?.layout().clone();
     dunlin_nn::export::write_run(&dir, report, &rounds, &layout, &params)
         .map_err(|source| ServeError::Write { path: dir.clone(), source })?;
     tracing::info!(dir = %dir.display(), "report, rounds and model written");

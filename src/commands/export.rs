@@ -61,7 +61,7 @@ fn stored(dir: &Path, id: Option<&str>) -> Result<Vec<u8>, Failure> {
     let recipe = Recipe::from_toml(&row.recipe)
         .map_err(|error| Failure::other(format!("the recipe of run {} is not understood: {error}", row.id)))?;
     let split = data::load(&recipe.data, &recipe.data_seed()).map_err(of_data)?;
-    let model = Model::new(&recipe.model.kind, split.train.input()).map_err(of_data)?;
+    let model = Model::new(&recipe.model, split.train.input()).map_err(of_data)?;
     let (run, name, created_ms) = (row.id, row.name.clone(), row.created_ms);
     let start = Start {
         layout: model.layout().clone(),

@@ -144,7 +144,7 @@ impl Trainer for ToyTrainer {
         1
     }
 
-    fn train(&mut self, _: u64, _: Seed, params: &mut [f32], _: Progress<'_>) -> Result<f64, TrainerError> {
+    fn train(&mut self, _: u64, _: Seed, params: &mut Vec<f32>, _: Progress<'_>) -> Result<f64, TrainerError> {
         params[self.1] += 0.125;
         Ok(0.5)
     }

@@ -3,10 +3,12 @@
 mod check;
 mod document;
 mod keys;
+mod model;
 mod parse;
 mod write;
 
 pub use keys::{Form, KEYS, Key};
+pub use model::{ModelConfig, ModelKind, UnknownModel};
 pub use parse::{Place, Problem, RecipeError};
 pub use write::reference;
 
@@ -42,83 +44,6 @@ pub struct Recipe {
     pub limits: LimitsConfig,
     /// Links and devices of the clients, for simulated time.
     pub network: NetworkConfig,
-}
-
-/// Which model is trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ModelConfig {
-    /// The architecture.
-    pub kind: ModelKind,
-}
-
-/// A built-in architecture, or one that the user registered with the library.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ModelKind {
-    /// Multinomial logistic regression.
-    Softmax,
-    /// Two hidden layers of 200 units (McMahan et al. 2017).
-    #[serde(rename = "2nn")]
-    TwoNn,
-    /// Two 5×5 convolutions (32 and 64 channels), each with 2×2 max pooling, and 512 units (McMahan et al. 2017).
-    McmahanCnn,
-    /// Hidden layers of 300 and 100 units (LeCun et al. 1998).
-    #[serde(rename = "lenet-300-100")]
-    Lenet300,
-    /// Two 5×5 convolutions (20 and 50 channels), each with 2×2 max pooling, and 500 units: LeNet-5 as in Caffe.
-    #[serde(rename = "lenet-5")]
-    Lenet5,
-    /// Two 5×5 convolutions (6 and 16 channels), each with 2×2 max pooling, 120 and 84 units (Li et al. 2022).
-    SimpleCnn,
-    /// Hidden layers of 32, 16 and 8 units, for tables (Li et al. 2022).
-    Mlp,
-    /// Six 3×3 convolutions (32 to 256 channels), each second with 2×2 max pooling, and twice 512 units (Wang et al. 2020).
-    #[serde(rename = "vgg9")]
-    Vgg9,
-    /// A ResNet of three stages of one block (He et al. 2016) with group normalization.
-    #[serde(rename = "resnet8")]
-    ResNet8,
-    /// A ResNet of three stages of three blocks (He et al. 2016) with group normalization.
-    #[serde(rename = "resnet20")]
-    ResNet20,
-    /// One flat tensor of `data.features` parameters and no real work: for measuring everything but training.
-    Trivial,
-}
-
-impl ModelKind {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
-        Self::Softmax,
-        Self::TwoNn,
-        Self::McmahanCnn,
-        Self::Lenet300,
-        Self::Lenet5,
-        Self::SimpleCnn,
-        Self::Mlp,
-        Self::Vgg9,
-        Self::ResNet8,
-        Self::ResNet20,
-        Self::Trivial,
-    ];
-
-    /// The name in recipes.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Softmax => "softmax",
-            Self::TwoNn => "2nn",
-            Self::McmahanCnn => "mcmahan-cnn",
-            Self::Lenet300 => "lenet-300-100",
-            Self::Lenet5 => "lenet-5",
-            Self::SimpleCnn => "simple-cnn",
-            Self::Mlp => "mlp",
-            Self::Vgg9 => "vgg9",
-            Self::ResNet8 => "resnet8",
-            Self::ResNet20 => "resnet20",
-            Self::Trivial => "trivial",
-        }
-    }
 }
 
 /// The data set and its split.
@@ -201,8 +126,12 @@ pub struct TrainingConfig {
     pub learning_rate_decay: f64,
     /// Momentum of SGD.
     pub momentum: f64,
-    /// L2 penalty, applied to the gradient.
+    /// Whether the momentum of SGD looks ahead.
+    pub nesterov: bool,
+    /// Weight λ of the penalty λ/2·‖w‖², or of AdamW's decay.
     pub weight_decay: f64,
+    /// Weight λ of the penalty λ·‖w‖₁.
+    pub l1: f64,
     /// Examples in a batch; 0 means all of them.
     pub batch: u32,
     /// Passes over the client's data in a round.
@@ -221,6 +150,9 @@ pub enum OptimizerKind {
     Sgd,
     /// Adam (Kingma & Ba 2015) with β₁ = 0.9, β₂ = 0.999, ε = 1e-8.
     Adam,
+    /// Adam with weight decay apart from the gradient (Loshchilov & Hutter 2019).
+    #[serde(rename = "adamw")]
+    AdamW,
 }
 
 /// The server's optimizer.
@@ -392,12 +324,6 @@ impl Default for Recipe {
     }
 }
 
-impl Default for ModelConfig {
-    fn default() -> Self {
-        Self { kind: ModelKind::TwoNn }
-    }
-}
-
 impl Default for DataConfig {
     fn default() -> Self {
         Self {
@@ -440,7 +366,9 @@ impl Default for TrainingConfig {
             learning_rate: 0.1,
             learning_rate_decay: 1.0,
             momentum: 0.0,
+            nesterov: false,
             weight_decay: 0.0,
+            l1: 0.0,
             batch: 10,
             epochs: 5,
             proximal: 0.0,

@@ -1,10 +1,11 @@
-//! Training speed on one thread, in examples per second, as lines of model, batch and the median of five passes:
-//! `cargo run --release -p dunlin-nn --example throughput [MODEL [BATCH]]`; without a model, those that
-//! `scripts/compare-torch` compares, in batches of 10 and 32.
+//! Training speed, in examples per second, as lines of model, batch and the median of five passes:
+//! `cargo run --release -p dunlin-nn --example throughput [MODEL [BATCH [THREADS]]]`; without a model or with `all`, those
+//! that `scripts/compare-torch` compares, in batches of 10 and 32.
 #![allow(clippy::print_stdout, reason = "a program that reports on the terminal")]
 
 use dunlin_core::Seed;
 use dunlin_core::recipe::{ModelKind, TrainingConfig};
+use dunlin_nn::Threads;
 use dunlin_nn::data::{Dataset, Examples};
 use dunlin_nn::model::{InputShape, Model};
 use dunlin_nn::train::{TrainTask, train};
@@ -13,31 +14,39 @@ use std::sync::Arc;
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // As every program of dunlin that trains does.
+    dunlin_nn::allocator::keep_freed_memory();
     let mut arguments = std::env::args().skip(1);
-    if let Some(name) = arguments.next() {
-        return measure(&name, arguments.next().unwrap_or_else(|| "10".into()).parse()?);
-    }
-    for name in ["2nn", "mcmahan-cnn", "resnet8", "resnet20"] {
-        for batch in [10, 32] {
-            measure(name, batch)?;
+    let name = arguments.next().unwrap_or_else(|| "all".into());
+    let batches = match arguments.next().as_deref() {
+        None | Some("all") => vec![10, 32],
+        Some(batch) => vec![batch.parse()?],
+    };
+    let threads = Threads::new(arguments.next().map_or(Ok(1), |count| count.parse())?)?;
+    let compared = ["2nn", "mcmahan-cnn", "resnet8", "resnet20", "mobilenet"];
+    let names = if name == "all" { compared.to_vec() } else { vec![name.as_str()] };
+    for name in names {
+        for &batch in &batches {
+            measure(name, batch, &threads)?;
         }
     }
     Ok(())
 }
 
-fn measure(name: &str, batch: u32) -> Result<(), Box<dyn std::error::Error>> {
-    let (kind, input, rows) = match name {
-        "softmax" => (ModelKind::Softmax, MNIST, 20_000),
-        "2nn" => (ModelKind::TwoNn, MNIST, 10_000),
-        "mcmahan-cnn" => (ModelKind::McmahanCnn, MNIST, 500),
-        "resnet8" => (ModelKind::ResNet8, InputShape::image(3, 32, 32, 10), 500),
-        "resnet20" => (ModelKind::ResNet20, InputShape::image(3, 32, 32, 10), 200),
-        "trivial" => (ModelKind::Trivial, InputShape::image(1, 1, 1_663_370, 1), 1),
-        _ => return Err("softmax, 2nn, mcmahan-cnn, resnet8, resnet20 and trivial are known".into()),
+fn measure(name: &str, batch: u32, threads: &Threads) -> Result<(), Box<dyn std::error::Error>> {
+    let kind: ModelKind = name.parse()?;
+    let mnist = InputShape::image(1, 28, 28, 10);
+    let colour = InputShape::image(3, 32, 32, 10);
+    let (input, rows) = match &kind {
+        ModelKind::Trivial => (InputShape::table(1_663_370, 1), 1),
+        ModelKind::Softmax | ModelKind::TwoNn | ModelKind::Lenet300 | ModelKind::Mlp => (mnist, 10_000),
+        ModelKind::McmahanCnn | ModelKind::Lenet5 => (mnist, 500),
+        ModelKind::ResNet8 | ModelKind::SimpleCnn => (colour, 500),
+        _ => (colour, 200),
     };
-    let features = if kind == ModelKind::Trivial { 1 } else { input.features() };
-    let values = (0..rows * features).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
     let shape = if kind == ModelKind::Trivial { InputShape { width: 1, ..input } } else { input };
+    let features = shape.features();
+    let values = (0..rows * features).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
     let labels = (0..rows).map(|row| (row % shape.classes) as u32).collect();
     let data = Examples::all(Arc::new(Dataset::new("noise", shape, values, labels)?));
     let mut model = Model::new(&kind, &input)?;
@@ -45,7 +54,7 @@ fn measure(name: &str, batch: u32) -> Result<(), Box<dyn std::error::Error>> {
     let config = TrainingConfig { batch, epochs: 1, learning_rate: 0.01, ..TrainingConfig::default() };
     let mut seconds = Vec::new();
     for round in 1..=5 {
-        let task = TrainTask { config: &config, round, seed: Seed::from_u64(round) };
+        let task = TrainTask { config: &config, round, seed: Seed::from_u64(round), threads };
         let begin = Instant::now();
         train(&mut model, &data, &mut params, &task, &mut |_, _| ControlFlow::Continue(()))?;
         seconds.push(begin.elapsed().as_secs_f64());
@@ -54,5 +63,3 @@ fn measure(name: &str, batch: u32) -> Result<(), Box<dyn std::error::Error>> {
     println!("{name} {batch} {:.0}", rows as f64 / seconds[2]);
     Ok(())
 }
-
-const MNIST: InputShape = InputShape::image(1, 28, 28, 10);

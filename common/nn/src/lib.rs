@@ -11,6 +11,8 @@ mod error;
 pub mod export;
 pub mod model;
 pub mod ops;
+mod threads;
 pub mod train;
 
 pub use error::Error;
+pub use threads::Threads;

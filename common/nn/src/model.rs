@@ -1,82 +1,53 @@
-//! The built-in models: candle variables in a fixed order, and the flat vector as which they travel.
+//! Models: an architecture and the flat vector of parameters as which they are trained, travel and are averaged.
 
 mod arch;
+mod input;
+mod registry;
+
+pub use arch::{Architecture, Init, Parameters};
+pub use input::InputShape;
+pub use registry::register;
 
 use crate::Error;
-use crate::ops::{self, Graph, Tape};
+use crate::ops::{Graph, Tape, cross_entropy};
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Tensor, Var};
-use dunlin_core::recipe::ModelKind;
+use dunlin_core::recipe::{ModelConfig, ModelKind};
 use dunlin_core::{Layout, Seed};
-
-/// What a model needs to know of its data: the shape of one row and the number of labels.
-///
-/// A table is one channel of height 1 with its features along the width; a sequence has its steps along the height and
-/// the features of a step along the width.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InputShape {
-    /// Colour planes of an image; 1 for grey images, tables and sequences.
-    pub channels: usize,
-    /// Rows of an image, or steps of a sequence; 1 for tables.
-    pub height: usize,
-    /// Columns of an image, or features of a table or of a sequence's step.
-    pub width: usize,
-    /// Number of labels.
-    pub classes: usize,
-    /// Number of tokens when the values are tokens, whole numbers from 0 on; 0 for measurements.
-    pub vocabulary: usize,
-    /// Labels of a row: 1, or one for each step of a sequence.
-    pub targets: usize,
-}
-
-impl InputShape {
-    /// Images with one label each.
-    #[must_use]
-    pub const fn image(channels: usize, height: usize, width: usize, classes: usize) -> Self {
-        Self { channels, height, width, classes, vocabulary: 0, targets: 1 }
-    }
-
-    /// Rows of a table with one label each.
-    #[must_use]
-    pub const fn table(features: usize, classes: usize) -> Self {
-        Self::image(1, 1, features, classes)
-    }
-
-    /// Sequences of measurements with one label each.
-    #[must_use]
-    pub const fn sequence(steps: usize, features: usize, classes: usize) -> Self {
-        Self::image(1, steps, features, classes)
-    }
-
-    /// Sequences of tokens with one label each.
-    #[must_use]
-    pub const fn tokens(steps: usize, vocabulary: usize, classes: usize) -> Self {
-        Self { vocabulary, ..Self::sequence(steps, 1, classes) }
-    }
-
-    /// Sequences of tokens, each labelled with the token that follows it.
-    #[must_use]
-    pub const fn text(steps: usize, vocabulary: usize) -> Self {
-        Self { targets: steps, ..Self::tokens(steps, vocabulary, vocabulary) }
-    }
-
-    /// Values in one row of the data: channels · height · width.
-    #[must_use]
-    pub const fn features(&self) -> usize {
-        self.channels * self.height * self.width
-    }
-}
+use std::sync::Arc;
 
 /// A model: an architecture and one set of parameters.
 ///
-/// The parameters are candle variables in the order of [`Self::layout`], so a loss computed from [`Self::forward`]
-/// can be differentiated with candle as usual.
-#[derive(Debug)]
+/// All parameters lie in one candle variable, in the order of [`Self::layout`]; the tensors that the architecture works
+/// with are views of it.
 pub struct Model {
-    kind: ModelKind,
+    config: ModelConfig,
     input: InputShape,
+    architecture: Arc<dyn Architecture>,
+    /// Whether the architecture's forward pass may be recorded on a tape: it uses nothing but [`crate::ops`].
+    is_taped: bool,
     layout: Layout,
-    init: Vec<arch::Init>,
-    variables: Vec<Var>,
+    init: Vec<Init>,
+    flat: Var,
+    /// The tensors of the layout, which share the memory of `flat`.
+    views: Vec<Tensor>,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("config", &self.config)
+            .field("input", &self.input)
+            .field("parameters", &self.layout.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The loss of some examples, and what each tensor of the layout has to do with it.
+pub(crate) struct Gradients {
+    /// The sum of the losses over the number that the mean is taken over.
+    pub(crate) loss: f64,
+    /// One for each tensor; nothing where the loss does not depend on it.
+    pub(crate) tensors: Vec<Option<Tensor>>,
 }
 
 impl Model {
@@ -85,25 +56,31 @@ impl Model {
     /// For [`ModelKind::Trivial`] the width is the number of parameters.
     ///
     /// # Errors
-    /// When the input is too small for the architecture's pooling, has an extent of zero, or gives a model beyond
-    /// [`Layout::MAX_PARAMETERS`].
-    pub fn new(kind: &ModelKind, input: &InputShape) -> Result<Self, Error> {
-        Self::with_dtype(kind, input, DType::F32)
+    /// When the data do not suit the architecture, have an extent of zero, or give a model beyond
+    /// [`Layout::MAX_PARAMETERS`], and when nobody has [registered](register) an architecture of that name.
+    pub fn new(config: impl Into<ModelConfig>, input: &InputShape) -> Result<Self, Error> {
+        Self::with_dtype(config.into(), input, DType::F32)
     }
 
     /// [`Self::new`] in another float type, for gradient checks.
-    pub(crate) fn with_dtype(kind: &ModelKind, input: &InputShape, dtype: DType) -> Result<Self, Error> {
-        let (specs, init) = arch::tensors(kind, input)?.into_iter().unzip();
-        let layout =
-            Layout::new(specs).map_err(|error| Error::config("model.kind", format!("{kind:?}"), error.to_string()))?;
-        let mut variables = Vec::new();
-        // The trivial model stands for a large one in measurements of everything else, so it takes no memory.
-        if *kind != ModelKind::Trivial {
-            for tensor in layout.tensors() {
-                variables.push(Var::zeros(tensor.shape.as_slice(), dtype, &Device::Cpu)?);
-            }
+    pub(crate) fn with_dtype(config: ModelConfig, input: &InputShape, dtype: DType) -> Result<Self, Error> {
+        let (architecture, is_taped) = match &config.kind {
+            ModelKind::Own(name) => (registry::find(name)?, false),
+            _ => (arch::built_in(&config), true),
+        };
+        if input.features() == 0 || input.classes == 0 || input.targets == 0 {
+            return Err(Error::config("data.source", format!("{input:?}"), "a model needs data of positive extents"));
         }
-        Ok(Self { kind: kind.clone(), input: *input, layout, init, variables })
+        let mut parameters = Parameters::default();
+        architecture.parameters(input, &mut parameters)?;
+        let (specs, init) = parameters.into_parts();
+        let layout = Layout::new(specs)
+            .map_err(|error| Error::config("model.kind", config.kind.to_string(), error.to_string()))?;
+        // The trivial model stands for a large one in measurements of everything else, so it takes no memory.
+        let is_trivial = config.kind == ModelKind::Trivial;
+        let flat = Var::zeros(if is_trivial { 0 } else { layout.len() }, dtype, &Device::Cpu)?;
+        let views = if is_trivial { Vec::new() } else { views(flat.as_detached_tensor(), &layout)? };
+        Ok(Self { config, input: *input, architecture, is_taped, layout, init, flat, views })
     }
 
     /// Names and shapes of the parameters in their order in the flat vector.
@@ -115,7 +92,7 @@ impl Model {
     /// The architecture.
     #[must_use]
     pub const fn kind(&self) -> &ModelKind {
-        &self.kind
+        &self.config.kind
     }
 
     /// The shape of the data that the model was built for.
@@ -124,9 +101,14 @@ impl Model {
         &self.input
     }
 
-    /// Fresh parameters: U(−1/√n, 1/√n) for weights and biases with n the inputs of one unit, which is what
-    /// `kaiming_uniform_(a=√5)` and torch's layers do (He et al. 2015); norms start as the identity, the trivial
-    /// model at zero.
+    /// The variable that holds all parameters, flat: with a loss computed from [`Self::forward`], candle's `backward`
+    /// gives its gradient as one vector.
+    #[must_use]
+    pub const fn variable(&self) -> &Var {
+        &self.flat
+    }
+
+    /// Fresh parameters, each tensor as its architecture says; see [`Init`].
     ///
     /// Each tensor draws from a stream named after it, so the values do not depend on the rest of the model and are
     /// the same on every platform.
@@ -145,54 +127,92 @@ impl Model {
     /// When the vector has another length.
     pub fn load(&mut self, flat: &[f32]) -> Result<(), Error> {
         self.expect_len(flat)?;
-        for (index, variable) in self.variables.iter().enumerate() {
-            variable.inplace_op1(&Load(&flat[self.layout.range(index)]))?;
+        if !self.views.is_empty() {
+            self.flat.inplace_op1(&Load(flat))?;
         }
         Ok(())
     }
 
-    /// The logits of a batch: `x` is [batch, channels·height·width], the result [batch, classes].
+    /// Takes a vector's memory as the parameters, or gives it back: nothing is copied.
+    ///
+    /// # Errors
+    /// When the vector has another length.
+    pub(crate) fn swap(&mut self, flat: &mut Vec<f32>) -> Result<(), Error> {
+        self.expect_len(flat)?;
+        Ok(self.with_parameters(|parameters| std::mem::swap(parameters, flat))?)
+    }
+
+    /// Calls `f` with the memory of all parameters, whose length it must not change.
+    pub(crate) fn with_parameters<R>(&self, f: impl FnOnce(&mut Vec<f32>) -> R) -> candle_core::Result<R> {
+        let access = Access(std::cell::Cell::new(Some(f)), std::cell::Cell::new(None));
+        self.flat.inplace_op1(&access)?;
+        Ok(access.1.into_inner().expect("the operation was carried out"))
+    }
+
+    /// The logits of a batch: `x` is [batch, channels·height·width], the result [batch·targets, classes].
+    ///
+    /// The result remembers how it came from [`Self::variable`].
     ///
     /// # Errors
     /// When `x` has another shape, or for the trivial model, which computes nothing.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let parameters: Vec<Tensor> = self.variables.iter().map(|variable| variable.as_tensor().clone()).collect();
-        Ok(arch::forward(&self.kind, &self.input, Graph::candle(), x, &parameters)?)
-    }
-
-    /// [`Self::forward`] recorded on a tape, from which the gradients of the variables can be had.
-    pub(crate) fn record(&self, x: &Tensor, tape: &mut Tape) -> Result<Tensor, Error> {
-        let parameters: Vec<Tensor> = self.variables.iter().map(|variable| variable.as_tensor().clone()).collect();
-        Ok(arch::forward(&self.kind, &self.input, Graph::on(tape), x, &parameters)?)
+        let tensors = views(self.flat.as_tensor().clone(), &self.layout)?;
+        Ok(self.architecture.forward(&self.input, &mut Graph::candle(), x, &tensors)?)
     }
 
     /// [`Self::forward`] with nothing behind the result, so that memory is returned as the batch moves on.
     pub(crate) fn infer(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let parameters: Vec<Tensor> = self.variables.iter().map(Var::as_detached_tensor).collect();
-        Ok(arch::forward(&self.kind, &self.input, Graph::candle(), x, &parameters)?)
+        Ok(self.architecture.forward(&self.input, &mut Graph::candle(), x, &self.views)?)
     }
 
-    /// The parameters in order.
-    pub(crate) fn variables(&self) -> &[Var] {
-        &self.variables
-    }
-
-    /// Writes the parameters, in order, over `flat`.
-    pub(crate) fn store(&self, flat: &mut [f32]) -> Result<(), Error> {
-        self.expect_len(flat)?;
-        for (index, variable) in self.variables.iter().enumerate() {
-            ops::with_elements::<f32, _>(variable, |values| {
-                flat[self.layout.range(index)].copy_from_slice(values);
-                Ok(())
-            })?;
+    /// The gradients of a batch's loss: the sum over all labels, of which there are `targets` to an example, over
+    /// `count`.
+    ///
+    /// # Errors
+    /// When the architecture fails, or data and model do not fit.
+    pub(crate) fn gradients(&self, x: &Tensor, labels: &[u32], count: usize, noise: Seed) -> Result<Gradients, Error> {
+        if !self.is_taped {
+            return self.gradients_by_candle(x, labels, count, noise);
         }
-        Ok(())
+        let mut tape = Tape::default();
+        let mut graph = Graph::on(&mut tape).with_noise(noise);
+        let logits = self.architecture.forward(&self.input, &mut graph, x, &self.views)?;
+        let loss = cross_entropy(&mut graph, &logits, labels, count)?;
+        let mut gradients = tape.backward(&loss)?;
+        let tensors = self.views.iter().map(|view| gradients.take(view)).collect();
+        Ok(Gradients { loss: scalar(&loss)?, tensors })
+    }
+
+    /// For architectures of others, which may use any operation of candle: through its own `backward`, for which each
+    /// tensor has to be a variable.
+    fn gradients_by_candle(&self, x: &Tensor, labels: &[u32], count: usize, noise: Seed) -> Result<Gradients, Error> {
+        let variables = self.views.iter().map(Var::from_tensor).collect::<Result<Vec<_>, _>>()?;
+        let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
+        let mut graph = Graph::candle().with_noise(noise);
+        let logits = self.architecture.forward(&self.input, &mut graph, x, &tensors)?;
+        let loss = cross_entropy(&mut graph, &logits, labels, count)?;
+        let mut gradients = loss.backward()?;
+        let tensors = variables.iter().map(|variable| gradients.remove(variable)).collect();
+        Ok(Gradients { loss: scalar(&loss)?, tensors })
     }
 
     pub(crate) fn expect_len(&self, flat: &[f32]) -> Result<(), Error> {
         let (expected, actual) = (self.layout.len(), flat.len());
         if expected == actual { Ok(()) } else { Err(Error::ParameterCount { expected, actual }) }
     }
+}
+
+/// The tensors of a layout as views of a flat one.
+fn views(flat: Tensor, layout: &Layout) -> Result<Vec<Tensor>, Error> {
+    let mut views = Vec::with_capacity(layout.tensors().len());
+    for (index, tensor) in layout.tensors().iter().enumerate() {
+        views.push(flat.narrow(0, layout.range(index).start, tensor.len())?.reshape(tensor.shape.as_slice())?);
+    }
+    Ok(views)
+}
+
+fn scalar(loss: &Tensor) -> Result<f64, Error> {
+    Ok(loss.to_dtype(DType::F64)?.to_scalar()?)
 }
 
 /// Overwrites a variable's storage.
@@ -213,6 +233,27 @@ impl InplaceOp1 for Load<'_> {
             }
             _ => candle_core::bail!("load: a model is made of f32 or f64"),
         }
+        Ok(())
+    }
+}
+
+/// Calls a function with a variable's storage and keeps its result.
+struct Access<F, R>(std::cell::Cell<Option<F>>, std::cell::Cell<Option<R>>);
+
+impl<F: FnOnce(&mut Vec<f32>) -> R, R> InplaceOp1 for Access<F, R> {
+    fn name(&self) -> &'static str {
+        "access"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &candle_core::Layout) -> candle_core::Result<()> {
+        let CpuStorage::F32(values) = storage else {
+            candle_core::bail!("access: a model that is trained is made of f32");
+        };
+        let len = values.len();
+        if let Some(f) = self.0.take() {
+            self.1.set(Some(f(values)));
+        }
+        assert_eq!(values.len(), len, "the number of parameters was changed");
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ mod norm;
 mod pool;
 mod tape;
 
-pub use conv::{conv2d, conv2d_relu};
+pub use conv::{Conv2dConfig, conv2d};
 pub use layout::{channels_last, flatten};
 pub use linear::{add_relu, linear, linear_relu};
 pub use loss::cross_entropy;
@@ -25,7 +25,7 @@ pub use tape::Graph;
 
 pub(crate) use kernel::vectorised;
 pub(crate) use loss::row_loss;
-pub(crate) use tape::{Gradients, Tape};
+pub(crate) use tape::Tape;
 
 use candle_core::{CpuStorage, Error, Layout, Result, Storage, Tensor, WithDType};
 
@@ -41,8 +41,13 @@ fn elements<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Resul
 pub(crate) fn with_elements<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => f(elements(storage, layout)?),
+    f(elements_of(&storage, layout)?)
+}
+
+/// The elements of a contiguous tensor's storage.
+pub(crate) fn elements_of<'a, T: WithDType>(storage: &'a Storage, layout: &Layout) -> Result<&'a [T]> {
+    match storage {
+        Storage::Cpu(storage) => elements(storage, layout),
         Storage::Cuda(_) | Storage::Metal(_) => Err(Error::Msg("the layers here run on the CPU only".into())),
     }
 }

@@ -5,10 +5,10 @@ mod optimizer;
 mod tests;
 mod trivial;
 
-use crate::Error;
 use crate::data::Examples;
-use crate::model::Model;
-use crate::ops::{self, Graph, Tape};
+use crate::model::{Gradients, Model};
+use crate::ops;
+use crate::{Error, Threads};
 use candle_core::{Device, Tensor};
 use dunlin_core::recipe::{ModelKind, TrainingConfig};
 use dunlin_core::{Rng, Seed};
@@ -23,8 +23,10 @@ pub struct TrainTask<'a> {
     pub config: &'a TrainingConfig,
     /// The round, counted from 1: the step size is `learning_rate · learning_rate_decay^(round − 1)`.
     pub round: u64,
-    /// Seed of this client's work in this round; it decides the order of the examples.
+    /// Seed of this client's work in this round; it decides the order of the examples and what is random in a step.
     pub seed: Seed,
+    /// The threads among which each batch is split.
+    pub threads: &'a Threads,
 }
 
 /// What training was, besides the parameters.
@@ -34,27 +36,30 @@ pub struct TrainResult {
     pub examples: u32,
     /// Optimizer steps taken.
     pub steps: u64,
-    /// Mean training loss per example over the last epoch, in nats, each batch judged before its step.
+    /// Mean training loss per label over the last epoch, in nats, each batch judged before its step.
     pub loss: f64,
 }
 
 /// Trains `params`, in the order of the model's layout, on one client's examples: `epochs` passes, each in a new order,
 /// in batches of which the last may be smaller.
 ///
-/// The gradient of a batch is the mean over its examples; it is first clipped to `clip_norm`, then
+/// The gradient of a batch is the mean over its labels; it is first clipped to `clip_norm`, then
 /// `weight_decay · w` and `proximal · (w − w₀)`, with w₀ what `params` were at first (`FedProx`, Li et al. 2020,
-/// <https://arxiv.org/abs/1812.06127>), are added. Works on the calling thread alone, and its result depends on nothing but the arguments and the machine's
-/// vector instructions.
+/// <https://arxiv.org/abs/1812.06127>), are added; after the step, `l1` shrinks the weights. The memory of `params`
+/// becomes the model's for as long as it is trained, and nothing is copied.
+///
+/// The result depends on nothing but the arguments, the number of threads and the machine's vector instructions.
 ///
 /// `progress` is called after each step with (steps done, steps in total).
 ///
 /// # Errors
 /// [`Error::Stopped`] when `progress` breaks, [`Error::Diverged`] when the loss or a parameter stops being finite,
-/// [`Error::NoExamples`] without data, and when data, parameters or configuration do not fit the model.
+/// [`Error::NoExamples`] without data, and when data, parameters or configuration do not fit the model; after the first
+/// two, `params` hold what had been reached.
 pub fn train(
     model: &mut Model,
     data: &Examples,
-    params: &mut [f32],
+    params: &mut Vec<f32>,
     task: &TrainTask<'_>,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<TrainResult, Error> {
@@ -69,37 +74,56 @@ pub fn train(
     if task.config.epochs == 0 {
         return Err(Error::config("training.epochs", 0, "at least one pass over the data is needed"));
     }
-    let batch = if task.config.batch == 0 { data.len() } else { (task.config.batch as usize).min(data.len()) };
-    let total = u64::from(task.config.epochs) * data.len().div_ceil(batch) as u64;
+    // Read only by the proximal term; without it, memory for a second model is not spent.
+    let start = if task.config.proximal == 0.0 { Vec::new() } else { params.clone() };
+    model.swap(params)?;
+    let result = steps(model, data, &start, task, progress);
+    model.swap(params)?;
+    let result = result?;
+    if params.iter().any(|value| !value.is_finite()) {
+        return Err(Error::Diverged { step: result.steps });
+    }
+    Ok(result)
+}
 
-    model.load(params)?;
-    let mut optimizer = Optimizer::new(task.config, task.round, params);
+/// Moves the model's own parameters.
+fn steps(
+    model: &Model,
+    data: &Examples,
+    start: &[f32],
+    task: &TrainTask<'_>,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<TrainResult, Error> {
+    let TrainTask { config, threads, .. } = *task;
+    let batch = if config.batch == 0 { data.len() } else { (config.batch as usize).min(data.len()) };
+    let total = u64::from(config.epochs) * data.len().div_ceil(batch) as u64;
+    let mut optimizer = Optimizer::new(config, task.round, model.layout().len(), start);
     let mut order: Vec<u32> = data.indices().to_vec();
     let mut steps = 0;
     let mut loss_sum = 0.0;
-    for epoch in 0..task.config.epochs {
+    for epoch in 0..config.epochs {
         shuffle(&mut order, &mut task.seed.derive_n("epoch", u64::from(epoch)).rng());
         loss_sum = 0.0;
         for rows in order.chunks(batch) {
-            let (x, labels) = gather(data, rows)?;
-            let mut tape = Tape::default();
-            let logits = model.record(&x, &mut tape)?;
-            let loss = ops::cross_entropy(&mut Graph::on(&mut tape), &logits, &labels)?;
-            let value = f64::from(loss.to_scalar::<f32>()?);
+            let noise = task.seed.derive_n("step", steps);
+            let count = rows.len() * model.input().targets;
+            let parts: Vec<_> = rows.chunks(rows.len().div_ceil(threads.count())).enumerate().collect();
+            let parts = threads.map(parts, |(part, rows)| -> Result<Gradients, Error> {
+                let (x, labels) = gather(data, rows)?;
+                model.gradients(&x, &labels, count, noise.derive_n("part", part as u64))
+            });
+            let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
+            let loss: f64 = parts.iter().map(|part| part.loss).sum();
             steps += 1;
-            if !value.is_finite() {
+            if !loss.is_finite() {
                 return Err(Error::Diverged { step: steps });
             }
-            loss_sum += value * rows.len() as f64;
-            optimizer.step(model, &tape.backward(&loss)?)?;
+            loss_sum += loss * rows.len() as f64;
+            optimizer.step(model, &parts, threads)?;
             if progress(steps, total).is_break() {
                 return Err(Error::Stopped);
             }
         }
-    }
-    model.store(params)?;
-    if params.iter().any(|value| !value.is_finite()) {
-        return Err(Error::Diverged { step: steps });
     }
     Ok(TrainResult { examples: data.len() as u32, steps, loss: loss_sum / data.len() as f64 })
 }
@@ -107,7 +131,7 @@ pub fn train(
 /// How a model does on some examples; sums, so that parts can be added.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Evaluation {
-    /// Examples judged.
+    /// Labels judged: one for each example, or one for each step of a sequence.
     pub examples: u64,
     /// Those whose largest logit is their label's; among equal logits the first counts.
     pub correct: u64,
@@ -141,32 +165,45 @@ impl std::ops::Add for Evaluation {
     }
 }
 
-/// Judges parameters on examples, on the calling thread; the trivial model is judged on nothing.
+/// Judges parameters on examples; the trivial model is judged on nothing.
 ///
 /// # Errors
 /// When data or parameters do not fit the model.
-pub fn evaluate(model: &mut Model, data: &Examples, params: &[f32]) -> Result<Evaluation, Error> {
+pub fn evaluate(model: &mut Model, data: &Examples, params: &[f32], threads: &Threads) -> Result<Evaluation, Error> {
     model.expect_len(params)?;
     if *model.kind() == ModelKind::Trivial {
         return Ok(Evaluation::default());
     }
     expect_input(model, data)?;
     model.load(params)?;
-    let mut evaluation = Evaluation { examples: data.len() as u64, ..Evaluation::default() };
-    for rows in data.indices().chunks(EVALUATION_BATCH) {
-        let (x, labels) = gather(data, rows)?;
-        let logits = model.infer(&x)?;
-        ops::with_elements::<f32, _>(&logits, |logits| {
-            for (row, &label) in logits.chunks_exact(model.input().classes).zip(&labels) {
-                let label = label as usize;
-                let beaten = row[..label].iter().all(|&other| other < row[label])
-                    && row[label + 1..].iter().all(|&other| other <= row[label]);
-                evaluation.correct += u64::from(beaten);
-                evaluation.loss_sum += ops::row_loss(row, label);
-            }
-            Ok(())
-        })?;
+    let model = &*model;
+    let batches: Vec<_> = data.indices().chunks(EVALUATION_BATCH).collect();
+    let parts = batches.chunks(batches.len().div_ceil(threads.count()).max(1)).collect();
+    let parts = threads.map(parts, |batches: &[&[u32]]| {
+        batches.iter().map(|rows| evaluate_batch(model, data, rows)).collect::<Result<Vec<_>, Error>>()
+    });
+    // In the order of the batches, whoever judged them.
+    let mut evaluation = Evaluation::default();
+    for part in parts {
+        evaluation = part?.into_iter().fold(evaluation, |sum, batch| sum + batch);
     }
+    Ok(evaluation)
+}
+
+fn evaluate_batch(model: &Model, data: &Examples, rows: &[u32]) -> Result<Evaluation, Error> {
+    let (x, labels) = gather(data, rows)?;
+    let logits = model.infer(&x)?;
+    let mut evaluation = Evaluation { examples: labels.len() as u64, ..Evaluation::default() };
+    ops::with_elements::<f32, _>(&logits, |logits| {
+        for (row, &label) in logits.chunks_exact(model.input().classes).zip(&labels) {
+            let label = label as usize;
+            let beaten = row[..label].iter().all(|&other| other < row[label])
+                && row[label + 1..].iter().all(|&other| other <= row[label]);
+            evaluation.correct += u64::from(beaten);
+            evaluation.loss_sum += ops::row_loss(row, label);
+        }
+        Ok(())
+    })?;
     Ok(evaluation)
 }
 

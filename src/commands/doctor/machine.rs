@@ -36,7 +36,7 @@ fn data_set(recipe: &Recipe, checks: &mut Vec<Check>) -> Option<u64> {
     };
     let (train, test) = (count(split.train.len() as u64), count(split.test.len() as u64));
     checks.push(Check::ok("data", format!("{source}: {train} examples to train on, {test} to test")));
-    match Model::new(&recipe.model.kind, split.train.input()) {
+    match Model::new(&recipe.model, split.train.input()) {
         Ok(model) => {
             let params = model.layout().len() as u64;
             checks.push(Check::ok("model", format!("{} parameters", count(params))));

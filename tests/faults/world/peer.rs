@@ -221,7 +221,7 @@ impl Trainer for Unit {
         self.examples
     }
 
-    fn train(&mut self, _: u64, _: Seed, params: &mut [f32], _: Progress<'_>) -> Result<f64, TrainerError> {
+    fn train(&mut self, _: u64, _: Seed, params: &mut Vec<f32>, _: Progress<'_>) -> Result<f64, TrainerError> {
         params[self.coordinate] += STEP;
         Ok(0.5)
     }

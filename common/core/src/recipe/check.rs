@@ -1,7 +1,7 @@
 //! What a recipe must fulfil beyond the form of each key: the rules that tie keys together.
 
 use super::parse::Problem;
-use super::{ModelKind, Partition, Recipe};
+use super::{ModelKind, OptimizerKind, Partition, Recipe};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
@@ -17,7 +17,7 @@ pub(super) struct Conflict {
 ///
 /// Each key by itself is taken to be of its [`Form`](super::Form).
 pub(super) fn conflict(recipe: &Recipe) -> Option<Conflict> {
-    data(recipe).or_else(|| rounds(recipe)).or_else(|| links(recipe)).or_else(|| classes(recipe))
+    data(recipe).or_else(|| training(recipe)).or_else(|| rounds(recipe)).or_else(|| links(recipe)).or_else(|| classes(recipe))
 }
 
 fn data(recipe: &Recipe) -> Option<Conflict> {
@@ -34,6 +34,18 @@ fn data(recipe: &Recipe) -> Option<Conflict> {
             &["data.key_file", "data.partition"],
             quoted(&data.key_file),
             "the path of a file, because `data.partition` is \"key\"",
+        );
+    }
+    None
+}
+
+fn training(recipe: &Recipe) -> Option<Conflict> {
+    let training = &recipe.training;
+    if training.nesterov && (training.optimizer != OptimizerKind::Sgd || training.momentum == 0.0) {
+        return conflict_of(
+            &["training.nesterov", "training.momentum", "training.optimizer"],
+            training.nesterov,
+            "false, unless `training.optimizer` is \"sgd\" and `training.momentum` above 0",
         );
     }
     None

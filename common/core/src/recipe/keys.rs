@@ -39,6 +39,8 @@ pub enum Form {
     Rate,
     /// The number 0 or the number 1.
     ZeroOrOne,
+    /// The word for a built-in model, or the name of one that the program has registered.
+    Model,
     /// The name of a data set, or where its files are.
     Source,
     /// A section that may be repeated.
@@ -66,20 +68,21 @@ const MAX_SCALE: f64 = 65504.0;
 /// The data sets with a name of their own.
 const SOURCES: &[&str] = &["digits", "mnist", "fashion-mnist", "none"];
 
+const FACTOR: Form = Form::Real(Included(0.05), Included(10.0));
 const POSITIVE: Form = Form::Real(Excluded(0.0), Unbounded);
 const NOT_NEGATIVE: Form = Form::Real(Included(0.0), Unbounded);
 const SHARE: Form = Form::Real(Excluded(0.0), Included(1.0));
 const PROPER_FRACTION: Form = Form::Real(Included(0.0), Excluded(1.0));
 const UNIT_INTERVAL: Form = Form::Real(Included(0.0), Included(1.0));
 const TIME_S: Form = Form::Real(Excluded(0.0), Included(MAX_TIME_S));
-const MODELS: [&str; ModelKind::ALL.len()] = {
-    let mut names = [""; ModelKind::ALL.len()];
+const MODELS: [&str; ModelKind::BUILT_IN.len()] = {
+    let mut words = [""; ModelKind::BUILT_IN.len()];
     let mut i = 0;
-    while i < names.len() {
-        names[i] = ModelKind::ALL[i].name();
+    while i < words.len() {
+        words[i] = ModelKind::BUILT_IN[i].word();
         i += 1;
     }
-    names
+    words
 };
 const QUANTIZERS: Form = Form::Choice(&["f32", "f16", "int8", "ternary"]);
 const CODERS: Form = Form::Choice(&["auto", "raw", "rice", "enumerative", "adaptive"]);
@@ -91,12 +94,22 @@ pub const KEYS: &[Key] = &[
     key(
         "model.kind",
         "",
-        Form::Choice(&MODELS),
+        Form::Model,
         "The architecture: softmax is logistic regression; 2nn has two hidden layers of 200 units and mcmahan-cnn two \
          convolutions (both McMahan et al. 2017); lenet-300-100 and lenet-5 are what the literature on pruning \
          prunes; simple-cnn and, for tables, mlp are those of NIID-Bench (Li et al. 2022); vgg9 is that of FedMA (Wang \
-         et al. 2020); resnet8 and resnet20 are residual networks with group normalization; trivial \
-         trains nothing and serves to measure everything else.",
+         et al. 2020), vgg11s the VGG11* of Sattler et al. (2020); resnet8 and resnet20 are residual networks, mobilenet \
+         and efficientnet networks of depthwise-separable convolutions, all with group normalization; trivial trains \
+         nothing and serves to measure everything else; own: and a name is what the program that runs the recipe has \
+         registered with the library.",
+    ),
+    key("model.width", "", FACTOR, "Factor on the channels of mobilenet; no other model reads it."),
+    key(
+        "model.scaling",
+        "",
+        Form::Real(Included(-4.0), Included(8.0)),
+        "Compound coefficient φ of efficientnet: 1.2^φ times as deep, 1.1^φ times as wide, on images enlarged 1.15^φ \
+         times (Tan & Le 2019); no other model reads it.",
     ),
     key(
         "data.source",
@@ -195,13 +208,27 @@ pub const KEYS: &[Key] = &[
     key(
         "training.optimizer",
         "",
-        Form::Choice(&["sgd", "adam"]),
+        Form::Choice(&["sgd", "adam", "adamw"]),
         "The local optimizer; its state starts anew in each round.",
     ),
     key("training.learning_rate", "", POSITIVE, "Step size in the first round."),
     key("training.learning_rate_decay", "", POSITIVE, "Factor on the step size per round."),
     key("training.momentum", "", PROPER_FRACTION, "Momentum of SGD; Adam does not read it."),
-    key("training.weight_decay", "", NOT_NEGATIVE, "L2 penalty, applied to the gradient."),
+    key("training.nesterov", "", Form::Flag, "Whether the momentum of SGD looks ahead (Sutskever et al. 2013)."),
+    key(
+        "training.weight_decay",
+        "",
+        NOT_NEGATIVE,
+        "Weight λ of the penalty λ/2·‖w‖²; with adamw the weights shrink by the step size times λ instead (Loshchilov & \
+         Hutter 2019).",
+    ),
+    key(
+        "training.l1",
+        "",
+        NOT_NEGATIVE,
+        "Weight λ of the penalty λ·‖w‖₁: after each step weights move towards 0 by the step size times λ and no further, \
+         so that many of them become 0 (Daubechies et al. 2004).",
+    ),
     key("training.batch", "examples", Form::Whole(0, MANY), "Examples in a batch; 0 means all of the client's."),
     key("training.epochs", "", Form::Whole(1, MANY), "Passes over the client's data in a round."),
     key(
@@ -381,6 +408,7 @@ impl Form {
             Self::Real(min, max) => real().is_some_and(|real| std::ops::RangeBounds::contains(&(*min, *max), &real)),
             Self::Rate => real().is_some_and(|real| real == 0.0 || (MIN_RATE..=MAX_RATE).contains(&real)),
             Self::ZeroOrOne => real().is_some_and(|real| real == 0.0 || real == 1.0),
+            Self::Model => value.as_str().is_some_and(|text| text.parse::<ModelKind>().is_ok()),
             Self::Source => value.as_str().is_some_and(|text| match text.split_once(':') {
                 None => SOURCES.contains(&text),
                 Some((kind, path)) => matches!(kind, "idx" | "csv") && !path.is_empty(),
@@ -391,7 +419,7 @@ impl Form {
 
     /// Whether `--set` takes the text after `=` as it stands.
     pub(super) fn is_textual(&self) -> bool {
-        matches!(self, Self::Text | Self::Name | Self::Source | Self::Choice(_))
+        matches!(self, Self::Text | Self::Name | Self::Model | Self::Source | Self::Choice(_))
     }
 }
 
@@ -422,6 +450,7 @@ impl fmt::Display for Form {
             }
             Self::Rate => write!(f, "0 or a number from {MIN_RATE} to {MAX_RATE}"),
             Self::ZeroOrOne => f.write_str("0 or 1"),
+            Self::Model => write!(f, "{} or own:NAME", MODELS.join(", ")),
             Self::Source => write!(f, "{}, idx:DIRECTORY or csv:FILE", SOURCES.join(", ")),
             Self::Sections => f.write_str("a list of sections"),
         }

@@ -3,6 +3,7 @@
 use super::keys::SECTIONS;
 use super::write::populated;
 use super::*;
+use std::ops::Bound;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::BTreeSet;
@@ -241,6 +242,10 @@ fn an_assignment_that_is_wrong_is_refused_in_its_own_words() {
             "rounds.cohort=ten",
             "--set rounds.cohort=ten: `rounds.cohort` is \"ten\"; it must be a whole number from 1 to 1000000000 (updates)",
         ),
+        (
+            "training.nesterov=true",
+            "--set training.nesterov=true: `training.nesterov` is true; it must be false, unless `training.optimizer` is \"sgd\" and `training.momentum` above 0",
+        ),
         ("seed=-1", "--set seed=-1: `seed` is -1; it must be a whole number from 0 to 9223372036854775807"),
         ("seed=", "--set seed=: `seed` is \"\"; it must be a whole number from 0 to 9223372036854775807"),
     ] {
@@ -261,7 +266,9 @@ fn each_key_refuses_what_is_out_of_its_range() {
             Form::Whole(0, _) => &["-1", "0.5"],
             Form::Whole(..) => &["0"],
             Form::ZeroOrOne => &["0.5"],
+            Form::Model => &["'none of them'", "'own:'"],
             Form::Source => &["'x'", "'tar:x'", "'csv:'"],
+            Form::Real(Bound::Included(min), _) if min < 0.0 => &["-100", "inf", "nan"],
             Form::Real(..) | Form::Rate => &["-0.5", "inf", "nan"],
             Form::Sections => &["{}"],
         };
@@ -506,10 +513,10 @@ fn list_paths(path: &str, value: &serde_json::Value, paths: &mut BTreeSet<String
 
 #[test]
 fn every_model_goes_by_its_name() {
-    for kind in ModelKind::ALL {
+    for kind in ModelKind::BUILT_IN.into_iter().chain([ModelKind::Own("mine".into())]) {
         // Only the trivial model goes without data.
         let source = if kind == ModelKind::Trivial { "none" } else { "digits" };
-        let sets = [format!("model.kind={}", kind.name()), format!("data.source={source}")];
+        let sets = [format!("model.kind={kind}"), format!("data.source={source}")];
         assert_eq!(Recipe::load(None, &sets).unwrap().model.kind, kind);
     }
 }

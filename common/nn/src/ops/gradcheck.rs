@@ -63,22 +63,39 @@ fn the_rectified_sum_has_the_right_gradient() {
     check(&[variable(1, &[4, 7]), variable(2, &[4, 7])], |v| add_relu(&mut Graph::candle(), &v[0], &v[1]));
 }
 
+/// Convolutions of every kind: (height, width, channels, outputs, kernel, padding, stride, groups).
+const CONVOLUTIONS: [([usize; 4], [usize; 2], [usize; 2], [usize; 2], usize); 17] = [
+    ([6, 5, 2, 3], [5, 5], [2, 2], [1, 1], 1),
+    ([4, 4, 3, 2], [3, 3], [1, 1], [1, 1], 1),
+    ([5, 7, 2, 3], [3, 3], [1, 1], [2, 2], 1),
+    ([8, 6, 2, 3], [3, 3], [1, 1], [2, 2], 1),
+    ([5, 4, 3, 2], [1, 1], [0, 0], [2, 2], 1),
+    ([1, 1, 2, 2], [3, 3], [1, 1], [2, 2], 1),
+    ([2, 2, 1, 2], [5, 5], [2, 2], [1, 1], 1),
+    // Not square, and more padding than kernel.
+    ([6, 5, 2, 3], [1, 3], [0, 1], [1, 1], 1),
+    ([6, 7, 2, 3], [3, 2], [2, 0], [2, 3], 1),
+    ([3, 3, 2, 2], [2, 2], [3, 2], [1, 1], 1),
+    // One pixel.
+    ([3, 4, 5, 6], [1, 1], [0, 0], [1, 1], 1),
+    // Groups and depthwise, with more and fewer channels than a vector has lanes.
+    ([4, 5, 4, 6], [3, 3], [1, 1], [1, 1], 2),
+    ([5, 4, 3, 6], [3, 3], [1, 1], [2, 2], 3),
+    ([5, 4, 3, 3], [3, 3], [1, 1], [1, 1], 3),
+    ([5, 6, 11, 11], [3, 3], [1, 1], [2, 2], 11),
+    ([6, 5, 9, 9], [5, 5], [2, 2], [1, 1], 9),
+    ([4, 6, 2, 2], [2, 4], [2, 1], [1, 2], 2),
+];
+
 #[test]
-fn conv2d_has_the_right_gradient_for_every_shape_in_use() {
-    // (channels, height, width, outputs, kernel, padding, stride)
-    for (c, h, w, o, k, padding, stride) in [
-        (2, 6, 5, 3, 5, 2, 1),
-        (3, 4, 4, 2, 3, 1, 1),
-        (2, 5, 7, 3, 3, 1, 2),
-        (2, 8, 6, 3, 3, 1, 2),
-        (3, 5, 4, 2, 1, 0, 2),
-        (2, 1, 1, 2, 3, 1, 2),
-        (1, 2, 2, 2, 5, 2, 1),
-    ] {
-        let variables = [variable(1, &[2, h, w, c]), variable(2, &[o, c, k, k]), variable(3, &[o])];
-        check(&variables, |v| conv2d(&mut Graph::candle(), &v[0], &v[1], Some(&v[2]), padding, stride));
-        check(&variables, |v| conv2d_relu(&mut Graph::candle(), &v[0], &v[1], &v[2], padding, stride));
-        check(&variables[..2], |v| conv2d(&mut Graph::candle(), &v[0], &v[1], None, padding, stride));
+fn conv2d_has_the_right_gradient_for_every_shape() {
+    for ([h, w, c, o], [k, l], padding, stride, groups) in CONVOLUTIONS {
+        let variables = [variable(1, &[2, h, w, c]), variable(2, &[o, c / groups, k, l]), variable(3, &[o])];
+        for relu in [false, true] {
+            let config = Conv2dConfig { padding, stride, groups, relu };
+            check(&variables, |v| conv2d(&mut Graph::candle(), &v[0], &v[1], Some(&v[2]), config));
+            check(&variables[..2], |v| conv2d(&mut Graph::candle(), &v[0], &v[1], None, config));
+        }
     }
 }
 
@@ -104,7 +121,7 @@ fn group_norm_has_the_right_gradient() {
 
 #[test]
 fn cross_entropy_has_the_right_gradient() {
-    check(&[variable(1, &[4, 5])], |v| cross_entropy(&mut Graph::candle(), &(&v[0] * 6.0)?, &[0, 4, 2, 2]));
+    check(&[variable(1, &[4, 5])], |v| cross_entropy(&mut Graph::candle(), &(&v[0] * 6.0)?, &[0, 4, 2, 2], 7));
 }
 
 #[test]
@@ -122,32 +139,49 @@ fn changes_of_layout_have_the_right_gradient_and_undo_each_other() {
 
 #[test]
 fn convolution_agrees_with_candles() {
-    for (k, padding, stride) in [(5, 2, 1), (3, 1, 1), (3, 1, 2), (1, 0, 2)] {
-        let (x, w) = (variable(1, &[2, 9, 8, 3]), variable(2, &[4, 3, k, k]));
-        let ours = conv2d(&mut Graph::candle(), &x, &w, None, padding, stride).unwrap();
+    for ([h, w, c, o], [k, l], padding, stride, groups) in CONVOLUTIONS {
+        // Candle knows only one padding and one stride for both axes.
+        if padding[0] != padding[1] || stride[0] != stride[1] {
+            continue;
+        }
+        let (x, weights) = (variable(1, &[2, h, w, c]), variable(2, &[o, c / groups, k, l]));
+        let config = Conv2dConfig { padding, stride, groups, relu: false };
+        let ours = conv2d(&mut Graph::candle(), &x, &weights, None, config).unwrap();
         let planes = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
-        let theirs = planes.conv2d(&w, padding, stride, 1, 1).unwrap().permute((0, 2, 3, 1)).unwrap();
+        let theirs = planes.conv2d(&weights, padding[0], stride[0], 1, groups).unwrap();
+        let theirs = theirs.permute((0, 2, 3, 1)).unwrap();
         let difference = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
-        assert!(difference < 1e-12, "kernel {k}: {difference}");
+        assert!(difference < 1e-12, "kernel {k}×{l}, groups {groups}: {difference}");
     }
 }
 
 /// The vector code in f32 against the portable code in f64, with channels that fill no vector.
 #[test]
 fn layers_in_f32_agree_with_those_in_f64() {
-    for (c, o, side, padding, stride) in [(3, 17, 3, 1, 1), (18, 35, 3, 1, 2), (2, 16, 5, 2, 1), (5, 33, 1, 0, 2)] {
-        let variables = [&[3, 9, 7, c][..], &[o, c, side, side], &[o], &[o], &[4, o]].map(|shape| variable(7, shape));
+    for (c, o, side, padding, stride, groups) in [
+        (3, 17, 3, 1, 1, 1),
+        (18, 35, 3, 1, 2, 1),
+        (2, 16, 5, 2, 1, 1),
+        (5, 33, 1, 0, 2, 1),
+        (19, 33, 1, 0, 1, 1),
+        (19, 19, 3, 1, 1, 19),
+        (19, 19, 5, 2, 2, 19),
+        (6, 34, 3, 1, 1, 2),
+    ] {
+        let config = Conv2dConfig { padding: [padding; 2], stride: [stride; 2], groups, relu: true };
+        let variables =
+            [&[3, 9, 7, c][..], &[o, c / groups, side, side], &[o], &[o], &[4, o]].map(|shape| variable(7, shape));
         let run = |dtype: DType| -> Vec<Vec<f64>> {
             let v: Vec<Var> =
                 variables.iter().map(|v| Var::from_tensor(&v.to_dtype(dtype).unwrap()).unwrap()).collect();
             let graph = &mut Graph::candle();
-            let y = conv2d_relu(graph, &v[0], &v[1], &v[2], padding, stride).unwrap();
+            let y = conv2d(graph, &v[0], &v[1], Some(&v[2]), config).unwrap();
             let y = group_norm(graph, &y, &v[2], &v[3], 1).unwrap();
             let y = max_pool_2x2(graph, &y).unwrap();
             let y = global_avg_pool(graph, &y).unwrap();
             let bias = Tensor::zeros(4, dtype, &Device::Cpu).unwrap();
             let y = linear(graph, &y, &v[4], &bias).unwrap();
-            let gradients = cross_entropy(graph, &y, &[0, 3, 1]).unwrap().backward().unwrap();
+            let gradients = cross_entropy(graph, &y, &[0, 3, 1], 3).unwrap().backward().unwrap();
             let flat = |x: &Tensor| x.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap();
             std::iter::once(flat(&y)).chain(v.iter().map(|v| flat(gradients.get(v).unwrap()))).collect()
         };
@@ -180,16 +214,21 @@ fn the_rectifier_passes_no_gradient_at_zero_and_keeps_nan() {
 #[test]
 fn cross_entropy_of_huge_logits_is_finite() {
     let logits = Tensor::new(&[[1e30f32, 0.0], [0.0, 1e30]], &Device::Cpu).unwrap();
-    assert_eq!(cross_entropy(&mut Graph::candle(), &logits, &[0, 1]).unwrap().to_scalar::<f32>().unwrap(), 0.0);
+    assert_eq!(cross_entropy(&mut Graph::candle(), &logits, &[0, 1], 2).unwrap().to_scalar::<f32>().unwrap(), 0.0);
 }
 
 #[test]
 fn wrong_shapes_and_labels_are_errors() {
     let tensor = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
     assert!(linear(&mut Graph::candle(), &tensor(&[2, 3]), &tensor(&[4, 5]), &tensor(&[4])).is_err());
-    assert!(conv2d(&mut Graph::candle(), &tensor(&[1, 4, 4, 2]), &tensor(&[3, 1, 3, 3]), None, 1, 1).is_err());
-    assert!(conv2d(&mut Graph::candle(), &tensor(&[1, 2, 2, 1]), &tensor(&[3, 1, 5, 5]), None, 0, 1).is_err());
+    let conv = |x: &[usize], w: &[usize], config| conv2d(&mut Graph::candle(), &tensor(x), &tensor(w), None, config);
+    let plain = Conv2dConfig::default();
+    assert!(conv(&[1, 4, 4, 2], &[3, 1, 3, 3], plain).is_err());
+    assert!(conv(&[1, 2, 2, 1], &[3, 1, 5, 5], plain).is_err());
+    assert!(conv(&[1, 2, 2, 1], &[3, 1, 1, 1], Conv2dConfig { stride: [1, 0], ..plain }).is_err());
+    assert!(conv(&[1, 2, 2, 4], &[3, 2, 1, 1], Conv2dConfig { groups: 2, ..plain }).is_err());
+    assert!(conv(&[1, 2, 2, 4], &[3, 4, 1, 1], Conv2dConfig { groups: 0, ..plain }).is_err());
     assert!(group_norm(&mut Graph::candle(), &tensor(&[1, 2, 2, 4]), &tensor(&[4]), &tensor(&[4]), 3).is_err());
-    assert!(cross_entropy(&mut Graph::candle(), &tensor(&[2, 3]), &[0, 3]).is_err());
-    assert!(cross_entropy(&mut Graph::candle(), &tensor(&[2, 3]), &[0]).is_err());
+    assert!(cross_entropy(&mut Graph::candle(), &tensor(&[2, 3]), &[0, 3], 2).is_err());
+    assert!(cross_entropy(&mut Graph::candle(), &tensor(&[2, 3]), &[0], 1).is_err());
 }

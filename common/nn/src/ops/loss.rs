@@ -4,12 +4,12 @@ use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
 
-/// Mean over the batch of −log softmax(logits)\[label\], a scalar; `logits` is [batch, classes], labels are below
-/// `classes`.
+/// Σ −log softmax(logits)\[label\] / `count`, a scalar: the mean when `count` is the number of rows, and a part of it when
+/// the batch is computed in parts. `logits` is [rows, classes], labels are below `classes`.
 ///
 /// The exponentials are taken in f64 after subtracting the row's largest logit, so it does not overflow.
-pub fn cross_entropy(graph: &mut Graph<'_>, logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
-    graph.apply1(logits, CrossEntropy { labels: labels.to_vec() })
+pub fn cross_entropy(graph: &mut Graph<'_>, logits: &Tensor, labels: &[u32], count: usize) -> Result<Tensor> {
+    graph.apply1(logits, CrossEntropy { labels: labels.to_vec(), count })
 }
 
 /// −log softmax(row)\[label\], in nats.
@@ -19,6 +19,7 @@ pub(crate) fn row_loss<T: WithDType>(row: &[T], label: usize) -> f64 {
 
 struct CrossEntropy {
     labels: Vec<u32>,
+    count: usize,
 }
 
 /// log Σ exp of a row.
@@ -35,20 +36,24 @@ impl CustomOp1 for CrossEntropy {
 
     fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (batch, classes) = layout.shape().dims2()?;
-        if batch == 0 || batch != self.labels.len() || self.labels.iter().any(|&label| label as usize >= classes) {
+        if batch == 0
+            || self.count == 0
+            || batch != self.labels.len()
+            || self.labels.iter().any(|&label| label as usize >= classes)
+        {
             candle_core::bail!("cross_entropy: {} labels for logits of {:?}", self.labels.len(), layout.dims());
         }
         for_float!(logits.dtype(), T => {
             let rows = elements::<T>(logits, layout)?.chunks_exact(classes);
             let total: f64 = rows.zip(&self.labels).map(|(row, &label)| row_loss(row, label as usize)).sum();
-            Ok((T::to_cpu_storage_owned(vec![T::from_f64(total / batch as f64)]), Shape::from(())))
+            Ok((T::to_cpu_storage_owned(vec![T::from_f64(total / self.count as f64)]), Shape::from(())))
         })
     }
 
     fn bwd(&self, logits: &Tensor, _loss: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let (batch, classes) = logits.dims2()?;
+        let (_, classes) = logits.dims2()?;
         for_float!(logits.dtype(), T => {
-            let scale = gradient.to_scalar::<T>()?.to_f64() / batch as f64;
+            let scale = gradient.to_scalar::<T>()?.to_f64() / self.count as f64;
             let dx = with_elements::<T, _>(logits, |logits| {
                 let mut dx = Vec::with_capacity(logits.len());
                 for (row, &label) in logits.chunks_exact(classes).zip(&self.labels) {

@@ -31,8 +31,8 @@ pub(crate) struct Gradients(HashMap<TensorId, Tensor>);
 
 impl Gradients {
     /// The gradient with respect to `tensor`, if the loss depends on it.
-    pub(crate) fn of(&self, tensor: &Tensor) -> Option<&Tensor> {
-        self.0.get(&tensor.id())
+    pub(crate) fn take(&mut self, tensor: &Tensor) -> Option<Tensor> {
+        self.0.remove(&tensor.id())
     }
 
     fn add<T: WithDType>(&mut self, tensor: &Tensor, gradient: Tensor) -> Result<()> {

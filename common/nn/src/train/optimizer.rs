@@ -1,18 +1,17 @@
-//! The client's optimizer, written on slices: one pass over a tensor's memory per step.
+//! The client's optimizer, written on slices: one pass over the parameters' memory per step.
 
-use crate::Error;
-use crate::model::Model;
-use crate::ops::{Gradients, vectorised, with_elements};
-use candle_core::{CpuStorage, InplaceOp2, Layout};
+use crate::model::{Gradients, Model};
+use crate::ops::{elements_of, vectorised};
+use crate::{Error, Threads};
 use dunlin_core::recipe::{OptimizerKind, TrainingConfig};
-use std::cell::RefCell;
+use std::ops::Range;
 
 /// An optimizer with its state, which lives for one round.
 pub(super) struct Optimizer<'a> {
     rule: Rule,
     penalties: Penalties,
     clip_norm: f64,
-    /// Where the round started: the centre of the proximal term.
+    /// Where the round started: the centre of the proximal term, empty without one.
     start: &'a [f32],
     /// Momentum or Adam's first moments; empty for plain SGD.
     first: Vec<f32>,
@@ -26,171 +25,266 @@ pub(super) struct Optimizer<'a> {
 enum Rule {
     /// w ← w − η·g
     Sgd { rate: f32 },
-    /// v ← m·v + g, w ← w − η·v: torch's form, in which a change of η acts at once.
-    Momentum { rate: f32, momentum: f32 },
-    /// Kingma & Ba 2015, <https://arxiv.org/abs/1412.6980>, algorithm 1.
-    Adam { rate: f64 },
+    /// v ← m·v + g, w ← w − η·v: torch's form, in which a change of η acts at once. Looking ahead, w ← w − η·(g + m·v)
+    /// (Sutskever et al. 2013, <https://proceedings.mlr.press/v28/sutskever13.html>).
+    Momentum { rate: f32, momentum: f32, nesterov: bool },
+    /// Kingma & Ba 2015, <https://arxiv.org/abs/1412.6980>, algorithm 1, with w ← (1 − η·decay)·w before it (Loshchilov &
+    /// Hutter 2019, <https://arxiv.org/abs/1711.05101>, algorithm 2).
+    Adam { rate: f64, decay: f64 },
 }
 
-/// What is added to a loss gradient: `scale·g + weight_decay·w + proximal·(w − start)`.
+/// What is added to a loss gradient, `scale·g + weight_decay·w + proximal·(w − start)`, and by how much weights shrink
+/// after a step.
 #[derive(Clone, Copy)]
 struct Penalties {
     scale: f32,
     weight_decay: f32,
     proximal: f32,
-}
-
-impl Penalties {
-    #[inline(always)]
-    fn apply(&self, gradient: f32, weight: f32, start: f32) -> f32 {
-        self.scale * gradient + self.weight_decay * weight + self.proximal * (weight - start)
-    }
+    shrink: f32,
 }
 
 const BETA_1: f32 = 0.9;
 const BETA_2: f32 = 0.999;
 const EPSILON: f32 = 1e-8;
 
+/// Coordinates that are taken through a whole step before the next ones: with gradient and state, in the first-level
+/// cache.
+const BLOCK: usize = 2048;
+
 impl<'a> Optimizer<'a> {
-    /// For one round (counted from 1) from these parameters.
-    pub(super) fn new(config: &TrainingConfig, round: u64, start: &'a [f32]) -> Self {
+    /// For one round (counted from 1) of a model with so many parameters; `start` is where they start, if the
+    /// proximal term has a weight.
+    pub(super) fn new(config: &TrainingConfig, round: u64, parameters: usize, start: &'a [f32]) -> Self {
         let exponent = i32::try_from(round.saturating_sub(1)).unwrap_or(i32::MAX);
         let rate = config.learning_rate * config.learning_rate_decay.powi(exponent);
+        let is_decoupled = config.optimizer == OptimizerKind::AdamW;
         let rule = match config.optimizer {
             OptimizerKind::Sgd if config.momentum == 0.0 => Rule::Sgd { rate: rate as f32 },
-            OptimizerKind::Sgd => Rule::Momentum { rate: rate as f32, momentum: config.momentum as f32 },
-            OptimizerKind::Adam => Rule::Adam { rate },
+            OptimizerKind::Sgd => {
+                Rule::Momentum { rate: rate as f32, momentum: config.momentum as f32, nesterov: config.nesterov }
+            }
+            OptimizerKind::Adam => Rule::Adam { rate, decay: 0.0 },
+            OptimizerKind::AdamW => Rule::Adam { rate, decay: config.weight_decay },
         };
         let (first, second) = match rule {
             Rule::Sgd { .. } => (0, 0),
-            Rule::Momentum { .. } => (start.len(), 0),
-            Rule::Adam { .. } => (start.len(), start.len()),
+            Rule::Momentum { .. } => (parameters, 0),
+            Rule::Adam { .. } => (parameters, parameters),
         };
-        let penalties =
-            Penalties { scale: 1.0, weight_decay: config.weight_decay as f32, proximal: config.proximal as f32 };
-        Self {
-            rule,
-            penalties,
-            clip_norm: config.clip_norm,
-            start,
-            first: vec![0.0; first],
-            second: vec![0.0; second],
-            steps: 0,
-        }
+        let penalties = Penalties {
+            scale: 1.0,
+            weight_decay: if is_decoupled { 0.0 } else { config.weight_decay as f32 },
+            proximal: config.proximal as f32,
+            shrink: (rate * config.l1) as f32,
+        };
+        let clip_norm = config.clip_norm;
+        Self { rule, penalties, clip_norm, start, first: vec![0.0; first], second: vec![0.0; second], steps: 0 }
     }
 
-    /// One step of all the model's variables against these gradients of a batch loss.
-    pub(super) fn step(&mut self, model: &Model, gradients: &Gradients) -> Result<(), Error> {
+    /// One step of all the model's parameters against the sum of these gradients of the parts of a batch.
+    pub(super) fn step(&mut self, model: &Model, parts: &[Gradients], threads: &Threads) -> Result<(), Error> {
         self.steps = self.steps.saturating_add(1);
-        self.penalties.scale = self.clip_scale(model, gradients)?;
-        for (index, variable) in model.variables().iter().enumerate() {
-            let gradient = gradients
-                .of(variable)
-                .ok_or_else(|| candle_core::Error::Msg(format!("tensor {index} has no gradient")))?;
+        let guards: Vec<Vec<_>> = parts
+            .iter()
+            .map(|part| part.tensors.iter().map(|tensor| Some(tensor.as_ref()?.storage_and_layout())).collect())
+            .collect();
+        let mut tensors = Vec::with_capacity(model.layout().tensors().len());
+        for index in 0..model.layout().tensors().len() {
             let range = model.layout().range(index);
-            let step = Step(RefCell::new(Slices {
+            let mut gradients = Vec::with_capacity(parts.len());
+            for (storage, layout) in guards.iter().filter_map(|part| part[index].as_ref()) {
+                gradients.push(elements_of::<f32>(storage, layout)?);
+            }
+            if let Some(gradient) = gradients.iter().find(|gradient| gradient.len() != range.len()) {
+                let problem = format!("a gradient of {} elements for a tensor of {}", gradient.len(), range.len());
+                return Err(candle_core::Error::Msg(problem).into());
+            }
+            tensors.push(TensorGradient { range, parts: gradients });
+        }
+        self.penalties.scale = self.clip_scale(&tensors);
+        model.with_parameters(|weights| {
+            let shares = self.shares(weights, threads.count());
+            threads.map(shares, |share| {
+                vectorised(
+                    #[inline(always)]
+                    || share.step(&tensors),
+                );
+            });
+        })?;
+        Ok(())
+    }
+
+    /// min(1, clip_norm / ‖gradient‖₂) over all tensors together.
+    fn clip_scale(&self, tensors: &[TensorGradient<'_>]) -> f32 {
+        if self.clip_norm == 0.0 {
+            return 1.0;
+        }
+        let mut buffer = [0.0; BLOCK];
+        let mut square = 0.0;
+        for tensor in tensors {
+            for block in blocks(0..tensor.range.len()) {
+                let sum = tensor.block(block, &mut buffer);
+                square += sum.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+            }
+        }
+        let norm = square.sqrt();
+        if norm > self.clip_norm { (self.clip_norm / norm) as f32 } else { 1.0 }
+    }
+
+    /// The parameters and the state cut into so many runs.
+    fn shares<'s>(&'s mut self, mut weights: &'s mut [f32], count: usize) -> Vec<Share<'s>> {
+        let (total, mut offset) = (weights.len(), 0);
+        let (mut first, mut second, mut start) = (&mut *self.first, &mut *self.second, self.start);
+        let mut shares = Vec::with_capacity(count);
+        for index in 1..=count {
+            let len = total * index / count - offset;
+            let (head, tail) = std::mem::take(&mut weights).split_at_mut(len);
+            weights = tail;
+            // State that the rule does without stays empty.
+            let cut = len.min(first.len());
+            let (first_head, tail) = std::mem::take(&mut first).split_at_mut(cut);
+            first = tail;
+            let cut = len.min(second.len());
+            let (second_head, tail) = std::mem::take(&mut second).split_at_mut(cut);
+            second = tail;
+            let (start_head, tail) = start.split_at(len.min(start.len()));
+            start = tail;
+            shares.push(Share {
+                offset,
+                weights: head,
+                start: start_head,
+                first: first_head,
+                second: second_head,
                 rule: self.rule,
                 penalties: self.penalties,
                 steps: self.steps,
-                start: &self.start[range.clone()],
-                first: if self.first.is_empty() { &mut [] } else { &mut self.first[range.clone()] },
-                second: if self.second.is_empty() { &mut [] } else { &mut self.second[range] },
-            }));
-            variable.inplace_op2(gradient, &step)?;
+            });
+            offset += len;
         }
-        Ok(())
-    }
-
-    /// min(1, clip_norm / ‖gradient‖₂) over all variables together.
-    fn clip_scale(&self, model: &Model, gradients: &Gradients) -> Result<f32, Error> {
-        if self.clip_norm == 0.0 {
-            return Ok(1.0);
-        }
-        let mut square = 0.0;
-        for gradient in model.variables().iter().filter_map(|variable| gradients.of(variable)) {
-            square += with_elements::<f32, _>(gradient, |values| {
-                Ok(values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>())
-            })?;
-        }
-        let norm = square.sqrt();
-        Ok(if norm > self.clip_norm { (self.clip_norm / norm) as f32 } else { 1.0 })
+        shares
     }
 }
 
-/// One tensor's share of a step, as candle's in-place operation on (variable, gradient).
-struct Step<'a>(RefCell<Slices<'a>>);
+/// The gradient of one tensor, as the sum of those of the parts of a batch; none when the loss does not depend on it.
+struct TensorGradient<'a> {
+    /// Where the tensor lies in the flat vector.
+    range: Range<usize>,
+    parts: Vec<&'a [f32]>,
+}
 
-struct Slices<'a> {
-    rule: Rule,
-    penalties: Penalties,
-    steps: i32,
+impl TensorGradient<'_> {
+    /// The sum over the parts for some of the tensor's coordinates, at most [`BLOCK`].
+    #[inline(always)]
+    fn block<'b>(&'b self, range: Range<usize>, buffer: &'b mut [f32; BLOCK]) -> &'b [f32] {
+        match self.parts.split_first() {
+            Some((only, [])) => &only[range],
+            Some((one, others)) => {
+                let sum = &mut buffer[..range.len()];
+                sum.copy_from_slice(&one[range.clone()]);
+                for other in others {
+                    for (sum, &value) in sum.iter_mut().zip(&other[range.clone()]) {
+                        *sum += value;
+                    }
+                }
+                sum
+            }
+            None => {
+                let zeros = &mut buffer[..range.len()];
+                zeros.fill(0.0);
+                zeros
+            }
+        }
+    }
+}
+
+/// A range in runs of at most [`BLOCK`].
+fn blocks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(BLOCK).map(move |start| start..(start + BLOCK).min(end))
+}
+
+/// A run of the parameters with its state: what one thread takes through a step.
+struct Share<'a> {
+    /// Position of the first in the flat vector.
+    offset: usize,
+    weights: &'a mut [f32],
     start: &'a [f32],
     first: &'a mut [f32],
     second: &'a mut [f32],
+    rule: Rule,
+    penalties: Penalties,
+    steps: i32,
 }
 
-impl InplaceOp2 for Step<'_> {
-    fn name(&self) -> &'static str {
-        "optimizer_step"
-    }
-
-    fn cpu_fwd(
-        &self,
-        weights: &mut CpuStorage,
-        _: &Layout,
-        gradient: &CpuStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<()> {
-        let (CpuStorage::F32(weights), CpuStorage::F32(gradient)) = (weights, gradient) else {
-            candle_core::bail!("optimizer_step: parameters and gradients are f32");
-        };
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            candle_core::bail!("optimizer_step: a gradient of shape {:?} is not contiguous", layout.dims());
-        };
-        let mut slices = self.0.borrow_mut();
-        vectorised(
-            #[inline(always)]
-            || slices.step(weights, &gradient[start..end]),
-        );
-        Ok(())
-    }
-}
-
-impl Slices<'_> {
+impl Share<'_> {
     #[inline(always)]
-    fn step(&mut self, weights: &mut [f32], gradient: &[f32]) {
-        let penalties = self.penalties;
-        let inputs = gradient.iter().zip(self.start);
+    fn step(mut self, tensors: &[TensorGradient<'_>]) {
+        let mut buffer = [0.0; BLOCK];
+        let end = self.offset + self.weights.len();
+        for tensor in tensors {
+            let range = tensor.range.start.max(self.offset)..tensor.range.end.min(end);
+            for block in blocks(range) {
+                let within = block.start - tensor.range.start..block.end - tensor.range.start;
+                let gradient = tensor.block(within, &mut buffer);
+                self.step_block(block.start - self.offset..block.end - self.offset, gradient);
+            }
+        }
+    }
+
+    /// The step of a few coordinates, counted from the share's first.
+    #[inline(always)]
+    fn step_block(&mut self, range: Range<usize>, gradient: &[f32]) {
+        let Penalties { scale, weight_decay, proximal, shrink } = self.penalties;
+        let weights = &mut self.weights[range.clone()];
+        let mut penalised = [0.0; BLOCK];
+        let gradient = if proximal == 0.0 && weight_decay == 0.0 && scale == 1.0 {
+            gradient
+        } else {
+            let penalised = &mut penalised[..gradient.len()];
+            for (to, (&g, &w)) in penalised.iter_mut().zip(gradient.iter().zip(&*weights)) {
+                *to = scale * g + weight_decay * w;
+            }
+            if proximal != 0.0 {
+                for (to, (&w, &start)) in penalised.iter_mut().zip(weights.iter().zip(&self.start[range.clone()])) {
+                    *to += proximal * (w - start);
+                }
+            }
+            penalised
+        };
         match self.rule {
-            // The default, in which the start need not be read: memory is what a step waits for.
-            Rule::Sgd { rate } if penalties.proximal == 0.0 => {
-                for (w, &g) in weights.iter_mut().zip(gradient) {
-                    *w -= rate * (penalties.scale * g + penalties.weight_decay * *w);
-                }
-            }
             Rule::Sgd { rate } => {
-                for (w, (&g, &start)) in weights.iter_mut().zip(inputs) {
-                    *w -= rate * penalties.apply(g, *w, start);
+                for (w, &g) in weights.iter_mut().zip(gradient) {
+                    *w -= rate * g;
                 }
             }
-            Rule::Momentum { rate, momentum } => {
-                for ((w, v), (&g, &start)) in weights.iter_mut().zip(&mut *self.first).zip(inputs) {
-                    *v = momentum * *v + penalties.apply(g, *w, start);
-                    *w -= rate * *v;
+            Rule::Momentum { rate, momentum, nesterov } => {
+                let velocity = &mut self.first[range];
+                for (v, &g) in velocity.iter_mut().zip(gradient) {
+                    *v = momentum * *v + g;
+                }
+                let (of_g, of_v) = if nesterov { (rate, rate * momentum) } else { (0.0, rate) };
+                for (w, (&v, &g)) in weights.iter_mut().zip(velocity.iter().zip(gradient)) {
+                    *w -= of_g * g + of_v * v;
                 }
             }
-            Rule::Adam { rate } => {
+            Rule::Adam { rate, decay } => {
                 let first_correction = 1.0 - f64::from(BETA_1).powi(self.steps);
                 let second_correction = 1.0 - f64::from(BETA_2).powi(self.steps);
+                let kept = (1.0 - rate * decay) as f32;
                 let rate = (rate / first_correction) as f32;
                 let second_scale = (1.0 / second_correction) as f32;
-                let moments = self.first.iter_mut().zip(&mut *self.second);
-                for ((w, (m, v)), (&g, &start)) in weights.iter_mut().zip(moments).zip(inputs) {
-                    let g = penalties.apply(g, *w, start);
+                let moments = self.first[range.clone()].iter_mut().zip(&mut self.second[range]);
+                for ((w, (m, v)), &g) in weights.iter_mut().zip(moments).zip(gradient) {
                     *m = BETA_1 * *m + (1.0 - BETA_1) * g;
                     *v = BETA_2 * *v + (1.0 - BETA_2) * g * g;
-                    *w -= rate * *m / ((*v * second_scale).sqrt() + EPSILON);
+                    *w = kept * *w - rate * *m / ((*v * second_scale).sqrt() + EPSILON);
                 }
+            }
+        }
+        if shrink != 0.0 {
+            for w in weights {
+                // The proximal operator of the L1 norm (Daubechies et al. 2004); NaN stays.
+                *w = if w.abs() <= shrink { 0.0 } else { *w - shrink.copysign(*w) };
             }
         }
     }
@@ -202,20 +296,15 @@ mod tests {
 
     /// Runs a rule on one weight with these gradients and returns the weight after each step.
     fn trace(config: &TrainingConfig, start: f32, gradients: &[f32]) -> Vec<f32> {
+        let mut weight = [start];
         let start = [start];
-        let optimizer = Optimizer::new(config, 1, &start);
-        let (mut first, mut second, mut weight) = (vec![0.0], vec![0.0], start);
+        let mut optimizer = Optimizer::new(config, 1, 1, &start);
         let mut trace = Vec::new();
-        for (steps, &gradient) in (1..).zip(gradients) {
-            let mut slices = Slices {
-                rule: optimizer.rule,
-                penalties: optimizer.penalties,
-                steps,
-                start: &start,
-                first: &mut first,
-                second: &mut second,
-            };
-            slices.step(&mut weight, &[gradient]);
+        for gradient in gradients {
+            optimizer.steps += 1;
+            for share in optimizer.shares(&mut weight, 1) {
+                share.step(&[TensorGradient { range: 0..1, parts: vec![&[*gradient]] }]);
+            }
             trace.push(weight[0]);
         }
         trace
@@ -244,6 +333,68 @@ mod tests {
     }
 
     #[test]
+    fn momentum_that_looks_ahead_adds_the_gradient_once_more() {
+        let config = TrainingConfig { learning_rate: 0.1, momentum: 0.9, nesterov: true, ..TrainingConfig::default() };
+        // velocities 1, 1.9; steps 1 + 0.9·1, 1 + 0.9·1.9
+        assert_close(&trace(&config, 0.0, &[1.0, 1.0]), &[-0.19, -0.19 - 0.271]);
+    }
+
+    #[test]
+    fn decoupled_decay_shrinks_weights_by_rate_times_decay() {
+        let config = TrainingConfig {
+            optimizer: OptimizerKind::AdamW,
+            learning_rate: 0.1,
+            weight_decay: 0.5,
+            ..TrainingConfig::default()
+        };
+        // (1 − 0.05)·2 − 0.1·sign(g)
+        assert_close(&trace(&config, 2.0, &[3.0]), &[1.8]);
+    }
+
+    #[test]
+    fn the_l1_penalty_moves_weights_to_zero_and_no_further() {
+        let config = TrainingConfig { learning_rate: 0.5, l1: 0.2, ..TrainingConfig::default() };
+        assert_close(&trace(&config, 0.25, &[0.0, 0.0, 0.0]), &[0.15, 0.05, 0.0]);
+        assert_close(&trace(&config, -1.0, &[1.0]), &[-1.4]);
+        assert!(trace(&config, f32::NAN, &[0.0])[0].is_nan());
+    }
+
+    #[test]
+    fn shares_of_threads_and_parts_of_batches_add_up_to_one_step() {
+        let config = TrainingConfig {
+            optimizer: OptimizerKind::Adam,
+            learning_rate: 0.1,
+            weight_decay: 0.1,
+            proximal: 0.3,
+            ..TrainingConfig::default()
+        };
+        let n = 3 * BLOCK + 7;
+        let vector = |factor: usize| (0..n).map(|i| (i * factor % 64) as f32 / 64.0).collect::<Vec<_>>();
+        let (start, one, other) = (vector(3), vector(7), vector(11));
+        let sum: Vec<f32> = one.iter().zip(&other).map(|(x, y)| x + y).collect();
+        let run = |count: usize, parts: Vec<&[f32]>| {
+            let mut weights = vector(5);
+            let mut optimizer = Optimizer::new(&config, 1, n, &start);
+            let cut = n / 3;
+            let tensor = |range: Range<usize>| TensorGradient {
+                parts: parts.iter().map(|part| &part[range.clone()]).collect(),
+                range,
+            };
+            let tensors = [tensor(0..cut), tensor(cut..n)];
+            for _ in 0..2 {
+                optimizer.steps += 1;
+                for share in optimizer.shares(&mut weights, count) {
+                    share.step(&tensors);
+                }
+            }
+            weights
+        };
+        let whole = run(1, vec![&sum]);
+        assert_eq!(run(3, vec![&sum]), whole);
+        assert_eq!(run(2, vec![&one, &other]), whole);
+    }
+
+    #[test]
     fn adam_follows_algorithm_1() {
         let config = TrainingConfig { optimizer: OptimizerKind::Adam, learning_rate: 0.1, ..TrainingConfig::default() };
         // m̂, v̂ of step 1: 1, 1. Of step 2: m = 0.9·0.1 − 0.2 = −0.11, v = 0.999·0.001 + 0.004 = 0.004999, so
@@ -254,7 +405,7 @@ mod tests {
     #[test]
     fn the_step_size_decays_with_the_round() {
         let config = TrainingConfig { learning_rate: 1.0, learning_rate_decay: 0.5, ..TrainingConfig::default() };
-        let rates = [1, 2, 4].map(|round| match Optimizer::new(&config, round, &[]).rule {
+        let rates = [1, 2, 4].map(|round| match Optimizer::new(&config, round, 0, &[]).rule {
             Rule::Sgd { rate } => rate,
             Rule::Momentum { .. } | Rule::Adam { .. } => unreachable!("the default is SGD"),
         });

@@ -1,10 +1,14 @@
 //! Training: determinism, optimizers, and that it learns.
 
 use super::*;
+use crate::Threads;
 use crate::data::{self, Dataset};
-use crate::model::InputShape;
+use crate::model::{Architecture, Init, InputShape, Parameters, register};
+use crate::ops::Graph;
 use dunlin_core::recipe::DataConfig;
 use std::sync::Arc;
+
+const ONE: Threads = Threads::one();
 
 fn digits() -> (Examples, Examples) {
     let split = data::load(&DataConfig::default(), &Seed::from_u64(1)).unwrap();
@@ -26,7 +30,7 @@ struct Ran {
 fn run(kind: &ModelKind, data: &Examples, config: &TrainingConfig) -> Result<Ran, Error> {
     let mut model = Model::new(kind, data.dataset().input()).unwrap();
     let mut params = model.init(&Seed::from_u64(3));
-    let task = TrainTask { config, round: 1, seed: Seed::from_u64(4) };
+    let task = TrainTask { config, round: 1, seed: Seed::from_u64(4), threads: &ONE };
     let result = train(&mut model, data, &mut params, &task, &mut |_, _| ControlFlow::Continue(()))?;
     Ok(Ran { params, examples: result.examples, steps: result.steps, loss: result.loss })
 }
@@ -44,7 +48,7 @@ fn two_nn_learns_the_digits() {
     let (training, test) = digits();
     let result = run(&ModelKind::TwoNn, &training, &TrainingConfig::default()).unwrap();
     let mut model = Model::new(&ModelKind::TwoNn, training.dataset().input()).unwrap();
-    let evaluation = evaluate(&mut model, &test, &result.params).unwrap();
+    let evaluation = evaluate(&mut model, &test, &result.params, &ONE).unwrap();
     assert_eq!((evaluation.examples, result.examples as usize), (test.len() as u64, training.len()));
     assert!(evaluation.accuracy() > 0.9, "{evaluation:?}");
     assert!(evaluation.loss() < 0.3 && result.loss < 0.2, "{evaluation:?} {}", result.loss);
@@ -57,7 +61,7 @@ fn convolutional_models_learn_a_few_digits() {
         let config = TrainingConfig { epochs: 16, ..TrainingConfig::default() };
         let result = run(&kind, &training, &config).unwrap();
         let mut model = Model::new(&kind, training.dataset().input()).unwrap();
-        let evaluation = evaluate(&mut model, &training, &result.params).unwrap();
+        let evaluation = evaluate(&mut model, &training, &result.params, &ONE).unwrap();
         assert!(evaluation.accuracy() > 0.9, "{kind:?}: {evaluation:?}");
     }
 }
@@ -84,7 +88,7 @@ fn another_seed_gives_another_order_and_another_result() {
     let mut model = Model::new(&ModelKind::Softmax, training.dataset().input()).unwrap();
     let start = model.init(&Seed::from_u64(3));
     let mut with_seed = |seed| {
-        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(seed) };
+        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(seed), threads: &ONE };
         let mut params = start.clone();
         train(&mut model, &training, &mut params, &task, &mut |_, _| ControlFlow::Continue(())).unwrap();
         params
@@ -99,7 +103,7 @@ fn every_step_is_reported_and_the_last_partial_batch_is_used() {
         let config = TrainingConfig { batch, epochs: 2, ..TrainingConfig::default() };
         let mut model = Model::new(&ModelKind::Softmax, training.dataset().input()).unwrap();
         let mut params = model.init(&Seed::from_u64(3));
-        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4) };
+        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4), threads: &ONE };
         let mut reports = Vec::new();
         let result = train(&mut model, &training, &mut params, &task, &mut |done, total| {
             reports.push((done, total));
@@ -117,7 +121,7 @@ fn a_caller_can_stop_a_training() {
     for kind in [ModelKind::Softmax, ModelKind::Trivial] {
         let mut model = Model::new(&kind, training.dataset().input()).unwrap();
         let mut params = model.init(&Seed::from_u64(3));
-        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4) };
+        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4), threads: &ONE };
         let result = train(&mut model, &training, &mut params, &task, &mut |_, _| ControlFlow::Break(()));
         assert!(matches!(result, Err(Error::Stopped)));
     }
@@ -178,18 +182,18 @@ fn every_optimizer_lowers_the_loss() {
 fn arguments_that_do_not_fit_are_errors() {
     let training = small(&digits().0, 10);
     let config = TrainingConfig::default();
-    let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4) };
+    let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4), threads: &ONE };
     let go = &mut |_, _| ControlFlow::Continue(());
     let mut model = Model::new(&ModelKind::Softmax, training.dataset().input()).unwrap();
     let mut start = model.init(&Seed::from_u64(3));
-    let short = train(&mut model, &training, &mut start[1..], &task, go);
+    let short = train(&mut model, &training, &mut start[1..].to_vec(), &task, go);
     assert!(matches!(short, Err(Error::ParameterCount { expected: 650, actual: 649 })));
     let empty = Examples::new(training.dataset().clone(), Vec::new()).unwrap();
     assert!(matches!(train(&mut model, &empty, &mut start, &task, go), Err(Error::NoExamples)));
     let other = InputShape::image(1, 1, 2, 2);
     let other = Examples::all(Arc::new(Dataset::new("other", other, vec![0.0; 4], vec![0, 1]).unwrap()));
     assert!(matches!(train(&mut model, &other, &mut start, &task, go), Err(Error::InputShape { .. })));
-    assert!(matches!(evaluate(&mut model, &other, &start), Err(Error::InputShape { .. })));
+    assert!(matches!(evaluate(&mut model, &other, &start, &ONE), Err(Error::InputShape { .. })));
 }
 
 #[test]
@@ -197,12 +201,12 @@ fn evaluations_of_parts_add_up_to_that_of_the_whole() {
     let (_, test) = digits();
     let mut model = Model::new(&ModelKind::Softmax, test.dataset().input()).unwrap();
     let params = model.init(&Seed::from_u64(3));
-    let whole = evaluate(&mut model, &test, &params).unwrap();
+    let whole = evaluate(&mut model, &test, &params, &ONE).unwrap();
     let (left, right) = test.indices().split_at(100);
     let mut sum = Evaluation::default();
     for part in [left, right] {
         let part = Examples::new(test.dataset().clone(), part).unwrap();
-        sum = sum + evaluate(&mut model, &part, &params).unwrap();
+        sum = sum + evaluate(&mut model, &part, &params, &ONE).unwrap();
     }
     assert_eq!((whole.examples, whole.correct), (sum.examples, sum.correct));
     assert!((whole.loss_sum - sum.loss_sum).abs() < 1e-3);
@@ -220,5 +224,74 @@ fn the_trivial_model_moves_some_parameters_and_repeats_itself() {
     let moved = first.params.iter().filter(|&&value| value != 0.0).count();
     assert!((120..=200).contains(&moved), "{moved} of 5000");
     let mut model = Model::new(&ModelKind::Trivial, client.dataset().input()).unwrap();
-    assert_eq!(evaluate(&mut model, &client, &first.params).unwrap(), Evaluation::default());
+    assert_eq!(evaluate(&mut model, &client, &first.params, &ONE).unwrap(), Evaluation::default());
+}
+
+#[test]
+fn two_threads_repeat_themselves_and_stay_close_to_one() {
+    let training = small(&digits().0, 50);
+    for kind in [ModelKind::TwoNn, ModelKind::McmahanCnn, ModelKind::ResNet8] {
+        let run = |count| {
+            let threads = Threads::new(count).unwrap();
+            let config = TrainingConfig { epochs: 2, momentum: 0.9, learning_rate: 0.01, ..TrainingConfig::default() };
+            let mut model = Model::new(&kind, training.dataset().input()).unwrap();
+            let mut params = model.init(&Seed::from_u64(3));
+            let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4), threads: &threads };
+            let result =
+                train(&mut model, &training, &mut params, &task, &mut |_, _| ControlFlow::Continue(())).unwrap();
+            (params, result.loss)
+        };
+        let (one, two) = (run(1), run(2));
+        assert!(run(2) == two, "{kind}");
+        assert!(distance(&one.0, &two.0) < 1e-4 * distance(&one.0, &start_of(&kind, &training)), "{kind}");
+        assert!((one.1 - two.1).abs() < 1e-4, "{kind}");
+    }
+}
+
+#[test]
+fn an_evaluation_has_the_same_bits_with_any_number_of_threads() {
+    let (training, _) = digits();
+    let mut model = Model::new(&ModelKind::TwoNn, training.dataset().input()).unwrap();
+    let params = model.init(&Seed::from_u64(3));
+    let one = evaluate(&mut model, &training, &params, &ONE).unwrap();
+    for count in [2, 3] {
+        assert_eq!(evaluate(&mut model, &training, &params, &Threads::new(count).unwrap()).unwrap(), one);
+    }
+}
+
+/// The two-layer network in plain candle, as a user would write it.
+struct PlainTwoNn;
+
+impl Architecture for PlainTwoNn {
+    fn parameters(&self, input: &InputShape, list: &mut Parameters) -> Result<(), Error> {
+        list.linear("fc1", input.features(), 200);
+        list.linear("fc2", 200, 200);
+        list.linear("fc3", 200, input.classes);
+        list.add("unused", &[3], Init::Constant(0.5));
+        Ok(())
+    }
+
+    fn forward(
+        &self,
+        _: &InputShape,
+        _: &mut Graph<'_>,
+        x: &Tensor,
+        parameters: &[Tensor],
+    ) -> candle_core::Result<Tensor> {
+        let layer = |x: &Tensor, i: usize| x.matmul(&parameters[i].t()?)?.broadcast_add(&parameters[i + 1]);
+        layer(&layer(&layer(x, 0)?.relu()?, 2)?.relu()?, 4)
+    }
+}
+
+#[test]
+fn a_registered_model_trains_as_the_built_in_one_that_computes_the_same() {
+    register("plain-2nn", PlainTwoNn);
+    let training = small(&digits().0, 50);
+    let config = TrainingConfig { epochs: 1, ..TrainingConfig::default() };
+    let built_in = run(&ModelKind::TwoNn, &training, &config).unwrap();
+    let mut own = run(&ModelKind::Own("plain-2nn".into()), &training, &config).unwrap();
+    assert_eq!(own.params.split_off(built_in.params.len()), [0.5; 3], "what the loss does not depend on stays");
+    assert!(distance(&own.params, &built_in.params) < 1e-4, "{}", distance(&own.params, &built_in.params));
+    let unknown = Model::new(ModelKind::Own("nobodys".into()), training.dataset().input()).unwrap_err();
+    assert!(unknown.to_string().contains("own:plain-2nn"), "{unknown}");
 }

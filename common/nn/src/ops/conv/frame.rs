@@ -9,18 +9,18 @@ pub(super) struct Frame<T> {
     height: usize,
     width: usize,
     channels: usize,
-    padding: usize,
+    padding: [usize; 2],
 }
 
 impl<T: Float> Frame<T> {
-    pub(super) fn new(height: usize, width: usize, channels: usize, padding: usize) -> Self {
-        let data = vec![T::zero(); (height + 2 * padding) * (width + 2 * padding) * channels];
+    pub(super) fn new(height: usize, width: usize, channels: usize, padding: [usize; 2]) -> Self {
+        let data = vec![T::zero(); (height + 2 * padding[0]) * (width + 2 * padding[1]) * channels];
         Self { data, height, width, channels, padding }
     }
 
     /// Elements of the image before the border's end.
     pub(super) fn first(&self) -> usize {
-        self.padding * (self.row() + self.channels)
+        self.padding[0] * self.row() + self.padding[1] * self.channels
     }
 
     pub(super) fn fill(&mut self, image: &[T]) {
@@ -65,6 +65,6 @@ impl<T: Float> Frame<T> {
 impl<T> Frame<T> {
     /// Elements in a row with its border.
     pub(super) fn row(&self) -> usize {
-        (self.width + 2 * self.padding) * self.channels
+        (self.width + 2 * self.padding[1]) * self.channels
     }
 }

@@ -1,0 +1,173 @@
+//! Which model is trained.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Which model is trained, and how large it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The architecture.
+    pub kind: ModelKind,
+    /// Factor on the channels of a `mobilenet`.
+    pub width: f64,
+    /// Compound coefficient φ of an `efficientnet`.
+    pub scaling: f64,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self { kind: ModelKind::TwoNn, width: 1.0, scaling: 0.0 }
+    }
+}
+
+impl From<ModelKind> for ModelConfig {
+    fn from(kind: ModelKind) -> Self {
+        Self { kind, ..Self::default() }
+    }
+}
+
+impl From<&ModelKind> for ModelConfig {
+    fn from(kind: &ModelKind) -> Self {
+        kind.clone().into()
+    }
+}
+
+impl From<&Self> for ModelConfig {
+    fn from(config: &Self) -> Self {
+        config.clone()
+    }
+}
+
+/// A built-in architecture, or one that the user's program registers with the library.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ModelKind {
+    /// Multinomial logistic regression.
+    Softmax,
+    /// Two hidden layers of 200 units (McMahan et al. 2017).
+    TwoNn,
+    /// Two 5×5 convolutions (32 and 64 channels), each with 2×2 max pooling, and 512 units (McMahan et al. 2017).
+    McmahanCnn,
+    /// Hidden layers of 300 and 100 units (LeCun et al. 1998).
+    Lenet300,
+    /// Two 5×5 convolutions (20 and 50 channels), each with 2×2 max pooling, and 500 units: LeNet-5 as in Caffe.
+    Lenet5,
+    /// Two 5×5 convolutions (6 and 16 channels), each with 2×2 max pooling, 120 and 84 units (Li et al. 2022).
+    SimpleCnn,
+    /// Hidden layers of 32, 16 and 8 units, for tables (Li et al. 2022).
+    Mlp,
+    /// Six 3×3 convolutions (32 to 256 channels), each second with 2×2 max pooling, and twice 512 units (Wang et al. 2020).
+    Vgg9,
+    /// Eight 3×3 convolutions (32 to 128 channels), five with 2×2 max pooling, and twice 128 units: the VGG11* of Sattler
+    /// et al. 2020.
+    Vgg11s,
+    /// A ResNet of three stages of one block (He et al. 2016) with group normalization.
+    ResNet8,
+    /// A ResNet of three stages of three blocks (He et al. 2016) with group normalization.
+    ResNet20,
+    /// Depthwise-separable convolutions (Howard et al. 2017) for small images, with group normalization.
+    MobileNet,
+    /// Inverted bottlenecks with squeeze-and-excitation (Tan & Le 2019) for small images, with group normalization.
+    EfficientNet,
+    /// One flat tensor of `data.features` parameters and no real work: for measuring everything but training.
+    Trivial,
+    /// The architecture of this name that the program has registered.
+    Own(String),
+}
+
+impl ModelKind {
+    /// All that are built in.
+    pub const BUILT_IN: [Self; 13] = [
+        Self::Softmax,
+        Self::TwoNn,
+        Self::McmahanCnn,
+        Self::Lenet300,
+        Self::Lenet5,
+        Self::SimpleCnn,
+        Self::Mlp,
+        Self::Vgg9,
+        Self::Vgg11s,
+        Self::ResNet8,
+        Self::ResNet20,
+        Self::MobileNet,
+        Self::Trivial,
+    ];
+
+    /// The word for it in recipes, which for [`Self::Own`] a colon and the name follow.
+    pub(super) const fn word(&self) -> &'static str {
+        match self {
+            Self::Softmax => "softmax",
+            Self::TwoNn => "2nn",
+            Self::McmahanCnn => "mcmahan-cnn",
+            Self::Lenet300 => "lenet-300-100",
+            Self::Lenet5 => "lenet-5",
+            Self::SimpleCnn => "simple-cnn",
+            Self::Mlp => "mlp",
+            Self::Vgg9 => "vgg9",
+            Self::Vgg11s => "vgg11s",
+            Self::ResNet8 => "resnet8",
+            Self::ResNet20 => "resnet20",
+            Self::MobileNet => "mobilenet",
+            Self::EfficientNet => "efficientnet",
+            Self::Trivial => "trivial",
+            Self::Own(_) => "own",
+        }
+    }
+}
+
+impl fmt::Display for ModelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(name) => write!(f, "own:{name}"),
+            kind => f.write_str(kind.word()),
+        }
+    }
+}
+
+/// A word that names no model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no model; write the word for a built-in one, or own:NAME for one that the program has registered")]
+pub struct UnknownModel(String);
+
+impl FromStr for ModelKind {
+    type Err = UnknownModel;
+
+    fn from_str(text: &str) -> Result<Self, UnknownModel> {
+        if let Some(name) = text.strip_prefix("own:").filter(|name| !name.is_empty()) {
+            return Ok(Self::Own(name.to_owned()));
+        }
+        Self::BUILT_IN.into_iter().find(|kind| kind.word() == text).ok_or_else(|| UnknownModel(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for ModelKind {
+    type Error = UnknownModel;
+
+    fn try_from(text: String) -> Result<Self, UnknownModel> {
+        text.parse()
+    }
+}
+
+impl From<ModelKind> for String {
+    fn from(kind: ModelKind) -> Self {
+        kind.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_model_has_a_word_of_its_own_that_is_read_back() {
+        let own = [ModelKind::Own("mine".into())];
+        for kind in ModelKind::BUILT_IN.into_iter().chain(own) {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+        for unknown in ["", "own", "own:", "2NN"] {
+            assert!(unknown.parse::<ModelKind>().is_err(), "{unknown}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Chains of layers: everything from logistic regression to VGG.
+
+use super::{Architecture, CandleResult, InputShape, Net, Parameters};
+use crate::Error;
+use crate::ops::{Graph, channels_last, flatten, max_pool_2x2};
+use candle_core::Tensor;
+use dunlin_core::recipe::ModelKind;
+
+/// A chain of convolutions, each with bias and ReLU and some with 2×2 max pooling, and of linear layers with ReLU, before
+/// the linear layer that gives the logits.
+pub(super) struct Chain {
+    /// Width of the convolutions' square kernels, and of the zeros around their inputs.
+    kernel: usize,
+    padding: usize,
+    /// Channels of each convolution, and whether pooling follows.
+    convolutions: &'static [(usize, bool)],
+    /// Units of each hidden linear layer.
+    units: &'static [usize],
+}
+
+impl Chain {
+    /// What a kind is, unless it is no chain.
+    pub(super) fn of(kind: &ModelKind) -> Option<Self> {
+        let linear = Self { kernel: 1, padding: 0, convolutions: &[], units: &[] };
+        let five = Self { kernel: 5, ..linear };
+        let three = Self { kernel: 3, padding: 1, ..linear };
+        Some(match kind {
+            ModelKind::Softmax => linear,
+            // McMahan et al. 2017, <https://arxiv.org/abs/1602.05629>.
+            ModelKind::TwoNn => Self { units: &[200, 200], ..linear },
+            ModelKind::McmahanCnn => {
+                Self { padding: 2, convolutions: &[(32, true), (64, true)], units: &[512], ..five }
+            }
+            // LeCun et al. 1998; the second as in Caffe, which is what the literature on pruning prunes.
+            ModelKind::Lenet300 => Self { units: &[300, 100], ..linear },
+            ModelKind::Lenet5 => Self { convolutions: &[(20, true), (50, true)], units: &[500], ..five },
+            // Li et al. 2022, <https://arxiv.org/abs/2102.02079>: "simple-cnn" and the network for tables.
+            ModelKind::SimpleCnn => Self { convolutions: &[(6, true), (16, true)], units: &[120, 84], ..five },
+            ModelKind::Mlp => Self { units: &[32, 16, 8], ..linear },
+            // Wang et al. 2020, <https://arxiv.org/abs/2002.06440>.
+            ModelKind::Vgg9 => Self {
+                convolutions: &[(32, false), (64, true), (128, false), (128, true), (256, false), (256, true)],
+                units: &[512, 512],
+                ..three
+            },
+            // Sattler et al. 2020, <https://arxiv.org/abs/1903.02891>: "VGG11*".
+            ModelKind::Vgg11s => Self {
+                convolutions: &[
+                    (32, true),
+                    (64, true),
+                    (128, false),
+                    (128, true),
+                    (128, false),
+                    (128, true),
+                    (128, false),
+                    (128, true),
+                ],
+                units: &[128, 128],
+                ..three
+            },
+            _ => return None,
+        })
+    }
+    /// Height or width after all convolutions; nothing when there is too little for them.
+    fn extent(&self, input: usize) -> Option<usize> {
+        let mut extent = input;
+        for &(_, is_pooled) in self.convolutions {
+            extent = (extent + 2 * self.padding + 1).checked_sub(self.kernel)?;
+            extent /= if is_pooled { 2 } else { 1 };
+        }
+        (extent > 0).then_some(extent)
+    }
+}
+
+impl Architecture for Chain {
+    fn parameters(&self, input: &InputShape, list: &mut Parameters) -> Result<(), Error> {
+        let (Some(height), Some(width)) = (self.extent(input.height), self.extent(input.width)) else {
+            let (layers, height, width) = (self.convolutions.len(), input.height, input.width);
+            let value = format!("{layers} convolutions for {height}×{width}");
+            let remedy = "they and their poolings leave nothing of such images; use softmax, 2nn or resnet8";
+            return Err(Error::config("model.kind", value, remedy));
+        };
+        let mut channels = input.channels;
+        for (i, &(outputs, _)) in (1..).zip(self.convolutions) {
+            list.conv(&format!("conv{i}"), channels, outputs, self.kernel);
+            list.bias(&format!("conv{i}"), channels * self.kernel * self.kernel, outputs);
+            channels = outputs;
+        }
+        let mut inputs = channels * height * width;
+        for (i, &outputs) in (1..).zip(self.units) {
+            list.linear(&format!("fc{i}"), inputs, outputs);
+            inputs = outputs;
+        }
+        let last = if self.units.is_empty() { "fc".to_owned() } else { format!("fc{}", self.units.len() + 1) };
+        list.linear(&last, inputs, input.classes);
+        Ok(())
+    }
+
+    fn forward(
+        &self,
+        input: &InputShape,
+        graph: &mut Graph<'_>,
+        x: &Tensor,
+        parameters: &[Tensor],
+    ) -> CandleResult<Tensor> {
+        let mut net = Net::new(graph, parameters);
+        let mut x = x.clone();
+        if !self.convolutions.is_empty() {
+            x = channels_last(net.graph, &x, [input.channels, input.height, input.width])?;
+            for &(_, is_pooled) in self.convolutions {
+                x = net.conv_relu(&x, self.padding)?;
+                if is_pooled {
+                    x = max_pool_2x2(net.graph, &x)?;
+                }
+            }
+            x = flatten(net.graph, &x)?;
+        }
+        for _ in self.units {
+            x = net.linear_relu(&x)?;
+        }
+        net.linear(&x)
+    }
+}

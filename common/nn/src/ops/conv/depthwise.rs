@@ -1,0 +1,261 @@
+//! Convolution of each channel with a kernel of its own.
+//!
+//! Every step is elementwise over channels, which lie side by side, so a few of them fill a vector while the pixels
+//! of a row go by; the kernel's weights for them stay in registers.
+
+use super::frame::Frame;
+use super::{Extent, Gradients};
+use crate::ops::kernel::{Float, vectorised};
+
+/// Channels that are taken together: a vector of f32 on most machines.
+const LANES: usize = 8;
+
+/// Pixels of a kernel that go by together, so that their weights stay in registers: all of a 3×3 one, a row of a 5×5
+/// one, and what remains of others one by one.
+const RUNS: [usize; 3] = [9, 5, 1];
+
+impl Extent {
+    pub(super) fn depthwise_forward<T: Float>(&self, x: &[T], w: &[T], b: &[T], rectify: bool) -> Vec<T> {
+        let filters = self.by_pixel(w);
+        let mut frame = Frame::new(self.height, self.width, self.channels, self.padding);
+        let mut y = vec![T::zero(); self.batch * self.out_len()];
+        for (x, y) in x.chunks_exact(self.in_len()).zip(y.chunks_exact_mut(self.out_len())) {
+            frame.fill(x);
+            self.correlate(&frame, &filters, b, rectify, y);
+        }
+        y
+    }
+
+    pub(super) fn depthwise_backward<T: Float>(
+        &self,
+        x: &[T],
+        w: &[T],
+        y: Option<&[T]>,
+        dy: &[T],
+        input_gradient: bool,
+    ) -> Gradients<T> {
+        let filters = self.by_pixel(w);
+        let turned: Vec<T> = filters.chunks_exact(self.channels).rev().flatten().copied().collect();
+        let fits = self.padding[0] < self.kernel[0] && self.padding[1] < self.kernel[1];
+        let is_correlation = self.stride == [1, 1] && fits;
+        let around = match is_correlation && input_gradient {
+            true => [self.kernel[0] - 1 - self.padding[0], self.kernel[1] - 1 - self.padding[1]],
+            false => [0, 0],
+        };
+        // The convolution whose result is the input's gradient.
+        let back = Self {
+            height: self.out_height,
+            width: self.out_width,
+            out_height: self.height,
+            out_width: self.width,
+            padding: around,
+            ..*self
+        };
+        let no_bias = vec![T::zero(); self.channels];
+        let mut frame = Frame::new(self.height, self.width, self.channels, self.padding);
+        let mut dy_frame = Frame::new(self.out_height, self.out_width, self.channels, around);
+        let mut folded = Frame::new(self.height, self.width, self.channels, self.padding);
+        let mut dw = vec![T::zero(); filters.len()];
+        let mut db = vec![T::zero(); self.channels];
+        let mut dx = Vec::with_capacity(if input_gradient { x.len() } else { 0 });
+        for (index, (x, dy)) in x.chunks_exact(self.in_len()).zip(dy.chunks_exact(self.out_len())).enumerate() {
+            frame.fill(x);
+            match y {
+                Some(y) => dy_frame.fill_where_positive(dy, &y[index * self.out_len()..][..self.out_len()]),
+                None => dy_frame.fill(dy),
+            }
+            dy_frame.add_columns_to(&mut db);
+            self.add_weight_gradient(&frame, &dy_frame, &mut dw);
+            if !input_gradient {
+                continue;
+            }
+            if is_correlation {
+                let first = dx.len();
+                dx.resize(first + self.in_len(), T::zero());
+                back.correlate(&dy_frame, &turned, &no_bias, false, &mut dx[first..]);
+            } else {
+                folded.data.fill(T::zero());
+                self.fold(&dy_frame, &filters, &mut folded);
+                for row in 0..self.height {
+                    let start = folded.first() + row * folded.row();
+                    dx.extend_from_slice(&folded.data[start..start + self.width * self.channels]);
+                }
+            }
+        }
+        let dw = (0..self.channels).flat_map(|c| dw.iter().skip(c).step_by(self.channels)).copied().collect();
+        Gradients { x: input_gradient.then_some(dx), w: dw, b: db }
+    }
+
+    /// The filters [c][pixel] as [pixel][c].
+    fn by_pixel<T: Float>(&self, w: &[T]) -> Vec<T> {
+        (0..self.area()).flat_map(|pixel| w.iter().skip(pixel).step_by(self.area())).copied().collect()
+    }
+
+    /// Calls the function of the right length for runs of a kernel's pixels, with the run's first and where in a frame
+    /// its pixels lie, from that of the kernel's first.
+    #[inline(always)]
+    fn for_each_run<T: Float>(&self, frame: &Frame<T>, mut run: impl Run<T>) {
+        let offset = |pixel: usize| pixel / self.kernel[1] * frame.row() + pixel % self.kernel[1] * self.channels;
+        let mut first = 0;
+        while first < self.area() {
+            let rest = self.area() - first;
+            if rest == RUNS[0] {
+                run.run::<{ RUNS[0] }>(first, std::array::from_fn(|i| offset(first + i)));
+                first += RUNS[0];
+            } else if rest >= RUNS[1] {
+                run.run::<{ RUNS[1] }>(first, std::array::from_fn(|i| offset(first + i)));
+                first += RUNS[1];
+            } else {
+                run.run::<{ RUNS[2] }>(first, [offset(first)]);
+                first += RUNS[2];
+            }
+        }
+    }
+
+    /// One image: `filters` are [pixel][c].
+    fn correlate<T: Float>(&self, frame: &Frame<T>, filters: &[T], bias: &[T], rectify: bool, y: &mut [T]) {
+        for pixel in y.chunks_exact_mut(self.channels) {
+            pixel.copy_from_slice(bias);
+        }
+        vectorised(
+            #[inline(always)]
+            || {
+                self.for_each_run(frame, Correlate { extent: self, frame, filters, y });
+                if rectify {
+                    for y in y.iter_mut() {
+                        *y = if *y < T::zero() { T::zero() } else { *y };
+                    }
+                }
+            },
+        );
+    }
+
+    /// Adds Σ x·dy over the pixels of one image to `dw`, which is [pixel][c].
+    fn add_weight_gradient<T: Float>(&self, frame: &Frame<T>, dy: &Frame<T>, dw: &mut [T]) {
+        vectorised(
+            #[inline(always)]
+            || self.for_each_run(frame, WeightGradient { extent: self, frame, dy, dw }),
+        );
+    }
+
+    /// Adds to the padded image what each output pixel passes back to its window.
+    fn fold<T: Float>(&self, dy: &Frame<T>, filters: &[T], folded: &mut Frame<T>) {
+        let (channels, frame_row) = (self.channels, folded.row());
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in 0..self.out_height {
+                    let dy = &dy.data[dy.first() + row * dy.row()..][..self.out_width * channels];
+                    for (column, dy) in dy.chunks_exact(channels).enumerate() {
+                        let start = row * self.stride[0] * frame_row + column * self.stride[1] * channels;
+                        for (pixel, w) in filters.chunks_exact(channels).enumerate() {
+                            let at = start + pixel / self.kernel[1] * frame_row + pixel % self.kernel[1] * channels;
+                            for (sum, (&dy, &w)) in folded.data[at..at + channels].iter_mut().zip(dy.iter().zip(w)) {
+                                *sum += dy * w;
+                            }
+                        }
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// What is done for a run of a kernel's pixels.
+trait Run<T> {
+    /// `first` is the run's first pixel, `offsets` where they lie in a frame.
+    fn run<const LEN: usize>(&mut self, first: usize, offsets: [usize; LEN]);
+}
+
+/// y += the correlation with some pixels of the filters.
+struct Correlate<'a, T> {
+    extent: &'a Extent,
+    frame: &'a Frame<T>,
+    filters: &'a [T],
+    y: &'a mut [T],
+}
+
+impl<T: Float> Run<T> for Correlate<'_, T> {
+    #[inline(always)]
+    fn run<const LEN: usize>(&mut self, first: usize, offsets: [usize; LEN]) {
+        let Extent { channels, out_width, stride, .. } = *self.extent;
+        let frame_row = self.frame.row();
+        for channel in (0..channels).step_by(LANES) {
+            let len = (channels - channel).min(LANES);
+            let weights: [[T; LANES]; LEN] =
+                std::array::from_fn(|i| load(&self.filters[(first + i) * channels + channel..], len));
+            for (row, y) in self.y.chunks_exact_mut(out_width * channels).enumerate() {
+                let x = &self.frame.data[row * stride[0] * frame_row + channel..];
+                for (column, y) in y.chunks_exact_mut(channels).enumerate() {
+                    let x = &x[column * stride[1] * channels..];
+                    let mut sum = load(&y[channel..], len);
+                    for (offset, weights) in offsets.into_iter().zip(&weights) {
+                        let x = load(&x[offset..], len);
+                        for (sum, (x, &w)) in sum.iter_mut().zip(x.into_iter().zip(weights)) {
+                            *sum += x * w;
+                        }
+                    }
+                    store(sum, &mut y[channel..], len);
+                }
+            }
+        }
+    }
+}
+
+/// dw += Σ x·dy for some pixels of the kernel.
+struct WeightGradient<'a, T> {
+    extent: &'a Extent,
+    frame: &'a Frame<T>,
+    dy: &'a Frame<T>,
+    dw: &'a mut [T],
+}
+
+impl<T: Float> Run<T> for WeightGradient<'_, T> {
+    #[inline(always)]
+    fn run<const LEN: usize>(&mut self, first: usize, offsets: [usize; LEN]) {
+        let Extent { channels, out_height, out_width, stride, .. } = *self.extent;
+        for channel in (0..channels).step_by(LANES) {
+            let len = (channels - channel).min(LANES);
+            let mut sums: [[T; LANES]; LEN] =
+                std::array::from_fn(|i| load(&self.dw[(first + i) * channels + channel..], len));
+            for row in 0..out_height {
+                let x = &self.frame.data[row * stride[0] * self.frame.row() + channel..];
+                let dy = &self.dy.data[self.dy.first() + row * self.dy.row()..][..out_width * channels];
+                for (column, dy) in dy.chunks_exact(channels).enumerate() {
+                    let x = &x[column * stride[1] * channels..];
+                    let dy = load(&dy[channel..], len);
+                    for (offset, sums) in offsets.into_iter().zip(&mut sums) {
+                        let x = load(&x[offset..], len);
+                        for (sum, (x, dy)) in sums.iter_mut().zip(x.into_iter().zip(dy)) {
+                            *sum += x * dy;
+                        }
+                    }
+                }
+            }
+            for (i, sums) in sums.into_iter().enumerate() {
+                store(sums, &mut self.dw[(first + i) * channels + channel..], len);
+            }
+        }
+    }
+}
+
+/// The first `len` elements; the others are zero.
+#[inline(always)]
+fn load<T: Float>(from: &[T], len: usize) -> [T; LANES] {
+    let mut lanes = [T::zero(); LANES];
+    if len == LANES {
+        lanes.copy_from_slice(&from[..LANES]);
+    } else {
+        lanes[..len].copy_from_slice(&from[..len]);
+    }
+    lanes
+}
+
+#[inline(always)]
+fn store<T: Float>(lanes: [T; LANES], to: &mut [T], len: usize) {
+    if len == LANES {
+        to[..LANES].copy_from_slice(&lanes);
+    } else {
+        to[..len].copy_from_slice(&lanes[..len]);
+    }
+}
