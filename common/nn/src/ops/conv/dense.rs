@@ -82,10 +82,10 @@ impl Extent {
         let filters =
             self.permuted(w, |ky, kx, c, o| ((ky * self.kernel[1] + kx) * self.channels + c) * self.outputs + o);
         let mut frame = self.frame();
-        let mut y = vec![T::zero(); self.batch * self.out_len()];
-        for (x, y) in x.chunks_exact(self.in_len()).zip(y.chunks_exact_mut(self.out_len())) {
+        let mut y = Vec::with_capacity(self.batch * self.out_len());
+        for x in x.chunks_exact(self.in_len()) {
             frame.fill(x);
-            for (row, y) in y.chunks_exact_mut(self.out_width * self.outputs).enumerate() {
+            for row in 0..self.out_height {
                 let b_segment = self.row_window() * self.outputs;
                 let sum = Sum {
                     rows: self.out_width,
@@ -97,7 +97,7 @@ impl Extent {
                     start: Start::Bias(b),
                     rectify,
                 };
-                sum.run(y);
+                sum.append_to(&mut y);
             }
         }
         y
@@ -211,11 +211,8 @@ impl<T: Float> InputGradient<T> {
     }
 
     fn correlate(&mut self, extent: &Extent, dy: &Frame<T>) {
-        let row_len = extent.width * extent.channels;
-        let first = self.dx.len();
-        self.dx.resize(first + extent.in_len(), T::zero());
         let depth = extent.kernel[1] * extent.outputs;
-        for (row, dx) in self.dx[first..].chunks_exact_mut(row_len).enumerate() {
+        for row in 0..extent.height {
             let sum = Sum {
                 rows: extent.width,
                 columns: extent.channels,
@@ -226,7 +223,7 @@ impl<T: Float> InputGradient<T> {
                 start: Start::Zero,
                 rectify: false,
             };
-            sum.run(dx);
+            sum.append_to(&mut self.dx);
         }
     }
 

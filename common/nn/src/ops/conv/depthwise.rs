@@ -18,10 +18,10 @@ impl Extent {
     pub(super) fn depthwise_forward<T: Float>(&self, x: &[T], w: &[T], b: &[T], rectify: bool) -> Vec<T> {
         let filters = self.by_pixel(w);
         let mut frame = Frame::new(self.height, self.width, self.channels, self.padding);
-        let mut y = vec![T::zero(); self.batch * self.out_len()];
-        for (x, y) in x.chunks_exact(self.in_len()).zip(y.chunks_exact_mut(self.out_len())) {
+        let mut y = Vec::with_capacity(self.batch * self.out_len());
+        for x in x.chunks_exact(self.in_len()) {
             frame.fill(x);
-            self.correlate(&frame, &filters, b, rectify, y);
+            self.correlate(&frame, &filters, b, rectify, &mut y);
         }
         y
     }
@@ -70,9 +70,7 @@ impl Extent {
                 continue;
             }
             if is_correlation {
-                let first = dx.len();
-                dx.resize(first + self.in_len(), T::zero());
-                back.correlate(&dy_frame, &turned, &no_bias, false, &mut dx[first..]);
+                back.correlate(&dy_frame, &turned, &no_bias, false, &mut dx);
             } else {
                 folded.data.fill(T::zero());
                 self.fold(&dy_frame, &filters, &mut folded);
@@ -112,19 +110,24 @@ impl Extent {
         }
     }
 
-    /// One image: `filters` are [pixel][c].
-    fn correlate<T: Float>(&self, frame: &Frame<T>, filters: &[T], bias: &[T], rectify: bool, y: &mut [T]) {
-        for pixel in y.chunks_exact_mut(self.channels) {
-            pixel.copy_from_slice(bias);
-        }
+    /// Appends the result for one image: `filters` are [pixel][c].
+    fn correlate<T: Float>(&self, frame: &Frame<T>, filters: &[T], bias: &[T], rectify: bool, y: &mut Vec<T>) {
+        let biases: Vec<T> = bias.iter().copied().cycle().take(self.out_width * self.channels).collect();
+        let mut sums = biases.clone();
         vectorised(
             #[inline(always)]
             || {
-                self.for_each_run(frame, Correlate { extent: self, frame, filters, y });
-                if rectify {
-                    for y in y.iter_mut() {
-                        *y = if *y < T::zero() { T::zero() } else { *y };
+                // Row by row through a short vector, so that the result's memory is written once.
+                for row in 0..self.out_height {
+                    sums.copy_from_slice(&biases);
+                    let x = &frame.data[row * self.stride[0] * frame.row()..];
+                    self.for_each_run(frame, Correlate { extent: self, x, filters, y: &mut sums });
+                    if rectify {
+                        for y in &mut sums {
+                            *y = if *y < T::zero() { T::zero() } else { *y };
+                        }
                     }
+                    y.extend_from_slice(&sums);
                 }
             },
         );
@@ -167,10 +170,11 @@ trait Run<T> {
     fn run<const LEN: usize>(&mut self, first: usize, offsets: [usize; LEN]);
 }
 
-/// y += the correlation with some pixels of the filters.
+/// y += the correlation of one row with some pixels of the filters.
 struct Correlate<'a, T> {
     extent: &'a Extent,
-    frame: &'a Frame<T>,
+    /// The frame from the row on.
+    x: &'a [T],
     filters: &'a [T],
     y: &'a mut [T],
 }
@@ -178,25 +182,21 @@ struct Correlate<'a, T> {
 impl<T: Float> Run<T> for Correlate<'_, T> {
     #[inline(always)]
     fn run<const LEN: usize>(&mut self, first: usize, offsets: [usize; LEN]) {
-        let Extent { channels, out_width, stride, .. } = *self.extent;
-        let frame_row = self.frame.row();
+        let Extent { channels, stride, .. } = *self.extent;
         for channel in (0..channels).step_by(LANES) {
             let len = (channels - channel).min(LANES);
             let weights: [[T; LANES]; LEN] =
                 std::array::from_fn(|i| load(&self.filters[(first + i) * channels + channel..], len));
-            for (row, y) in self.y.chunks_exact_mut(out_width * channels).enumerate() {
-                let x = &self.frame.data[row * stride[0] * frame_row + channel..];
-                for (column, y) in y.chunks_exact_mut(channels).enumerate() {
-                    let x = &x[column * stride[1] * channels..];
-                    let mut sum = load(&y[channel..], len);
-                    for (offset, weights) in offsets.into_iter().zip(&weights) {
-                        let x = load(&x[offset..], len);
-                        for (sum, (x, &w)) in sum.iter_mut().zip(x.into_iter().zip(weights)) {
-                            *sum += x * w;
-                        }
+            for (column, y) in self.y.chunks_exact_mut(channels).enumerate() {
+                let x = &self.x[column * stride[1] * channels + channel..];
+                let mut sum = load(&y[channel..], len);
+                for (offset, weights) in offsets.into_iter().zip(&weights) {
+                    let x = load(&x[offset..], len);
+                    for (sum, (x, &w)) in sum.iter_mut().zip(x.into_iter().zip(weights)) {
+                        *sum += x * w;
                     }
-                    store(sum, &mut y[channel..], len);
                 }
+                store(sum, &mut y[channel..], len);
             }
         }
     }

@@ -77,15 +77,24 @@ impl<'a, T: Float> Sum<'a, T> {
     /// # Panics
     /// When an operand is too short.
     pub(in super::super) fn into_vec(self) -> Vec<T> {
-        assert!(!matches!(self.start, Start::Result), "a new vector holds nothing to add to");
-        let len = self.rows * self.columns;
-        let mut result = Vec::with_capacity(len);
-        // SAFETY: `run_at` writes every one of the `len` elements, for which there is room.
-        unsafe {
-            self.run_at(result.as_mut_ptr(), self.columns);
-            result.set_len(len);
-        }
+        let mut result = Vec::new();
+        self.append_to(&mut result);
         result
+    }
+
+    /// Appends the result, row-major, to a vector.
+    ///
+    /// # Panics
+    /// When an operand is too short.
+    pub(in super::super) fn append_to(self, to: &mut Vec<T>) {
+        assert!(!matches!(self.start, Start::Result), "new elements hold nothing to add to");
+        let (first, len) = (to.len(), self.rows * self.columns);
+        to.reserve(len);
+        // SAFETY: `run_at` writes every one of the `len` elements, for which there is room behind the others.
+        unsafe {
+            self.run_at(to.as_mut_ptr().add(first), self.columns);
+            to.set_len(first + len);
+        }
     }
 
     /// Writes the result, row-major.
