@@ -74,6 +74,16 @@ use for_float;
 #[inline(always)]
 fn add_columns<T: WithDType>(rows: &[T], sums: &mut [T]) {
     let width = sums.len();
+    // A few rows at a time, which stay in the first-level cache while block after block goes over them.
+    let rows = rows.chunks((RUN / width).max(1) * width);
+    for rows in rows {
+        add_columns_of_few(rows, sums);
+    }
+}
+
+#[inline(always)]
+fn add_columns_of_few<T: WithDType>(rows: &[T], sums: &mut [T]) {
+    let width = sums.len();
     for_each_block(
         width,
         #[inline(always)]
@@ -106,6 +116,9 @@ fn for_each_block(columns: usize, mut f: impl FnMut(usize, usize)) {
         f(first, (columns - first).min(BLOCK));
     }
 }
+
+/// Elements that go by together: a part of a first-level cache.
+const RUN: usize = 2048;
 
 /// Columns whose running sums stay in registers: a cache line of f32.
 const BLOCK: usize = 16;

@@ -42,7 +42,8 @@ pub fn conv2d(
     b: Option<&Tensor>,
     config: Conv2dConfig,
 ) -> Result<Tensor> {
-    let op = Conv2d { config, input_gradient: graph.needs_gradient(x) };
+    let wanted = Wanted { input: graph.needs_gradient(x), bias: b.is_some() };
+    let op = Conv2d { config, wanted };
     match b {
         Some(b) => graph.apply3(x, w, b, op),
         None => graph.apply3(x, w, &Tensor::zeros(w.dim(0)?, w.dtype(), w.device())?, op),
@@ -51,8 +52,16 @@ pub fn conv2d(
 
 struct Conv2d {
     config: Conv2dConfig,
-    /// False for a network's input, whose gradient nobody asks for.
-    input_gradient: bool,
+    wanted: Wanted,
+}
+
+/// The gradients that somebody asks for, beside that of the weights.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// Not that of a network's input.
+    input: bool,
+    /// Not that of a bias that is not there.
+    bias: bool,
 }
 
 impl CustomOp3 for Conv2d {
@@ -90,12 +99,13 @@ impl CustomOp3 for Conv2d {
         for_float!(x.dtype(), T => {
             let gradients = with_elements::<T, _>(x, |x| with_elements(w, |w| with_elements(y, |y| {
                 with_elements(dy, |dy| {
-                    Ok(extent.backward(x, w, self.config.relu.then_some(y), dy, self.input_gradient))
+                    Ok(extent.backward(x, w, self.config.relu.then_some(y), dy, self.wanted))
                 })
             })))?;
             let dx = gradients.x.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()?;
             let dw = Tensor::from_vec(gradients.w, w.shape(), w.device())?;
-            Ok((dx, Some(dw), Some(Tensor::from_vec(gradients.b, b.shape(), b.device())?)))
+            let db = gradients.b.map(|db| Tensor::from_vec(db, b.shape(), b.device())).transpose()?;
+            Ok((dx, Some(dw), db))
         })
     }
 }
@@ -145,7 +155,7 @@ struct Extent {
 struct Gradients<T> {
     x: Option<Vec<T>>,
     w: Vec<T>,
-    b: Vec<T>,
+    b: Option<Vec<T>>,
 }
 
 impl Extent {
@@ -158,13 +168,11 @@ impl Extent {
     }
 
     /// `y` is given if it was rectified.
-    fn backward<T: Float>(&self, x: &[T], w: &[T], y: Option<&[T]>, dy: &[T], input_gradient: bool) -> Gradients<T> {
+    fn backward<T: Float>(&self, x: &[T], w: &[T], y: Option<&[T]>, dy: &[T], wanted: Wanted) -> Gradients<T> {
         match self.groups {
-            1 => self.dense_backward(x, w, y, dy, input_gradient),
-            groups if groups == self.channels && groups == self.outputs => {
-                self.depthwise_backward(x, w, y, dy, input_gradient)
-            }
-            _ => self.grouped_backward(x, w, y, dy, input_gradient),
+            1 => self.dense_backward(x, w, y, dy, wanted),
+            groups if groups == self.channels && groups == self.outputs => self.depthwise_backward(x, w, y, dy, wanted),
+            _ => self.grouped_backward(x, w, y, dy, wanted),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Group normalization (Wu & He 2018, <https://arxiv.org/abs/1803.08494>).
 
 use super::kernel::{Float, vectorised};
-use super::{BLOCK, Graph, elements, for_each_block, for_float, with_elements};
+use super::{BLOCK, Graph, RUN, elements, for_each_block, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use std::sync::OnceLock;
@@ -122,7 +122,8 @@ impl GroupNorm {
         let mut map = Affine::new(channels);
         let mut sums = Sums::new(channels);
         let mut y = Vec::with_capacity(x.len());
-        let mut row = vec![T::zero(); (ROW / channels).max(1) * channels];
+        // Computed here and then appended, so that the result's memory is written once and never cleared.
+        let mut row = vec![T::zero(); (RUN / channels).max(1) * channels];
         let mut moments = Vec::with_capacity(x.len() / (area * channels) * self.groups);
         for x in x.chunks_exact(area * channels) {
             let first = moments.len();
@@ -158,7 +159,7 @@ impl GroupNorm {
         let (mut of_dy, mut of_x, mut constant) = (zeros(), zeros(), zeros());
         let mut map = Affine::new(channels);
         let mut dx = Vec::with_capacity(x.len());
-        let mut row = vec![T::zero(); (ROW / channels).max(1) * channels];
+        let mut row = vec![T::zero(); (RUN / channels).max(1) * channels];
         let all = self.moments.get().map_or(&[][..], Vec::as_slice);
         let images = x.chunks_exact(area * channels).zip(dy.chunks_exact(area * channels));
         for ((x, dy), moments) in images.zip(all.chunks_exact(self.groups)) {
@@ -203,10 +204,6 @@ impl GroupNorm {
         Gradients { x: dx, gamma: dgamma, beta: dbeta }
     }
 }
-
-/// Elements that are computed before they are appended to a result: few enough to stay in the first-level cache, so that
-/// the result's memory is written once and never cleared.
-const ROW: usize = 2048;
 
 /// What becomes of each channel of an image: x·scale + shift; and its group's mean.
 struct Affine<T> {

@@ -8,7 +8,7 @@
 use super::super::add_columns;
 use super::super::kernel::{Float, Start, Strided, Sum, vectorised};
 use super::frame::Frame;
-use super::{Extent, Gradients, masked};
+use super::{Extent, Gradients, Wanted, masked};
 
 impl Extent {
     /// Whether each output pixel depends on the input pixel in its place alone.
@@ -40,7 +40,7 @@ impl Extent {
         w: &[T],
         y: Option<&[T]>,
         dy: &[T],
-        input_gradient: bool,
+        wanted: Wanted,
     ) -> Gradients<T> {
         let masked = y.map(|y| masked(y, dy));
         let dy = masked.as_deref().unwrap_or(dy);
@@ -48,13 +48,16 @@ impl Extent {
         let dy_matrix = Strided::matrix(dy, self.outputs);
         let dw = (self.outputs, pixels, self.channels);
         let dw = Sum::product(dw, dy_matrix.transposed(), Strided::matrix(x, self.channels)).into_vec();
-        let mut db = vec![T::zero(); self.outputs];
-        vectorised(
-            #[inline(always)]
-            || add_columns(dy, &mut db),
-        );
+        let db = wanted.bias.then(|| {
+            let mut db = vec![T::zero(); self.outputs];
+            vectorised(
+                #[inline(always)]
+                || add_columns(dy, &mut db),
+            );
+            db
+        });
         let dx = (pixels, self.outputs, self.channels);
-        let dx = input_gradient.then(|| Sum::product(dx, dy_matrix, Strided::matrix(w, self.channels)).into_vec());
+        let dx = wanted.input.then(|| Sum::product(dx, dy_matrix, Strided::matrix(w, self.channels)).into_vec());
         Gradients { x: dx, w: dw, b: db }
     }
 
@@ -110,19 +113,19 @@ impl Extent {
         w: &[T],
         y: Option<&[T]>,
         dy: &[T],
-        input_gradient: bool,
+        wanted: Wanted,
     ) -> Gradients<T> {
         if self.is_pointwise() {
-            return self.pointwise_backward(x, w, y, dy, input_gradient);
+            return self.pointwise_backward(x, w, y, dy, wanted);
         }
         let filter_row = self.row_window() * self.outputs;
         // [ky][kx][c][o], as the filters in the forward pass.
         let mut dw = vec![T::zero(); self.kernel[0] * filter_row];
-        let mut db = vec![T::zero(); self.outputs];
-        let mut input = input_gradient.then(|| InputGradient::new(self, w));
+        let mut db = wanted.bias.then(|| vec![T::zero(); self.outputs]);
+        let mut input = wanted.input.then(|| InputGradient::new(self, w));
         let mut frame = self.frame();
         // With stride 1 the input's gradient is itself a convolution, of the output's gradient with this padding.
-        let padding = if input_gradient && self.is_correlation() { self.opposite_padding() } else { [0, 0] };
+        let padding = if wanted.input && self.is_correlation() { self.opposite_padding() } else { [0, 0] };
         let mut dy_frame = Frame::new(self.out_height, self.out_width, self.outputs, padding);
         for (index, (x, dy)) in x.chunks_exact(self.in_len()).zip(dy.chunks_exact(self.out_len())).enumerate() {
             frame.fill(x);
@@ -130,7 +133,9 @@ impl Extent {
                 Some(y) => dy_frame.fill_where_positive(dy, &y[index * self.out_len()..][..self.out_len()]),
                 None => dy_frame.fill(dy),
             }
-            dy_frame.add_columns_to(&mut db);
+            if let Some(db) = &mut db {
+                dy_frame.add_columns_to(db);
+            }
             let dy_rows = &dy_frame.data[dy_frame.first()..];
             for (ky, dw) in dw.chunks_exact_mut(filter_row).enumerate() {
                 let x_rows = &frame.data[ky * frame.row()..];

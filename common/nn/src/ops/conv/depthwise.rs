@@ -4,7 +4,7 @@
 //! of a row go by; the kernel's weights for them stay in registers.
 
 use super::frame::Frame;
-use super::{Extent, Gradients};
+use super::{Extent, Gradients, Wanted};
 use crate::ops::kernel::{Float, vectorised};
 
 /// Channels that are taken together: a vector of f32 on most machines.
@@ -32,13 +32,13 @@ impl Extent {
         w: &[T],
         y: Option<&[T]>,
         dy: &[T],
-        input_gradient: bool,
+        wanted: Wanted,
     ) -> Gradients<T> {
         let filters = self.by_pixel(w);
         let turned: Vec<T> = filters.chunks_exact(self.channels).rev().flatten().copied().collect();
         let fits = self.padding[0] < self.kernel[0] && self.padding[1] < self.kernel[1];
         let is_correlation = self.stride == [1, 1] && fits;
-        let around = match is_correlation && input_gradient {
+        let around = match is_correlation && wanted.input {
             true => [self.kernel[0] - 1 - self.padding[0], self.kernel[1] - 1 - self.padding[1]],
             false => [0, 0],
         };
@@ -56,17 +56,19 @@ impl Extent {
         let mut dy_frame = Frame::new(self.out_height, self.out_width, self.channels, around);
         let mut folded = Frame::new(self.height, self.width, self.channels, self.padding);
         let mut dw = vec![T::zero(); filters.len()];
-        let mut db = vec![T::zero(); self.channels];
-        let mut dx = Vec::with_capacity(if input_gradient { x.len() } else { 0 });
+        let mut db = wanted.bias.then(|| vec![T::zero(); self.channels]);
+        let mut dx = Vec::with_capacity(if wanted.input { x.len() } else { 0 });
         for (index, (x, dy)) in x.chunks_exact(self.in_len()).zip(dy.chunks_exact(self.out_len())).enumerate() {
             frame.fill(x);
             match y {
                 Some(y) => dy_frame.fill_where_positive(dy, &y[index * self.out_len()..][..self.out_len()]),
                 None => dy_frame.fill(dy),
             }
-            dy_frame.add_columns_to(&mut db);
+            if let Some(db) = &mut db {
+                dy_frame.add_columns_to(db);
+            }
             self.add_weight_gradient(&frame, &dy_frame, &mut dw);
-            if !input_gradient {
+            if !wanted.input {
                 continue;
             }
             if is_correlation {
@@ -81,7 +83,7 @@ impl Extent {
             }
         }
         let dw = (0..self.channels).flat_map(|c| dw.iter().skip(c).step_by(self.channels)).copied().collect();
-        Gradients { x: input_gradient.then_some(dx), w: dw, b: db }
+        Gradients { x: wanted.input.then_some(dx), w: dw, b: db }
     }
 
     /// The filters [c][pixel] as [pixel][c].

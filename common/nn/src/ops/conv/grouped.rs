@@ -1,6 +1,6 @@
 //! Convolution in groups: each one's channels are taken out, convolved densely and put back.
 
-use super::{Extent, Gradients};
+use super::{Extent, Gradients, Wanted};
 use crate::ops::kernel::Float;
 
 impl Extent {
@@ -26,18 +26,21 @@ impl Extent {
         w: &[T],
         y: Option<&[T]>,
         dy: &[T],
-        input_gradient: bool,
+        wanted: Wanted,
     ) -> Gradients<T> {
         let group = self.group();
-        let mut dx = input_gradient.then(|| vec![T::zero(); x.len()]);
-        let (mut dw, mut db) = (Vec::with_capacity(w.len()), Vec::with_capacity(self.outputs));
+        let mut dx = wanted.input.then(|| vec![T::zero(); x.len()]);
+        let mut dw = Vec::with_capacity(w.len());
+        let mut db = wanted.bias.then(|| Vec::with_capacity(self.outputs));
         for (index, w) in w.chunks_exact(w.len() / self.groups).enumerate() {
             let x = taken(x, self.channels, index, group.channels);
             let y = y.map(|y| taken(y, self.outputs, index, group.outputs));
             let dy = taken(dy, self.outputs, index, group.outputs);
-            let gradients = group.dense_backward(&x, w, y.as_deref(), &dy, input_gradient);
+            let gradients = group.dense_backward(&x, w, y.as_deref(), &dy, wanted);
             dw.extend(gradients.w);
-            db.extend(gradients.b);
+            if let (Some(db), Some(part)) = (&mut db, gradients.b) {
+                db.extend(part);
+            }
             if let (Some(dx), Some(part)) = (&mut dx, gradients.x) {
                 put(&part, dx, self.channels, index, group.channels);
             }
