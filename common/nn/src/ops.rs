@@ -13,6 +13,8 @@ mod linear;
 mod loss;
 mod norm;
 mod pool;
+mod resize;
+mod scale;
 mod tape;
 
 pub use conv::{Conv2dConfig, conv2d};
@@ -20,7 +22,9 @@ pub use layout::{channels_last, flatten};
 pub use linear::{add_relu, linear, linear_relu};
 pub use loss::cross_entropy;
 pub use norm::{group_norm, group_norm_relu};
-pub use pool::{global_avg_pool, max_pool_2x2};
+pub use pool::{Pool2dConfig, avg_pool2d, global_avg_pool, max_pool2d};
+pub use resize::resize;
+pub use scale::scale_channels;
 pub use tape::Graph;
 
 pub(crate) use kernel::vectorised;

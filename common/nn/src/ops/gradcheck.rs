@@ -101,8 +101,52 @@ fn conv2d_has_the_right_gradient_for_every_shape() {
 
 #[test]
 fn max_pool_has_the_right_gradient_also_with_an_odd_last_row_and_column() {
-    check(&[variable(1, &[2, 4, 6, 3])], |v| max_pool_2x2(&mut Graph::candle(), &v[0]));
-    check(&[variable(1, &[2, 5, 7, 2])], |v| max_pool_2x2(&mut Graph::candle(), &v[0]));
+    check(&[variable(1, &[2, 4, 6, 3])], |v| max_pool2d(&mut Graph::candle(), &v[0], Pool2dConfig::square(2)));
+    check(&[variable(1, &[2, 5, 7, 2])], |v| max_pool2d(&mut Graph::candle(), &v[0], Pool2dConfig::square(2)));
+}
+
+#[test]
+fn pools_have_the_right_gradient_with_windows_apart_and_overlapping() {
+    for (kernel, stride) in [([3, 3], [3, 3]), ([3, 2], [1, 2]), ([2, 2], [3, 3]), ([1, 4], [2, 1])] {
+        let config = Pool2dConfig { kernel, stride };
+        check(&[variable(1, &[2, 5, 7, 3])], |v| max_pool2d(&mut Graph::candle(), &v[0], config));
+        check(&[variable(1, &[2, 5, 7, 3])], |v| avg_pool2d(&mut Graph::candle(), &v[0], config));
+    }
+}
+
+#[test]
+fn pools_agree_with_candles() {
+    let x = variable(1, &[2, 7, 8, 3]);
+    let planes = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+    for (kernel, stride) in [((2, 2), (2, 2)), ((3, 2), (1, 2)), ((2, 3), (3, 3))] {
+        let config = Pool2dConfig { kernel: kernel.into(), stride: stride.into() };
+        for (ours, theirs) in [
+            (max_pool2d(&mut Graph::candle(), &x, config), planes.max_pool2d_with_stride(kernel, stride)),
+            (avg_pool2d(&mut Graph::candle(), &x, config), planes.avg_pool2d_with_stride(kernel, stride)),
+        ] {
+            let theirs = theirs.unwrap().permute((0, 2, 3, 1)).unwrap();
+            let difference = (ours.unwrap() - theirs).unwrap().abs().unwrap().max_all().unwrap();
+            assert!(difference.to_scalar::<f64>().unwrap() < 1e-12, "{config:?}");
+        }
+    }
+}
+
+#[test]
+fn scaled_channels_have_the_right_gradient() {
+    check(&[variable(1, &[2, 3, 5, 11]), variable(2, &[2, 11])], |v| {
+        scale_channels(&mut Graph::candle(), &v[0], &v[1])
+    });
+}
+
+#[test]
+fn resized_images_have_the_right_gradient_and_keep_a_ramp() {
+    for size in [[7, 9], [3, 4], [5, 6]] {
+        check(&[variable(1, &[2, 5, 6, 3])], |v| resize(&mut Graph::candle(), &v[0], size));
+    }
+    // Twice as wide: between the centres of the old pixels a ramp stays a ramp.
+    let x = Tensor::new(&[0f64, 4.0, 8.0], &Device::Cpu).unwrap().reshape((1, 1, 3, 1)).unwrap();
+    let wide = resize(&mut Graph::candle(), &x, [1, 6]).unwrap().flatten_all().unwrap();
+    assert_eq!(wide.to_vec1::<f64>().unwrap(), [0.0, 1.0, 3.0, 5.0, 7.0, 8.0]);
 }
 
 #[test]
@@ -177,7 +221,7 @@ fn layers_in_f32_agree_with_those_in_f64() {
             let graph = &mut Graph::candle();
             let y = conv2d(graph, &v[0], &v[1], Some(&v[2]), config).unwrap();
             let y = group_norm(graph, &y, &v[2], &v[3], 1).unwrap();
-            let y = max_pool_2x2(graph, &y).unwrap();
+            let y = max_pool2d(graph, &y, Pool2dConfig::square(2)).unwrap();
             let y = global_avg_pool(graph, &y).unwrap();
             let bias = Tensor::zeros(4, dtype, &Device::Cpu).unwrap();
             let y = linear(graph, &y, &v[4], &bias).unwrap();
@@ -197,7 +241,8 @@ fn layers_in_f32_agree_with_those_in_f64() {
 #[test]
 fn among_equal_elements_the_first_gets_the_gradient() {
     let x = Var::ones((1, 2, 2, 1), DType::F32, &Device::Cpu).unwrap();
-    let gradients = max_pool_2x2(&mut Graph::candle(), &x).unwrap().sum_all().unwrap().backward().unwrap();
+    let gradients =
+        max_pool2d(&mut Graph::candle(), &x, Pool2dConfig::square(2)).unwrap().sum_all().unwrap().backward().unwrap();
     let gradient = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(gradient, [1.0, 0.0, 0.0, 0.0]);
 }
@@ -228,6 +273,10 @@ fn wrong_shapes_and_labels_are_errors() {
     assert!(conv(&[1, 2, 2, 1], &[3, 1, 1, 1], Conv2dConfig { stride: [1, 0], ..plain }).is_err());
     assert!(conv(&[1, 2, 2, 4], &[3, 2, 1, 1], Conv2dConfig { groups: 2, ..plain }).is_err());
     assert!(conv(&[1, 2, 2, 4], &[3, 4, 1, 1], Conv2dConfig { groups: 0, ..plain }).is_err());
+    let pool = |shape: &[usize], side| max_pool2d(&mut Graph::candle(), &tensor(shape), Pool2dConfig::square(side));
+    assert!(pool(&[1, 1, 4, 1], 2).is_err() && pool(&[1, 4, 2, 1], 3).is_err() && pool(&[1, 4, 4, 1], 0).is_err());
+    assert!(scale_channels(&mut Graph::candle(), &tensor(&[2, 2, 2, 3]), &tensor(&[2, 2])).is_err());
+    assert!(resize(&mut Graph::candle(), &tensor(&[1, 2, 2, 1]), [0, 1]).is_err());
     assert!(group_norm(&mut Graph::candle(), &tensor(&[1, 2, 2, 4]), &tensor(&[4]), &tensor(&[4]), 3).is_err());
     assert!(cross_entropy(&mut Graph::candle(), &tensor(&[2, 3]), &[0, 3], 2).is_err());
     assert!(cross_entropy(&mut Graph::candle(), &tensor(&[2, 3]), &[0], 1).is_err());

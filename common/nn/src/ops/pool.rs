@@ -1,15 +1,49 @@
 //! Pooling over images of shape [batch, height, width, channels].
 
+mod windows;
+
 use super::kernel::{Float, vectorised};
 use super::{Graph, add_columns, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
 
-/// Largest value of each 2×2 window: [n, h, w, c] becomes [n, ⌊h/2⌋, ⌊w/2⌋, c]; an odd last row or column is ignored.
+/// The windows of a pooling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool2dConfig {
+    /// Rows and columns of a window.
+    pub kernel: [usize; 2],
+    /// Rows and columns from one window to the next.
+    pub stride: [usize; 2],
+}
+
+impl Pool2dConfig {
+    /// Square windows of this side that touch and do not overlap.
+    #[must_use]
+    pub const fn square(side: usize) -> Self {
+        Self { kernel: [side; 2], stride: [side; 2] }
+    }
+}
+
+/// Largest value of each window: [n, h, w, c] becomes [n, h', w', c] with h' = ⌊(h − k)/stride⌋ + 1; rows and columns that
+/// fill no window are ignored.
 ///
 /// The gradient goes to the largest element, among equals to the first in reading order, as in torch.
-pub fn max_pool_2x2(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
-    graph.apply1(x, MaxPool)
+///
+/// # Errors
+/// When the image is smaller than a window.
+pub fn max_pool2d(graph: &mut Graph<'_>, x: &Tensor, config: Pool2dConfig) -> Result<Tensor> {
+    if config == Pool2dConfig::square(2) {
+        return graph.apply1(x, MaxPool);
+    }
+    graph.apply1(x, windows::Pool { config, kind: windows::Kind::Max })
+}
+
+/// Mean of each window, which otherwise are as in [`max_pool2d`].
+///
+/// # Errors
+/// When the image is smaller than a window.
+pub fn avg_pool2d(graph: &mut Graph<'_>, x: &Tensor, config: Pool2dConfig) -> Result<Tensor> {
+    graph.apply1(x, windows::Pool { config, kind: windows::Kind::Mean })
 }
 
 /// Mean of each channel: [n, h, w, c] becomes [n, c].
@@ -17,6 +51,7 @@ pub fn global_avg_pool(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
     graph.apply1(x, GlobalAvgPool)
 }
 
+/// The most common pooling, 2×2 windows side by side, in one pass each way.
 struct MaxPool;
 
 /// Images of this height, width and number of channels.
@@ -116,6 +151,9 @@ impl CustomOp1 for MaxPool {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (n, height, width, channels) = layout.shape().dims4()?;
+        if height < 2 || width < 2 {
+            candle_core::bail!("max_pool2d: images of {height}×{width} are smaller than a window of 2×2");
+        }
         for_float!(x.dtype(), T => {
             let y = Extent { height, width, channels }.largest(n, elements::<T>(x, layout)?);
             Ok((T::to_cpu_storage_owned(y), Shape::from((n, height / 2, width / 2, channels))))

@@ -157,6 +157,8 @@ impl<'a> Graph<'a> {
     pub(super) fn apply1(&mut self, x: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
         match &mut self.tape {
             None => x.apply_op1(op),
+            // Of what is no parameter and does not depend on one: no parameter is ever alone in an operation.
+            Some(tape) if !tape.produced(x) => x.apply_op1_no_bwd(&op),
             Some(tape) => tape.apply1(x, op),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Architecture, CandleResult, InputShape, Net, Parameters};
 use crate::Error;
-use crate::ops::{Graph, channels_last, flatten, max_pool_2x2};
+use crate::ops::{Graph, Pool2dConfig, channels_last, flatten, max_pool2d};
 use candle_core::Tensor;
 use dunlin_core::recipe::ModelKind;
 
@@ -110,7 +110,7 @@ impl Architecture for Chain {
             for &(_, is_pooled) in self.convolutions {
                 x = net.conv_relu(&x, self.padding)?;
                 if is_pooled {
-                    x = max_pool_2x2(net.graph, &x)?;
+                    x = max_pool2d(net.graph, &x, Pool2dConfig::square(2))?;
                 }
             }
             x = flatten(net.graph, &x)?;
