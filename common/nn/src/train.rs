@@ -6,11 +6,11 @@ mod tests;
 mod trivial;
 
 use crate::Error;
-use crate::data::Examples;
+use crate::data::{Examples, augment};
 use crate::model::Model;
 use crate::ops::{self, Graph, Tape};
 use candle_core::{Device, Tensor};
-use dunlin_core::recipe::{ModelKind, TrainingConfig};
+use dunlin_core::recipe::{Augment, ModelKind, TrainingConfig};
 use dunlin_core::{Rng, Seed};
 use optimizer::Optimizer;
 use rand::RngCore;
@@ -72,6 +72,16 @@ pub fn train(
     let batch = if task.config.batch == 0 { data.len() } else { (task.config.batch as usize).min(data.len()) };
     let total = u64::from(task.config.epochs) * data.len().div_ceil(batch) as u64;
 
+    let augment = task.config.augment;
+    if augment != Augment::None && (data.dataset().input().height == 1 || data.dataset().input().vocabulary > 0) {
+        let remedy = format!("the rows of {} are no images; \"none\" is right", data.dataset().name());
+        return Err(Error::config("training.augment", format!("{:?}", augment.name()), remedy));
+    }
+    let augmentation = |epoch| {
+        let seed = task.seed.derive_n("augment", u64::from(epoch));
+        (augment != Augment::None).then_some((augment, seed))
+    };
+
     model.load(params)?;
     let mut optimizer = Optimizer::new(task.config, task.round, params);
     let mut order: Vec<u32> = data.indices().to_vec();
@@ -81,7 +91,7 @@ pub fn train(
         shuffle(&mut order, &mut task.seed.derive_n("epoch", u64::from(epoch)).rng());
         loss_sum = 0.0;
         for rows in order.chunks(batch) {
-            let (x, labels) = gather(data, rows)?;
+            let (x, labels) = gather(data, rows, augmentation(epoch))?;
             let mut tape = Tape::default();
             let logits = model.record(&x, &mut tape)?;
             let loss = ops::cross_entropy(&mut Graph::on(&mut tape), &logits, &labels)?;
@@ -154,7 +164,7 @@ pub fn evaluate(model: &mut Model, data: &Examples, params: &[f32]) -> Result<Ev
     model.load(params)?;
     let mut evaluation = Evaluation { examples: data.len() as u64, ..Evaluation::default() };
     for rows in data.indices().chunks(EVALUATION_BATCH) {
-        let (x, labels) = gather(data, rows)?;
+        let (x, labels) = gather(data, rows, None)?;
         let logits = model.infer(&x)?;
         ops::with_elements::<f32, _>(&logits, |logits| {
             for (row, &label) in logits.chunks_exact(model.input().classes).zip(&labels) {
@@ -181,15 +191,22 @@ fn expect_input(model: &Model, data: &Examples) -> Result<(), Error> {
     Err(Error::InputShape { name: data.dataset().name().to_owned(), expected, actual })
 }
 
-/// Rows of the data set as a tensor [rows, features], and their labels.
-fn gather(data: &Examples, rows: &[u32]) -> Result<(Tensor, Vec<u32>), Error> {
+/// Rows of the data set as a tensor [rows, features], images changed at random if asked for, and their labels.
+///
+/// Each row draws from a stream of its own, so that a change does not depend on the batch.
+fn gather(data: &Examples, rows: &[u32], augmentation: Option<(Augment, Seed)>) -> Result<(Tensor, Vec<u32>), Error> {
     let dataset = data.dataset();
     let features = dataset.input().features();
     let mut x = Vec::with_capacity(rows.len() * features);
     for &row in rows {
+        let start = x.len();
         dataset.append_row(row, &mut x);
+        if let Some((augment, seed)) = &augmentation {
+            let mut rng = seed.derive_n("row", u64::from(row)).rng();
+            augment::apply(*augment, &mut x[start..], dataset.input(), &mut rng);
+        }
     }
-    let labels = rows.iter().map(|&row| dataset.labels()[row as usize]).collect();
+    let labels = rows.iter().flat_map(|&row| dataset.row_labels(row)).copied().collect();
     Ok((Tensor::from_vec(x, (rows.len(), features), &Device::Cpu)?, labels))
 }
 
@@ -201,6 +218,6 @@ pub(crate) fn shuffle<T>(items: &mut [T], rng: &mut Rng) {
 }
 
 /// A number in `0..bound`; biased by at most bound/2⁶⁴.
-fn below(rng: &mut Rng, bound: usize) -> usize {
+pub(crate) fn below(rng: &mut Rng, bound: usize) -> usize {
     ((u128::from(rng.next_u64()) * bound as u128) >> 64) as usize
 }
