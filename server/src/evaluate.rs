@@ -2,8 +2,8 @@
 
 use dunlin_core::Recipe;
 use dunlin_core::recipe::ModelKind;
-use dunlin_nn::data::{Examples, Split};
 use dunlin_nn::Threads;
+use dunlin_nn::data::{Examples, Split};
 use dunlin_nn::model::Model;
 use dunlin_nn::train::{self, Evaluation};
 use std::sync::Arc;

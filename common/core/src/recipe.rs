@@ -50,17 +50,18 @@ pub struct Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// `digits` (embedded), `mnist`, `fashion-mnist`, `idx:DIR`, `csv:FILE`, or `none` with a trivial model.
+    /// A named set (`digits` is embedded, the others are fetched), a form with a path such as `csv:FILE`, or `none` with
+    /// a trivial model.
     pub source: String,
     /// Number of clients among which the training set is split.
     pub clients: u32,
     /// How it is split.
     pub partition: Partition,
-    /// Concentration of the Dirichlet split; small means that each client sees few labels.
+    /// Concentration of the Dirichlet and the quantity split; small means that clients differ much.
     pub alpha: f64,
     /// Label-sorted shards dealt to each client by the shard split.
     pub shards_per_client: u32,
-    /// File with one client number per training row, for the split by key.
+    /// File with one client number per training row, for the split by key; empty for the source's own natural key.
     pub key_file: String,
     /// Column of a CSV file that holds the label.
     pub label: String,
@@ -80,7 +81,9 @@ pub enum Partition {
     Shards,
     /// Label proportions of each client drawn from a Dirichlet distribution (Hsu et al. 2019).
     Dirichlet,
-    /// By the client number that `key_file` gives for each row.
+    /// Sizes drawn from a Dirichlet distribution, labels alike (Li et al. 2022).
+    Quantity,
+    /// By the client number that `key_file` gives for each row, or by the source's natural key.
     Key,
 }
 
@@ -140,6 +143,32 @@ pub struct TrainingConfig {
     pub proximal: f64,
     /// Largest L2 norm of a batch gradient; 0 means no bound.
     pub clip_norm: f64,
+    /// What is done to each image before a step sees it.
+    pub augment: Augment,
+}
+
+/// Random changes of training images under which their label stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Augment {
+    /// Images as they are.
+    None,
+    /// Mirrored left to right, one in two.
+    Flip,
+    /// Shifted by up to four pixels in each direction, and mirrored (He et al. 2016).
+    CropFlip,
+}
+
+impl Augment {
+    /// The word in recipes.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Flip => "flip",
+            Self::CropFlip => "crop-flip",
+        }
+    }
 }
 
 /// A client's optimizer.
@@ -373,6 +402,7 @@ impl Default for TrainingConfig {
             epochs: 5,
             proximal: 0.0,
             clip_norm: 0.0,
+            augment: Augment::None,
         }
     }
 }

@@ -2,19 +2,26 @@
 //!
 //! Named sets other than the embedded digits lie in `$DUNLIN_DATA/NAME`, or `./data/NAME` without that variable.
 
+mod arrays;
+pub(crate) mod augment;
 mod fetch;
+mod heart;
 mod idx;
 mod partition;
+mod png;
+mod sentiment;
 mod set;
+mod spoken;
 mod table;
+mod text;
 
-pub use fetch::fetch;
+pub use fetch::{fetch, fetchable, find};
 pub use partition::partition;
 pub use set::{Dataset, Examples};
 
 use crate::Error;
-use crate::model::InputShape;
 use crate::train::shuffle;
+use arrays::Archive;
 use dunlin_core::Seed;
 use dunlin_core::recipe::DataConfig;
 use std::path::{Path, PathBuf};
@@ -31,9 +38,9 @@ pub struct Split {
 
 /// Loads the data that a recipe names.
 ///
-/// A source with no test set of its own (digits, CSV, IDX without `t10k` files) has `test_share` of each label held
-/// out. Which rows those are follows from the source alone and not from the run's seed, so that accuracies of runs
-/// with different seeds can be compared; no source samples by the seed yet.
+/// A source with no test set of its own has `test_share` of it held out: of each label, where rows have one and tell
+/// whose they are of each label and key, and of text the end of each role's. Which rows those are follows from the
+/// source alone and not from the run's seed, so that accuracies of runs with different seeds can be compared.
 ///
 /// # Errors
 /// When the source is unknown, missing or malformed, or a key does not fit it.
@@ -47,55 +54,96 @@ pub fn root() -> PathBuf {
     std::env::var_os("DUNLIN_DATA").filter(|dir| !dir.is_empty()).map_or_else(|| "data".into(), PathBuf::from)
 }
 
+/// The data sets with a name of their own, which a recipe's `data.source` can be.
+pub const NAMED: [&str; 8] =
+    ["digits", "mnist", "fashion-mnist", "cifar10", "shakespeare", "heart", "spoken-digits", "sentiment"];
+
+/// Most distinct labels; what has more is a measurement and not a label.
+const MAX_CLASSES: usize = 1000;
+
 fn load_under(root: &Path, config: &DataConfig) -> Result<Split, Error> {
     let source = config.source.as_str();
-    let (train, test) = match source {
-        "digits" => (idx::digits()?, None),
-        "none" => {
-            let train = Dataset::featureless(config)?;
-            return Ok(Split { test: Arc::new(train.select(&[])), train: Arc::new(train) });
-        }
-        "mnist" | "fashion-mnist" => {
-            let dir = root.join(source);
-            if !idx::is_dataset(&dir) {
-                return Err(Error::Missing { name: source.into(), dir });
-            }
-            idx::read_dir(source, &dir)?
-        }
-        _ => {
-            if let Some(dir) = source.strip_prefix("idx:") {
-                idx::read_dir(source, Path::new(dir))?
-            } else if let Some(file) = source.strip_prefix("csv:") {
-                let test_rows = |labels: &[u32]| hold_out(labels, config.test_share);
-                let (train, test) = table::read(Path::new(file), config, test_rows)?;
-                (train, Some(test))
-            } else {
-                let remedy = "known are digits, mnist, fashion-mnist, idx:DIR, csv:FILE and none";
-                return Err(Error::config("data.source", format!("{source:?}"), remedy));
+    if source == "none" {
+        let train = Dataset::featureless(config)?;
+        return Ok(Split { test: Arc::new(train.select(&[])), train: Arc::new(train) });
+    }
+    let share = config.test_share;
+    if !(0.0..1.0).contains(&share) {
+        return Err(Error::config("data.test_share", share, "a share from 0 to below 1 is right, such as 0.2"));
+    }
+    let (train, test) = match source.split_once(':') {
+        None => named(root, source, share)?,
+        Some((form, path)) => {
+            let path = Path::new(path);
+            match form {
+                "idx" => idx::read_dir(source, path)?,
+                "png" => png::read_dir(source, path)?,
+                "csv" => with_test(table::read(path, config, |labels| hold_out(labels, share))?),
+                "npz" => Archive::npz(path)?.read(source, path)?,
+                "safetensors" => Archive::safetensors(path)?.read(source, path)?,
+                "text" => with_test(text::read(source, path, share)?),
+                _ => return Err(unknown(source)),
             }
         }
     };
     let split = match test {
         Some(test) => Split { train: Arc::new(train), test: Arc::new(test) },
         None => {
-            let (train_rows, test_rows) = hold_out(train.labels(), config.test_share)?;
+            let (train_rows, test_rows) = hold_out(&groups(&train), share)?;
             Split { train: Arc::new(train.select(&train_rows)), test: Arc::new(train.select(&test_rows)) }
         }
     };
     if split.train.is_empty() {
-        return Err(Error::config("data.test_share", config.test_share, "leaves nothing to train on; lower it"));
+        return Err(Error::config("data.test_share", share, "leaves nothing to train on; lower it"));
     }
     Ok(split)
+}
+
+fn named(root: &Path, name: &str, share: f64) -> Result<(Dataset, Option<Dataset>), Error> {
+    if name == "digits" {
+        return Ok((idx::digits()?, None));
+    }
+    if !NAMED.contains(&name) {
+        return Err(unknown(name));
+    }
+    let dir = find(name, root).ok_or_else(|| Error::Missing { name: name.into(), dir: root.join(name) })?;
+    let split = |groups: &[u32]| hold_out(groups, share);
+    Ok(match name {
+        "shakespeare" => with_test(text::read(name, &dir, share)?),
+        "heart" => with_test(heart::read(&dir.join(heart::FILE), split)?),
+        "spoken-digits" => with_test(spoken::read(&dir.join(spoken::FILE), split)?),
+        "sentiment" => with_test(sentiment::read(&dir, split)?),
+        _ => idx::read_dir(name, &dir)?,
+    })
+}
+
+fn with_test((train, test): (Dataset, Dataset)) -> (Dataset, Option<Dataset>) {
+    (train, Some(test))
+}
+
+fn unknown(source: &str) -> Error {
+    let remedy = format!(
+        "known are {}, idx:DIR, png:DIR, csv:FILE, npz:FILE, safetensors:FILE, text:FILE or DIR, and none",
+        NAMED.join(", ")
+    );
+    Error::config("data.source", format!("{source:?}"), remedy)
+}
+
+/// For each row a number that is the same for those of the same label and, where there are keys, the same key.
+fn groups(dataset: &Dataset) -> Vec<u32> {
+    let Some(keys) = dataset.keys() else { return dataset.labels().to_vec() };
+    let pairs = || keys.iter().zip(dataset.labels());
+    let distinct: std::collections::BTreeSet<_> = pairs().collect();
+    let numbers: std::collections::BTreeMap<_, u32> = distinct.into_iter().zip(0..).collect();
+    pairs().map(|pair| numbers[&pair]).collect()
 }
 
 /// The seed behind every held-out test set, fixed for all runs.
 const HOLD_OUT_SEED: u64 = 0x6475_6e6c_696e;
 
-/// Rows to train on and rows to test on, both ascending: `share` of each label's rows, rounded, is held out.
+/// Rows to train on and rows to test on, both ascending: `share` of the rows of each label, or of each other group, is
+/// held out, rounded.
 fn hold_out(labels: &[u32], share: f64) -> Result<(Vec<u32>, Vec<u32>), Error> {
-    if !(0.0..1.0).contains(&share) {
-        return Err(Error::config("data.test_share", share, "a share from 0 to below 1 is right, such as 0.2"));
-    }
     let seed = Seed::from_u64(HOLD_OUT_SEED).derive("hold-out");
     let (mut train, mut test) = (Vec::new(), Vec::new());
     for (label, mut rows) in (0..).zip(rows_by_label(labels)) {

@@ -5,12 +5,12 @@ mod optimizer;
 mod tests;
 mod trivial;
 
-use crate::data::Examples;
+use crate::data::{Examples, augment};
 use crate::model::{Gradients, Model};
 use crate::ops;
 use crate::{Error, Threads};
 use candle_core::{Device, Tensor};
-use dunlin_core::recipe::{ModelKind, TrainingConfig};
+use dunlin_core::recipe::{Augment, ModelKind, TrainingConfig};
 use dunlin_core::{Rng, Seed};
 use optimizer::Optimizer;
 use rand::RngCore;
@@ -74,6 +74,11 @@ pub fn train(
     if task.config.epochs == 0 {
         return Err(Error::config("training.epochs", 0, "at least one pass over the data is needed"));
     }
+    let augment = task.config.augment;
+    if augment != Augment::None && (data.dataset().input().height == 1 || data.dataset().input().vocabulary > 0) {
+        let remedy = format!("the rows of {} are no images; \"none\" is right", data.dataset().name());
+        return Err(Error::config("training.augment", format!("{:?}", augment.name()), remedy));
+    }
     // Read only by the proximal term; without it, memory for a second model is not spent.
     let start = if task.config.proximal == 0.0 { Vec::new() } else { params.clone() };
     model.swap(params)?;
@@ -104,12 +109,14 @@ fn steps(
     for epoch in 0..config.epochs {
         shuffle(&mut order, &mut task.seed.derive_n("epoch", u64::from(epoch)).rng());
         loss_sum = 0.0;
+        let augmentation = (config.augment != Augment::None)
+            .then(|| (config.augment, task.seed.derive_n("augment", u64::from(epoch))));
         for rows in order.chunks(batch) {
             let noise = task.seed.derive_n("step", steps);
             let count = rows.len() * model.input().targets;
             let parts: Vec<_> = rows.chunks(rows.len().div_ceil(threads.count())).enumerate().collect();
             let parts = threads.map(parts, |(part, rows)| -> Result<Gradients, Error> {
-                let (x, labels) = gather(data, rows)?;
+                let (x, labels) = gather(data, rows, augmentation.as_ref())?;
                 model.gradients(&x, &labels, count, noise.derive_n("part", part as u64))
             });
             let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -191,7 +198,7 @@ pub fn evaluate(model: &mut Model, data: &Examples, params: &[f32], threads: &Th
 }
 
 fn evaluate_batch(model: &Model, data: &Examples, rows: &[u32]) -> Result<Evaluation, Error> {
-    let (x, labels) = gather(data, rows)?;
+    let (x, labels) = gather(data, rows, None)?;
     let logits = model.infer(&x)?;
     let mut evaluation = Evaluation { examples: labels.len() as u64, ..Evaluation::default() };
     ops::with_elements::<f32, _>(&logits, |logits| {
@@ -218,15 +225,22 @@ fn expect_input(model: &Model, data: &Examples) -> Result<(), Error> {
     Err(Error::InputShape { name: data.dataset().name().to_owned(), expected, actual })
 }
 
-/// Rows of the data set as a tensor [rows, features], and their labels.
-fn gather(data: &Examples, rows: &[u32]) -> Result<(Tensor, Vec<u32>), Error> {
+/// Rows of the data set as a tensor [rows, features], images changed at random if asked for, and their labels.
+///
+/// Each row draws from a stream of its own, so that a change does not depend on the batch.
+fn gather(data: &Examples, rows: &[u32], augmentation: Option<&(Augment, Seed)>) -> Result<(Tensor, Vec<u32>), Error> {
     let dataset = data.dataset();
     let features = dataset.input().features();
     let mut x = Vec::with_capacity(rows.len() * features);
     for &row in rows {
+        let start = x.len();
         dataset.append_row(row, &mut x);
+        if let Some((augment, seed)) = augmentation {
+            let mut rng = seed.derive_n("row", u64::from(row)).rng();
+            augment::apply(*augment, &mut x[start..], dataset.input(), &mut rng);
+        }
     }
-    let labels = rows.iter().map(|&row| dataset.labels()[row as usize]).collect();
+    let labels = rows.iter().flat_map(|&row| dataset.row_labels(row)).copied().collect();
     Ok((Tensor::from_vec(x, (rows.len(), features), &Device::Cpu)?, labels))
 }
 
@@ -238,6 +252,6 @@ pub(crate) fn shuffle<T>(items: &mut [T], rng: &mut Rng) {
 }
 
 /// A number in `0..bound`; biased by at most bound/2⁶⁴.
-fn below(rng: &mut Rng, bound: usize) -> usize {
+pub(crate) fn below(rng: &mut Rng, bound: usize) -> usize {
     ((u128::from(rng.next_u64()) * bound as u128) >> 64) as usize
 }

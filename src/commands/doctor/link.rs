@@ -166,8 +166,8 @@ pub(super) fn predict(recipe: &Recipe, state: &RunState, link: Option<Link>, che
 
 /// The tensors of the recipe's model; where its data are not at hand, one tensor of that many parameters.
 fn segments(recipe: &Recipe, params: u64) -> Segments {
-    let model = data::load(&recipe.data, &recipe.data_seed())
-        .and_then(|split| Model::new(&recipe.model, split.train.input()));
+    let model =
+        data::load(&recipe.data, &recipe.data_seed()).and_then(|split| Model::new(&recipe.model, split.train.input()));
     match model {
         Ok(model) => model.layout().segments(),
         Err(_) => {

@@ -1,7 +1,7 @@
 //! What a recipe must fulfil beyond the form of each key: the rules that tie keys together.
 
 use super::parse::Problem;
-use super::{ModelKind, OptimizerKind, Partition, Recipe};
+use super::{Augment, ModelKind, OptimizerKind, Partition, Recipe};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
@@ -17,7 +17,11 @@ pub(super) struct Conflict {
 ///
 /// Each key by itself is taken to be of its [`Form`](super::Form).
 pub(super) fn conflict(recipe: &Recipe) -> Option<Conflict> {
-    data(recipe).or_else(|| training(recipe)).or_else(|| rounds(recipe)).or_else(|| links(recipe)).or_else(|| classes(recipe))
+    data(recipe)
+        .or_else(|| training(recipe))
+        .or_else(|| rounds(recipe))
+        .or_else(|| links(recipe))
+        .or_else(|| classes(recipe))
 }
 
 fn data(recipe: &Recipe) -> Option<Conflict> {
@@ -29,15 +33,29 @@ fn data(recipe: &Recipe) -> Option<Conflict> {
             "a data set, because only a trivial `model.kind` trains without one",
         );
     }
-    if data.partition == Partition::Key && data.key_file.is_empty() {
+    let form = data.source.split(':').next().unwrap_or_default();
+    if data.partition == Partition::Key && data.key_file.is_empty() && !WITH_NATURAL_KEY.contains(&form) {
         return conflict_of(
-            &["data.key_file", "data.partition"],
+            &["data.key_file", "data.partition", "data.source"],
             quoted(&data.key_file),
-            "the path of a file, because `data.partition` is \"key\"",
+            format!("the path of a file, because `data.partition` is \"key\" and {form} says of no row whose it is"),
+        );
+    }
+    if recipe.training.augment != Augment::None && WITHOUT_IMAGES.contains(&form) {
+        return conflict_of(
+            &["training.augment", "data.source"],
+            quoted(recipe.training.augment.name()),
+            format!("\"none\", because {form} holds no images"),
         );
     }
     None
 }
+
+/// Sources, by name or form, whose rows may say to whom they belong.
+const WITH_NATURAL_KEY: [&str; 6] = ["shakespeare", "heart", "sentiment", "text", "npz", "safetensors"];
+
+/// Sources, by name or form, whose rows are never images.
+const WITHOUT_IMAGES: [&str; 7] = ["shakespeare", "heart", "spoken-digits", "sentiment", "csv", "text", "none"];
 
 fn training(recipe: &Recipe) -> Option<Conflict> {
     let training = &recipe.training;

@@ -66,7 +66,18 @@ const MAX_RATE: f64 = 1e9;
 const MAX_SCALE: f64 = 65504.0;
 
 /// The data sets with a name of their own.
-const SOURCES: &[&str] = &["digits", "mnist", "fashion-mnist", "none"];
+const SOURCES: &[&str] =
+    &["digits", "mnist", "fashion-mnist", "cifar10", "shakespeare", "heart", "spoken-digits", "sentiment", "none"];
+
+/// The forms of data of one's own, each with what follows its colon.
+const FORMS: &[(&str, &str)] = &[
+    ("idx", "DIRECTORY"),
+    ("png", "DIRECTORY"),
+    ("csv", "FILE"),
+    ("npz", "FILE"),
+    ("safetensors", "FILE"),
+    ("text", "FILE_OR_DIRECTORY"),
+];
 
 const FACTOR: Form = Form::Real(Included(0.05), Included(10.0));
 const POSITIVE: Form = Form::Real(Excluded(0.0), Unbounded);
@@ -115,8 +126,10 @@ pub const KEYS: &[Key] = &[
         "data.source",
         "",
         Form::Source,
-        "The data set; digits is part of the program, idx: reads the files of a directory in the format of MNIST, csv: a \
-         table, and none is for the trivial model.",
+        "The data set; digits is part of the program, the other names are what `dunlin data fetch` brings, idx: reads the \
+         files of a directory in the format of MNIST, png: images that are rows of pixels, csv: a table, npz: and \
+         safetensors: arrays x and y, text: plays or plain text, and none is for the trivial model; docs/DATA.md \
+         describes each.",
     ),
     key(
         "data.clients",
@@ -127,23 +140,26 @@ pub const KEYS: &[Key] = &[
     key(
         "data.partition",
         "",
-        Form::Choice(&["iid", "shards", "dirichlet", "key"]),
+        Form::Choice(&["iid", "shards", "dirichlet", "quantity", "key"]),
         "How it is split: iid shuffles and cuts equal parts; shards sorts by label and deals out shards (McMahan et \
-         al. 2017); dirichlet draws the label proportions of each client (Hsu et al. 2019); key takes the client \
-         numbers from a file.",
+         al. 2017); dirichlet draws the label proportions of each client (Hsu et al. 2019); quantity draws the clients' \
+         sizes and deals labels alike (Li et al. 2022); key follows whom each row belongs to, and draws as many as \
+         there are clients when there are more.",
     ),
     key(
         "data.alpha",
         "",
         POSITIVE,
-        "Concentration of the Dirichlet split; small means that each client sees few labels.",
+        "Concentration of the Dirichlet split, where small means that each client sees few labels, and of the quantity \
+         split, where small means that few clients hold most rows.",
     ),
     key("data.shards_per_client", "shards", Form::Whole(1, MANY), "Shards dealt to each client by the shard split."),
     key(
         "data.key_file",
         "",
         Form::Text,
-        "File with one client number per training row; the split by key needs it, no other reads it.",
+        "For the split by key: a file with one client number per training row; empty for the natural key of the source, \
+         such as the hospitals of heart.",
     ),
     key("data.label", "", Form::Name, "Column of a CSV file that holds the label."),
     key(
@@ -238,6 +254,13 @@ pub const KEYS: &[Key] = &[
         "Weight μ of the proximal term μ/2·‖w − ŵ‖² (FedProx, Li et al. 2020); 0 turns it off.",
     ),
     key("training.clip_norm", "", NOT_NEGATIVE, "Largest L2 norm of a batch gradient; 0 means no bound."),
+    key(
+        "training.augment",
+        "",
+        Form::Choice(&["none", "flip", "crop-flip"]),
+        "What is done to images on which a client trains: flip mirrors one in two left to right; crop-flip also moves \
+         them by up to four pixels, with zeros where nothing is left (He et al. 2016).",
+    ),
     key(
         "strategy.kind",
         "",
@@ -411,7 +434,7 @@ impl Form {
             Self::Model => value.as_str().is_some_and(|text| text.parse::<ModelKind>().is_ok()),
             Self::Source => value.as_str().is_some_and(|text| match text.split_once(':') {
                 None => SOURCES.contains(&text),
-                Some((kind, path)) => matches!(kind, "idx" | "csv") && !path.is_empty(),
+                Some((form, path)) => FORMS.iter().any(|(name, _)| *name == form) && !path.is_empty(),
             }),
             Self::Sections => value.as_array().is_some_and(|items| items.iter().all(Value::is_table)),
         }
@@ -451,7 +474,11 @@ impl fmt::Display for Form {
             Self::Rate => write!(f, "0 or a number from {MIN_RATE} to {MAX_RATE}"),
             Self::ZeroOrOne => f.write_str("0 or 1"),
             Self::Model => write!(f, "{} or own:NAME", MODELS.join(", ")),
-            Self::Source => write!(f, "{}, idx:DIRECTORY or csv:FILE", SOURCES.join(", ")),
+            Self::Source => {
+                let forms: Vec<_> = FORMS.iter().map(|(name, path)| format!("{name}:{path}")).collect();
+                let (last, others) = forms.split_last().expect("there are forms");
+                write!(f, "{}, {} or {last}", SOURCES.join(", "), others.join(", "))
+            }
             Self::Sections => f.write_str("a list of sections"),
         }
     }

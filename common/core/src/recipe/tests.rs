@@ -3,10 +3,10 @@
 use super::keys::SECTIONS;
 use super::write::populated;
 use super::*;
-use std::ops::Bound;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 #[test]
 fn the_table_of_keys_lists_exactly_the_keys_of_a_recipe() {
@@ -75,6 +75,7 @@ fn what_is_written_is_read_back() {
     unusual.seed = i64::MAX as u64;
     unusual.model.kind = ModelKind::ResNet8;
     unusual.training.optimizer = OptimizerKind::Adam;
+    unusual.training.augment = Augment::CropFlip;
     unusual.strategy.kind = StrategyKind::FedYogi;
     unusual.limits.max_update_abs = 0.1;
     unusual.training.learning_rate = 1.0 / 3.0;
@@ -336,13 +337,15 @@ fn keys_that_do_not_fit_each_other_are_refused() {
     for (sets, message) in [
         (
             &["data.source=mnsit"][..],
-            "--set data.source=mnsit: `data.source` is \"mnsit\"; it must be digits, mnist, fashion-mnist, none, \
-             idx:DIRECTORY or csv:FILE",
+            "--set data.source=mnsit: `data.source` is \"mnsit\"; it must be digits, mnist, fashion-mnist, \
+             cifar10, shakespeare, heart, spoken-digits, sentiment, none, idx:DIRECTORY, png:DIRECTORY, csv:FILE, \
+             npz:FILE, safetensors:FILE or text:FILE_OR_DIRECTORY",
         ),
         (
             &["data.source=idx:"],
-            "--set data.source=idx:: `data.source` is \"idx:\"; it must be digits, mnist, fashion-mnist, none, \
-             idx:DIRECTORY or csv:FILE",
+            "--set data.source=idx:: `data.source` is \"idx:\"; it must be digits, mnist, fashion-mnist, \
+             cifar10, shakespeare, heart, spoken-digits, sentiment, none, idx:DIRECTORY, png:DIRECTORY, csv:FILE, \
+             npz:FILE, safetensors:FILE or text:FILE_OR_DIRECTORY",
         ),
         (
             &["data.source=none"],
@@ -352,7 +355,12 @@ fn keys_that_do_not_fit_each_other_are_refused() {
         (
             &["data.partition=key"],
             "--set data.partition=key: `data.key_file` is \"\"; it must be the path of a file, because \
-             `data.partition` is \"key\"",
+             `data.partition` is \"key\" and digits says of no row whose it is",
+        ),
+        (
+            &["data.source=heart", "training.augment=flip"],
+            "--set training.augment=flip: `training.augment` is \"flip\"; it must be \"none\", because heart holds no \
+             images",
         ),
         (
             &["rounds.cohort=21"],
@@ -400,6 +408,14 @@ fn keys_that_do_not_fit_each_other_are_refused() {
     ] {
         let error = load("", sets).unwrap_err().to_string();
         assert_eq!((sets, error.as_str()), (sets, message));
+    }
+}
+
+#[test]
+fn a_split_by_key_needs_no_file_where_rows_say_whose_they_are() {
+    for source in ["shakespeare", "heart", "sentiment", "text:plays", "npz:a.npz", "safetensors:a.safetensors"] {
+        let sets = [format!("data.source={source}"), "data.partition=key".to_owned()];
+        assert!(Recipe::load(None, &sets).is_ok(), "{source}");
     }
 }
 

@@ -8,11 +8,14 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-const TRAIN: [&str; 2] = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"];
-const TEST: [&str; 2] = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
+/// Images, grey or in several planes, and their labels.
+const TRAIN: Names =
+    Names { images: ["train-images-idx3-ubyte", "train-images-idx4-ubyte"], labels: "train-labels-idx1-ubyte" };
+const TEST: Names =
+    Names { images: ["t10k-images-idx3-ubyte", "t10k-images-idx4-ubyte"], labels: "t10k-labels-idx1-ubyte" };
 
 /// Most values that an IDX file may hold: a gigabyte of pixels, twenty times MNIST's.
-const MAX_VALUES: usize = 1 << 30;
+pub(super) const MAX_VALUES: usize = 1 << 30;
 /// Most axes of an IDX file: images, channels, rows, columns.
 const MAX_RANK: usize = 4;
 
@@ -27,15 +30,10 @@ pub(super) fn digits() -> Result<Dataset, Error> {
     dataset("digits", images, labels, 1.0 / 16.0, 10)
 }
 
-/// Whether a folder holds a training set in IDX files.
-pub(super) fn is_dataset(dir: &Path) -> bool {
-    TRAIN.iter().all(|name| find(dir, name).is_some())
-}
-
 /// The training set of a folder, and its test set if it has one.
 pub(super) fn read_dir(name: &str, dir: &Path) -> Result<(Dataset, Option<Dataset>), Error> {
-    let train = read_pair(dir, TRAIN)?;
-    let test = if find(dir, TEST[0]).is_some() { Some(read_pair(dir, TEST)?) } else { None };
+    let train = TRAIN.read(dir)?;
+    let test = if TEST.find_images(dir).is_some() { Some(TEST.read(dir)?) } else { None };
     let largest = |pair: &(Idx, Idx)| pair.1.values.iter().max().map_or(0, |&label| usize::from(label));
     let classes = largest(&train).max(test.as_ref().map_or(0, largest)) + 1;
     let train = dataset(name, train.0, train.1, 1.0 / 255.0, classes)?;
@@ -64,6 +62,13 @@ pub(super) fn read_column(path: &Path, column: usize) -> Result<Vec<i32>, Error>
     Ok(cells.chunks_exact(columns).map(|row| i32::from_be_bytes(row[column])).collect())
 }
 
+/// The header of a file of bytes with these extents.
+pub(super) fn header(extents: &[u32]) -> Vec<u8> {
+    let mut header = vec![0, 0, TYPE_U8, extents.len() as u8];
+    header.extend(extents.iter().flat_map(|extent| extent.to_be_bytes()));
+    header
+}
+
 /// A decoded file; `values` are the bytes after the header.
 struct Idx {
     kind: u8,
@@ -71,17 +76,30 @@ struct Idx {
     values: Vec<u8>,
 }
 
-fn find(dir: &Path, name: &str) -> Option<PathBuf> {
-    [dir.join(name), dir.join(format!("{name}.gz"))].into_iter().find(|path| path.is_file())
+/// The names of the two files of a set.
+struct Names {
+    /// With one plane, and with several.
+    images: [&'static str; 2],
+    labels: &'static str,
 }
 
-fn read_pair(dir: &Path, names: [&str; 2]) -> Result<(Idx, Idx), Error> {
-    let [images, labels] = names.map(|name| {
-        let path = find(dir, name)
-            .ok_or_else(|| Error::malformed(dir.display(), format!("neither {name} nor {name}.gz is there")))?;
-        read(open(&path)?, path.display())
-    });
-    Ok((images?, labels?))
+impl Names {
+    fn find_images(&self, dir: &Path) -> Option<PathBuf> {
+        self.images.iter().find_map(|name| find(dir, name))
+    }
+
+    fn read(&self, dir: &Path) -> Result<(Idx, Idx), Error> {
+        let path = |found: Option<PathBuf>, name: &str| {
+            found.ok_or_else(|| Error::malformed(dir.display(), format!("neither {name} nor {name}.gz is there")))
+        };
+        let images = path(self.find_images(dir), self.images[0])?;
+        let labels = path(find(dir, self.labels), self.labels)?;
+        Ok((read(open(&images)?, images.display())?, read(open(&labels)?, labels.display())?))
+    }
+}
+
+fn find(dir: &Path, name: &str) -> Option<PathBuf> {
+    [dir.join(name), dir.join(format!("{name}.gz"))].into_iter().find(|path| path.is_file())
 }
 
 fn dataset(name: &str, images: Idx, labels: Idx, scale: f32, classes: usize) -> Result<Dataset, Error> {
@@ -92,7 +110,10 @@ fn dataset(name: &str, images: Idx, labels: Idx, scale: f32, classes: usize) -> 
         [_, height, width] => (1, height, width),
         [_, channels, height, width] => (channels, height, width),
         _ => {
-            let problem = format!("images of extents {:?}; [n, height, width] is wanted", images.extents);
+            let problem = format!(
+                "images of extents {:?}; [n, height, width] or [n, channels, height, width] is wanted",
+                images.extents
+            );
             return Err(Error::malformed(name, problem));
         }
     };

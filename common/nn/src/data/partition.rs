@@ -1,28 +1,35 @@
 //! How training rows are dealt to clients.
 
-use super::{Dataset, idx, rows_by_label, table};
+mod key;
+
+use super::{Dataset, rows_by_label};
 use crate::Error;
 use crate::train::shuffle;
 use dunlin_core::recipe::{DataConfig, Partition};
 use dunlin_core::{Rng, Seed};
 use rand_distr::{Distribution, Gamma};
-use std::path::Path;
 
-/// The rows of each client, ascending: every row belongs to exactly one client and every client has a row.
+/// The rows of each client, ascending: no row belongs to two clients, every client has a row, and but for keys that are
+/// not drawn every row belongs to a client.
 ///
 /// - `iid`: shuffled and cut into parts whose sizes differ by at most one.
 /// - `shards`: sorted by label and cut into `clients · shards_per_client` shards, which are dealt at random (McMahan
 ///   et al. 2017, <https://arxiv.org/abs/1602.05629>).
 /// - `dirichlet`: the rows of each label are dealt in proportions drawn from Dir(α) over the clients (Yurochkin et al.
 ///   2019, <https://arxiv.org/abs/1905.12022>); a client left with nothing gets a row of the largest one.
-/// - `key`: by the distinct values in `key_file`, in their order. The file is one value per line, `FILE.csv:COLUMN`,
-///   or an IDX matrix of 32-bit integers (`*idx2-int`, `.gz` or not) whose column 2 counts, as in QMNIST's label files
-///   where it is the writer. It has one value for each training row, or for each row before any were held out.
+/// - `quantity`: shuffled and cut into parts whose sizes are drawn from Dir(α) (Li et al. 2022, NIID-Bench,
+///   <https://arxiv.org/abs/2102.02079>); a client left with nothing gets a row of the largest one.
+/// - `key`: by whom the rows belong to, in the order of the keys; of more keys than clients as many are drawn, and the
+///   other rows stay unused. Without a `key_file` the source's own keys count. The file is one value per line,
+///   `FILE.csv:COLUMN`, or an IDX matrix of 32-bit integers (`*idx2-int`, `.gz` or not) whose column 2 counts, as in
+///   QMNIST's label files where it is the writer. It has one value for each training row, or for each row before any
+///   were held out.
 ///
 /// Without features (`data.source = "none"`) each client has one row.
 ///
 /// # Errors
-/// When there are fewer rows, shards or keys than clients, or a key of the recipe is out of range.
+/// When there are fewer rows, shards or keys than clients, when a split by label is asked of rows with several labels,
+/// or a key of the recipe is out of range.
 pub fn partition(config: &DataConfig, train: &Dataset, seed: &Seed) -> Result<Vec<Vec<u32>>, Error> {
     let clients = config.clients as usize;
     if clients == 0 || clients > train.len() {
@@ -32,21 +39,31 @@ pub fn partition(config: &DataConfig, train: &Dataset, seed: &Seed) -> Result<Ve
     if config.source == "none" {
         return Ok((0..config.clients).map(|client| vec![client]).collect());
     }
+    if matches!(config.partition, Partition::Shards | Partition::Dirichlet) && train.input().targets != 1 {
+        let value = if config.partition == Partition::Shards { "\"shards\"" } else { "\"dirichlet\"" };
+        let remedy =
+            format!("rows of {} have {} labels each; use iid, quantity or key", train.name(), train.input().targets);
+        return Err(Error::config("data.partition", value, remedy));
+    }
     let mut rng = seed.derive("partition").rng();
     let mut parts = match config.partition {
-        Partition::Iid => {
-            let mut rows: Vec<u32> = (0..train.len() as u32).collect();
-            shuffle(&mut rows, &mut rng);
-            cut(&rows, clients).map(<[u32]>::to_vec).collect()
-        }
+        Partition::Iid => cut(&shuffled(train.len(), &mut rng), clients).map(<[u32]>::to_vec).collect(),
         Partition::Shards => shards(config, train.labels(), &mut rng)?,
-        Partition::Dirichlet => dirichlet(config, train.labels(), &mut rng)?,
-        Partition::Key => by_key(config, train)?,
+        Partition::Dirichlet => dirichlet(config, rows_by_label(train.labels()), &mut rng)?,
+        // One draw of proportions for all rows.
+        Partition::Quantity => dirichlet(config, vec![(0..train.len() as u32).collect()], &mut rng)?,
+        Partition::Key => key::split(config, train, &mut rng)?,
     };
     for rows in &mut parts {
         rows.sort_unstable();
     }
     Ok(parts)
+}
+
+fn shuffled(len: usize, rng: &mut Rng) -> Vec<u32> {
+    let mut rows: Vec<u32> = (0..len as u32).collect();
+    shuffle(&mut rows, rng);
+    rows
 }
 
 /// Cuts into `parts` runs whose lengths differ by at most one.
@@ -61,22 +78,22 @@ fn shards(config: &DataConfig, labels: &[u32], rng: &mut Rng) -> Result<Vec<Vec<
         let remedy = format!("from 1 to {} shards fit {clients} clients", labels.len() / clients);
         return Err(Error::config("data.shards_per_client", per_client, remedy));
     }
-    let mut rows: Vec<u32> = (0..labels.len() as u32).collect();
-    shuffle(&mut rows, rng);
+    let mut rows = shuffled(labels.len(), rng);
     rows.sort_by_key(|&row| labels[row as usize]);
     let mut shards: Vec<&[u32]> = cut(&rows, count).collect();
     shuffle(&mut shards, rng);
     Ok(shards.chunks_exact(per_client).map(<[_]>::concat).collect())
 }
 
-fn dirichlet(config: &DataConfig, labels: &[u32], rng: &mut Rng) -> Result<Vec<Vec<u32>>, Error> {
+/// Deals each of `groups` to the clients in proportions drawn from Dir(α).
+fn dirichlet(config: &DataConfig, groups: Vec<Vec<u32>>, rng: &mut Rng) -> Result<Vec<Vec<u32>>, Error> {
     let out_of_range = || Error::config("data.alpha", config.alpha, "a positive number is right, such as 0.5");
     if !config.alpha.is_finite() {
         return Err(out_of_range());
     }
     let gamma = Gamma::new(config.alpha, 1.0).map_err(|_| out_of_range())?;
     let mut parts = vec![Vec::new(); config.clients as usize];
-    for mut rows in rows_by_label(labels) {
+    for mut rows in groups {
         shuffle(&mut rows, rng);
         // A Dirichlet vector is independent gamma variables over their sum.
         let weights: Vec<f64> = parts.iter().map(|_| gamma.sample(rng)).collect();
@@ -86,7 +103,7 @@ fn dirichlet(config: &DataConfig, labels: &[u32], rng: &mut Rng) -> Result<Vec<V
         let last = parts.len() - 1;
         for (client, (part, weight)) in parts.iter_mut().zip(weights).enumerate() {
             sum += weight;
-            // With a tiny α all weights may underflow; then the label goes to the last client.
+            // With a tiny α all weights may underflow; then the rows go to the last client.
             let share = if total > 0.0 { sum / total } else { 0.0 };
             let end = if client == last { rows.len() } else { (rows.len() as f64 * share).round() as usize };
             let end = end.clamp(start, rows.len());
@@ -104,45 +121,6 @@ fn dirichlet(config: &DataConfig, labels: &[u32], rng: &mut Rng) -> Result<Vec<V
         }
     }
     Ok(parts)
-}
-
-/// Column of QMNIST's label files that holds the writer.
-const WRITER_COLUMN: usize = 2;
-
-fn by_key(config: &DataConfig, train: &Dataset) -> Result<Vec<Vec<u32>>, Error> {
-    let wrong = |remedy: String| Error::config("data.key_file", format!("{:?}", config.key_file), remedy);
-    if config.key_file.is_empty() {
-        return Err(wrong("name a file with one client number per training row".into()));
-    }
-    let (path, column) = table::key_column(&config.key_file);
-    let keys: Vec<String> = match column {
-        Some(column) => table::read_column(Path::new(path), column)?,
-        None if path.trim_end_matches(".gz").ends_with("idx2-int") => {
-            let mut writers = idx::read_column(Path::new(path), WRITER_COLUMN)?;
-            // QMNIST's files go on after MNIST's own rows.
-            writers.truncate(train.len());
-            writers.iter().map(i32::to_string).collect()
-        }
-        None => {
-            let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, error))?;
-            text.lines().map(|line| line.trim().to_owned()).collect()
-        }
-    };
-    if let Some(row) = keys.iter().position(String::is_empty) {
-        return Err(wrong(format!("row {row} (from 0) has no key")));
-    }
-    let of_source = keys.len() == train.source_len() && keys.len() != train.len();
-    if !of_source && keys.len() != train.len() {
-        return Err(wrong(format!("it has {} rows and the training set {}", keys.len(), train.len())));
-    }
-    let keys: Vec<&str> =
-        (0..train.len()).map(|row| keys[if of_source { train.source_row(row) } else { row }].as_str()).collect();
-    let (numbers, distinct) = table::enumerate(&keys);
-    if distinct != config.clients as usize {
-        let remedy = format!("{:?} names {distinct} clients; set data.clients to that", config.key_file);
-        return Err(Error::config("data.clients", config.clients, remedy));
-    }
-    Ok(rows_by_label(&numbers))
 }
 
 #[cfg(test)]

@@ -1,23 +1,35 @@
 //! A data set in memory and views on its rows.
 
-use super::InputShape;
 use crate::Error;
+use crate::model::InputShape;
 use dunlin_core::recipe::DataConfig;
 use std::sync::Arc;
 
-/// A labelled data set in memory: rows of equal length, each with a label below [`InputShape::classes`].
+/// A labelled data set in memory: rows of equal length, each with [`InputShape::targets`] labels below
+/// [`InputShape::classes`], and, where the source tells it, the key of whom each row belongs to.
 ///
-/// Pixels stay bytes until a batch is gathered, a quarter of the memory that floats would take.
+/// Pixels and characters stay bytes until a batch is gathered, a quarter of the memory that floats would take.
 #[derive(Clone, Debug)]
 pub struct Dataset {
     name: String,
     input: InputShape,
     features: Features,
+    len: usize,
+    /// The labels of all rows, one row after the other.
     labels: Vec<u32>,
+    keys: Option<Keys>,
     /// For each row its position in the source from which it was selected.
     source_rows: Option<Vec<u32>>,
     /// Rows of that source.
     source_len: usize,
+}
+
+/// Whom the rows belong to.
+#[derive(Clone, Debug)]
+struct Keys {
+    names: Arc<[String]>,
+    /// For each row its name's number.
+    of_rows: Vec<u32>,
 }
 
 /// The values of all rows, one row after the other.
@@ -32,10 +44,11 @@ pub(super) enum Features {
 }
 
 impl Dataset {
-    /// A data set from floats: `features` holds the rows one after the other, as many as there are labels.
+    /// A data set from floats: `features` holds the rows one after the other, and `labels` theirs.
     ///
     /// # Errors
-    /// When the lengths do not fit together or a label is not below `input.classes`.
+    /// When the lengths do not fit together, a value is not finite, a token is not below `input.vocabulary`, or a label
+    /// is not below `input.classes`.
     pub fn new(
         name: impl Into<String>,
         input: InputShape,
@@ -51,24 +64,48 @@ impl Dataset {
         features: Features,
         labels: Vec<u32>,
     ) -> Result<Self, Error> {
-        let len = match &features {
+        let values = match &features {
             Features::Bytes { values, .. } => Some(values.len()),
             Features::Floats(values) => Some(values.len()),
             Features::Zero => None,
         };
-        let expected = labels.len().checked_mul(input.features());
-        if expected.is_none() || len.is_some_and(|len| expected != Some(len)) {
-            let problem = format!("{} labels of rows of {input:?} do not go with {len:?} values", labels.len());
+        let len = labels.len() / input.targets.max(1);
+        let expected = len.checked_mul(input.features());
+        let fits = expected.is_some() && values.is_none_or(|values| expected == Some(values));
+        if !fits || len.checked_mul(input.targets) != Some(labels.len()) {
+            let problem = format!("{} labels of rows of {input:?} do not go with {values:?} values", labels.len());
             return Err(Error::malformed(name, problem));
         }
-        if u32::try_from(labels.len()).is_err() {
+        if u32::try_from(len).is_err() {
             return Err(Error::malformed(name, "rows are numbered with 32 bits and these are more"));
         }
-        if let Some((row, label)) = labels.iter().enumerate().find(|&(_, &label)| label as usize >= input.classes) {
+        if let Some((at, label)) = labels.iter().enumerate().find(|&(_, &label)| label as usize >= input.classes) {
+            let row = at / input.targets;
             let problem = format!("row {row} has label {label} where {} classes are known", input.classes);
             return Err(Error::malformed(name, problem));
         }
-        Ok(Self { name, input, features, source_len: labels.len(), labels, source_rows: None })
+        if let Some((at, problem)) = features.fault(input.vocabulary) {
+            let row = at / input.features().max(1);
+            return Err(Error::malformed(name, format!("row {row} has {problem}")));
+        }
+        Ok(Self { name, input, features, len, labels, keys: None, source_rows: None, source_len: len })
+    }
+
+    /// The same rows, of which each belongs to one of `names`: `keys` has the number of its name for each row.
+    ///
+    /// # Errors
+    /// When there is not one key for each row, or a number has no name.
+    pub fn with_keys(self, names: impl Into<Arc<[String]>>, keys: Vec<u32>) -> Result<Self, Error> {
+        let names = names.into();
+        if keys.len() != self.len {
+            let problem = format!("{} keys do not go with {} rows", keys.len(), self.len);
+            return Err(Error::malformed(self.name, problem));
+        }
+        if let Some((row, key)) = keys.iter().enumerate().find(|&(_, &key)| key as usize >= names.len()) {
+            let problem = format!("row {row} has key {key} where {} names are known", names.len());
+            return Err(Error::malformed(self.name, problem));
+        }
+        Ok(Self { keys: Some(Keys { names, of_rows: keys }), ..self })
     }
 
     /// One row per client and nothing in it.
@@ -98,19 +135,41 @@ impl Dataset {
     /// Number of rows.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.labels.len()
+        self.len
     }
 
     /// Whether there is no row.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.labels.is_empty()
+        self.len == 0
     }
 
-    /// The label of each row.
+    /// The labels of all rows, one row after the other: [`InputShape::targets`] each.
     #[must_use]
     pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+
+    /// The labels of one row.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    #[must_use]
+    pub fn row_labels(&self, row: u32) -> &[u32] {
+        let (row, targets) = (row as usize, self.input.targets);
+        &self.labels[row * targets..(row + 1) * targets]
+    }
+
+    /// For each row the number of its natural key's name, if the source tells whom its rows belong to.
+    #[must_use]
+    pub fn keys(&self) -> Option<&[u32]> {
+        self.keys.as_ref().map(|keys| keys.of_rows.as_slice())
+    }
+
+    /// The names of the natural keys: roles of plays, hospitals, authors; none without keys.
+    #[must_use]
+    pub fn key_names(&self) -> &[String] {
+        self.keys.as_ref().map_or(&[], |keys| &keys.names)
     }
 
     /// Appends the values of one row.
@@ -154,10 +213,40 @@ impl Dataset {
             name: self.name.clone(),
             input: self.input,
             features,
-            labels: pick(&self.labels, 1, rows),
+            len: rows.len(),
+            labels: pick(&self.labels, self.input.targets, rows),
+            keys: self
+                .keys
+                .as_ref()
+                .map(|keys| Keys { names: keys.names.clone(), of_rows: pick(&keys.of_rows, 1, rows) }),
             source_rows: Some(rows.iter().map(|&row| self.source_row(row as usize) as u32).collect()),
             source_len: self.source_len,
         }
+    }
+}
+
+impl Features {
+    /// The first value that no model could take, and what it is: one that is not finite, or no token of the vocabulary
+    /// where there is one.
+    fn fault(&self, vocabulary: usize) -> Option<(usize, String)> {
+        let is_token = |value: f32| value >= 0.0 && value.fract() == 0.0 && (value as usize) < vocabulary;
+        let is_right = |value: f32| if vocabulary == 0 { value.is_finite() } else { is_token(value) };
+        let (at, value) = match self {
+            // A byte times a scale of ours is finite.
+            Self::Bytes { .. } if vocabulary == 0 => None,
+            Self::Bytes { values, scale } => {
+                values.iter().map(|&value| f32::from(value) * scale).enumerate().find(|&(_, value)| !is_right(value))
+            }
+            Self::Floats(values) => values.iter().copied().enumerate().find(|&(_, value)| !is_right(value)),
+            Self::Zero => None,
+        }?;
+        Some((
+            at,
+            match vocabulary {
+                0 => format!("the value {value}; finite ones are right"),
+                _ => format!("the token {value}; whole numbers from 0 to {} are right", vocabulary - 1),
+            },
+        ))
     }
 }
 
@@ -213,12 +302,14 @@ impl Examples {
         self.indices.is_empty()
     }
 
-    /// How many of the rows have each label, from 0 to `classes − 1`.
+    /// How often each label, from 0 to `classes − 1`, stands in the rows; each label of a row counts.
     #[must_use]
     pub fn label_histogram(&self) -> Vec<u64> {
         let mut histogram = vec![0; self.dataset.input.classes];
         for &row in &*self.indices {
-            histogram[self.dataset.labels[row as usize] as usize] += 1;
+            for &label in self.dataset.row_labels(row) {
+                histogram[label as usize] += 1;
+            }
         }
         histogram
     }

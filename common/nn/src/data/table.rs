@@ -1,14 +1,12 @@
 //! Tables in CSV files: a header, one column of labels, all others numbers.
 
+use super::MAX_CLASSES;
 use super::set::Dataset;
 use crate::Error;
 use crate::model::InputShape;
 use dunlin_core::recipe::{DataConfig, Partition};
 use std::collections::BTreeSet;
 use std::path::Path;
-
-/// Most distinct labels; a column with more is a measurement and not a label.
-const MAX_CLASSES: usize = 1000;
 
 /// A table split by `split` (labels to training and test rows), its features standardised to mean 0 and variance 1
 /// over the training rows. A constant feature becomes 0.
@@ -40,9 +38,9 @@ pub(super) fn read(
         ));
     }
     let mut features = Vec::with_capacity(table.rows.len() * columns.len());
-    for (row, record) in table.rows.iter().enumerate() {
+    for row in 0..table.rows.len() {
         for &column in &columns {
-            features.push(number(path, &table, row, column, &record[column])?);
+            features.push(table.number(path, row, column)?);
         }
     }
     let texts: Vec<&str> = table.rows.iter().map(|record| record[label].trim()).collect();
@@ -56,7 +54,7 @@ pub(super) fn read(
     }
     let (train_rows, test_rows) = split(&labels)?;
     standardise(&mut features, columns.len(), &train_rows);
-    let input = InputShape::image(1, 1, columns.len(), classes);
+    let input = InputShape::table(columns.len(), classes);
     let features = features.into_iter().map(|value| value as f32).collect();
     let all = Dataset::new(format!("csv:{file}"), input, features, labels)?;
     Ok((all.select(&train_rows), all.select(&test_rows)))
@@ -82,6 +80,12 @@ pub(super) fn read_column(path: &Path, column: &str) -> Result<Vec<String>, Erro
 
 /// Distinct texts numbered in the order of their values, and how many there are.
 pub(super) fn enumerate<S: AsRef<str>>(texts: &[S]) -> (Vec<u32>, usize) {
+    let (numbers, names) = enumerate_names(texts);
+    (numbers, names.len())
+}
+
+/// Distinct texts numbered in the order of their values, as numbers if all are, and which they are.
+pub(super) fn enumerate_names<S: AsRef<str>>(texts: &[S]) -> (Vec<u32>, Vec<String>) {
     let distinct: BTreeSet<&str> = texts.iter().map(AsRef::as_ref).collect();
     let mut distinct: Vec<&str> = distinct.into_iter().collect();
     if let Ok(mut numbers) =
@@ -91,16 +95,18 @@ pub(super) fn enumerate<S: AsRef<str>>(texts: &[S]) -> (Vec<u32>, usize) {
         distinct = numbers.into_iter().map(|(_, text)| text).collect();
     }
     let number: std::collections::HashMap<&str, u32> = distinct.iter().copied().zip(0..).collect();
-    (texts.iter().map(|text| number[text.as_ref()]).collect(), distinct.len())
+    let numbers = texts.iter().map(|text| number[text.as_ref()]).collect();
+    (numbers, distinct.into_iter().map(str::to_owned).collect())
 }
 
-struct Table {
+/// A file in memory, every record as long as the header.
+pub(super) struct Table {
     header: Vec<String>,
-    rows: Vec<csv::StringRecord>,
+    pub(super) rows: Vec<csv::StringRecord>,
 }
 
 impl Table {
-    fn open(path: &Path) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let malformed = |error: csv::Error| match error.into_kind() {
             csv::ErrorKind::Io(error) => Error::io(path, error),
             csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
@@ -115,32 +121,35 @@ impl Table {
         Ok(Self { header, rows })
     }
 
-    fn column(&self, name: &str) -> Option<usize> {
+    pub(super) fn column(&self, name: &str) -> Option<usize> {
         self.header.iter().position(|column| column == name)
     }
 
     /// The file, row and column of a cell, for an error.
-    fn place(&self, path: &Path, row: usize, column: usize) -> String {
+    pub(super) fn place(&self, path: &Path, row: usize, column: usize) -> String {
         let line = self.rows[row].position().map_or(row as u64 + 2, csv::Position::line);
         format!("{}, line {line}, column {:?}", path.display(), self.header[column])
     }
-}
 
-fn number(path: &Path, table: &Table, row: usize, column: usize, text: &str) -> Result<f64, Error> {
-    match text.trim().parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok(value),
-        _ => {
-            let problem = if text.trim().is_empty() {
-                "the value is missing; fill it in or drop the row".to_owned()
-            } else {
-                format!("{text:?} is not a finite number; encode the column as numbers or drop it")
-            };
-            Err(Error::malformed(table.place(path, row, column), problem))
+    /// A cell that holds a number.
+    pub(super) fn number(&self, path: &Path, row: usize, column: usize) -> Result<f64, Error> {
+        let text = self.rows[row][column].trim();
+        match text.parse::<f64>() {
+            Ok(value) if value.is_finite() => Ok(value),
+            _ => {
+                let problem = if text.is_empty() {
+                    "the value is missing; fill it in or drop the row".to_owned()
+                } else {
+                    format!("{text:?} is not a finite number; encode the column as numbers or drop it")
+                };
+                Err(Error::malformed(self.place(path, row, column), problem))
+            }
         }
     }
 }
 
-fn standardise(features: &mut [f64], width: usize, rows: &[u32]) {
+/// Brings each column to mean 0 and variance 1 over `rows`; a constant one becomes 0.
+pub(super) fn standardise(features: &mut [f64], width: usize, rows: &[u32]) {
     let count = rows.len().max(1) as f64;
     for column in 0..width {
         let value = |row: &u32| features[*row as usize * width + column];

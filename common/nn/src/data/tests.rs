@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::data::set::Features;
+use crate::model::InputShape;
 
 fn load_source(source: &str) -> Result<Split, Error> {
     load(&DataConfig { source: source.into(), ..DataConfig::default() }, &Seed::from_u64(1))
@@ -49,7 +50,42 @@ fn a_missing_set_is_answered_with_the_command_that_fetches_it() {
 #[test]
 fn an_unknown_source_is_answered_with_the_known_ones() {
     let message = load_source("cifar").unwrap_err().to_string();
-    assert_eq!(message, r#"data.source = "cifar": known are digits, mnist, fashion-mnist, idx:DIR, csv:FILE and none"#);
+    let known = "digits, mnist, fashion-mnist, cifar10, shakespeare, heart, spoken-digits, sentiment, idx:DIR, png:DIR, \
+                 csv:FILE, npz:FILE, safetensors:FILE, text:FILE or DIR, and none";
+    assert_eq!(message, format!("data.source = \"cifar\": known are {known}"));
+    assert_eq!(load_source("tar:x").unwrap_err().to_string(), format!("data.source = \"tar:x\": known are {known}"));
+}
+
+#[test]
+fn every_named_set_but_the_embedded_one_can_be_fetched_and_stand_in_a_recipe() {
+    for name in NAMED {
+        assert_eq!(fetchable().any(|known| known == name), name != "digits", "{name}");
+        dunlin_core::Recipe::load(None, &[format!("data.source={name}")]).unwrap();
+    }
+}
+
+#[test]
+fn sets_with_keys_hold_out_a_share_of_each_key_and_label() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.safetensors");
+    let x: Vec<u8> = (0..40).flat_map(|value| (value as f32).to_le_bytes()).collect();
+    let y: Vec<u8> = (0..40).map(|row| row % 2).collect();
+    let key: Vec<u8> = (0..40).map(|row| row / 10).collect();
+    let view =
+        |kind, shape: &[usize], bytes| safetensors::tensor::TensorView::new(kind, shape.to_vec(), bytes).unwrap();
+    let views = [
+        ("x", view(safetensors::Dtype::F32, &[40, 1], &x)),
+        ("y", view(safetensors::Dtype::U8, &[40], &y)),
+        ("key", view(safetensors::Dtype::U8, &[40], &key)),
+    ];
+    std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    let split = load_source(&format!("safetensors:{}", path.display())).unwrap();
+    assert_eq!((split.train.len(), split.test.len()), (32, 8));
+    let pairs = split.test.keys().unwrap().iter().zip(split.test.labels());
+    assert_eq!(pairs.collect::<std::collections::BTreeSet<_>>().len(), 8);
+    let config = DataConfig { partition: dunlin_core::recipe::Partition::Key, clients: 4, ..DataConfig::default() };
+    let parts = partition(&config, &split.train, &Seed::from_u64(1)).unwrap();
+    assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [8; 4]);
 }
 
 #[test]
@@ -75,30 +111,126 @@ fn data_sets_whose_parts_do_not_fit_are_refused() {
 }
 
 #[test]
-fn mnist_has_its_known_shape() {
-    let dir = root().join("mnist");
-    if !idx::is_dataset(&dir) {
-        #[allow(clippy::print_stderr, reason = "a skipped test says so")]
-        {
-            eprintln!("skipped: no MNIST in {}; run `dunlin data fetch mnist`", dir.display());
-        }
-        return;
+fn rows_may_have_several_labels_and_keys() {
+    let input = InputShape::text(2, 4);
+    let all = Dataset::new("x", input, vec![0.0, 1.0, 2.0, 3.0], vec![1, 2, 3, 0]).unwrap();
+    let all = all.with_keys(["a".to_owned(), "b".to_owned()], vec![1, 0]).unwrap();
+    assert_eq!((all.len(), all.row_labels(1), all.keys()), (2, [3, 0].as_slice(), Some([1, 0].as_slice())));
+    let second = all.select(&[1]);
+    assert_eq!((second.len(), second.labels(), second.keys()), (1, [3, 0].as_slice(), Some([0].as_slice())));
+    assert_eq!(Examples::all(Arc::new(second)).label_histogram(), [1, 0, 0, 1]);
+    assert!(all.clone().with_keys(["a".to_owned()], vec![0, 1]).is_err());
+    assert!(all.clone().with_keys(["a".to_owned()], vec![0]).is_err());
+    for (values, labels) in [
+        (vec![0.0, 1.0, 2.0], vec![1, 2, 3, 0]),
+        (vec![0.0, 1.0, 2.0, 3.0], vec![1, 2, 3]),
+        (vec![0.0, 1.0, 2.0, 4.0], vec![1, 2, 3, 0]),
+        (vec![0.0, 1.0, 2.0, 0.5], vec![1, 2, 3, 0]),
+        (vec![0.0, 1.0, 2.0, -1.0], vec![1, 2, 3, 0]),
+        (vec![0.0, 1.0, 2.0, f32::NAN], vec![1, 2, 3, 0]),
+        (vec![0.0, 1.0, 2.0, 3.0], vec![1, 2, 3, 4]),
+    ] {
+        assert!(Dataset::new("x", input, values, labels).is_err());
     }
-    let split = load_source("mnist").unwrap();
-    assert_eq!((split.train.len(), split.test.len()), (60_000, 10_000));
-    assert_eq!(*split.train.input(), InputShape::image(1, 28, 28, 10));
-    let histogram = Examples::all(split.test).label_histogram();
-    assert_eq!(histogram, [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]);
+    let message = Dataset::new("x", input, vec![0.0, 1.0, 2.0, 4.0], vec![0; 4]).unwrap_err().to_string();
+    assert_eq!(message, "x: row 1 has the token 4; whole numbers from 0 to 3 are right");
 }
 
-/// Needs a network and 42 MB: `cargo test -p dunlin-nn -- --ignored --nocapture fetch`.
+/// A fetched set, or a line that says why the test is skipped.
+fn fetched(name: &str) -> Option<Split> {
+    let root = root();
+    if find(name, &root).is_none() {
+        #[allow(clippy::print_stderr, reason = "a skipped test says so")]
+        {
+            eprintln!("skipped: {} does not hold {name}; run `dunlin data fetch {name}`", root.display());
+        }
+        return None;
+    }
+    Some(load_source(name).unwrap())
+}
+
+fn histogram(dataset: &Arc<Dataset>) -> Vec<u64> {
+    Examples::all(dataset.clone()).label_histogram()
+}
+
 #[test]
-#[ignore = "downloads both sets into $DUNLIN_DATA"]
+fn mnist_has_its_known_shape() {
+    let Some(split) = fetched("mnist") else { return };
+    assert_eq!((split.train.len(), split.test.len()), (60_000, 10_000));
+    assert_eq!(*split.train.input(), InputShape::image(1, 28, 28, 10));
+    assert_eq!(histogram(&split.test), [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]);
+}
+
+#[test]
+fn cifar10_has_its_known_order_and_mean() {
+    let Some(split) = fetched("cifar10") else { return };
+    assert_eq!((split.train.len(), split.test.len()), (50_000, 10_000));
+    assert_eq!(*split.train.input(), InputShape::image(3, 32, 32, 10));
+    assert_eq!(split.train.labels()[..10], [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]);
+    assert_eq!(split.test.labels()[..10], [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]);
+    assert_eq!(histogram(&split.train), [5000; 10]);
+    let (mut sums, mut row) = ([0.0f64; 3], Vec::new());
+    for index in 0..50_000 {
+        row.clear();
+        split.train.append_row(index, &mut row);
+        for (sum, plane) in sums.iter_mut().zip(row.chunks(1024)) {
+            *sum += plane.iter().map(|&value| f64::from(value)).sum::<f64>() / (1024.0 * 50_000.0);
+        }
+    }
+    // The means that the literature subtracts.
+    for (mean, known) in sums.iter().zip([0.491_400, 0.482_158, 0.446_531]) {
+        assert!((mean - known).abs() < 1e-5, "{sums:?}");
+    }
+}
+
+#[test]
+fn shakespeare_has_848_roles_and_4_million_characters() {
+    let Some(split) = fetched("shakespeare") else { return };
+    assert_eq!(*split.train.input(), InputShape::text(80, 90));
+    assert_eq!(split.train.key_names().len(), 848);
+    assert!(split.train.key_names().contains(&"hamlet: HAMLET".to_owned()));
+    let rows = split.train.len() + split.test.len();
+    assert!((53_000..55_000).contains(&rows), "{rows}");
+    // Hardly a character is unknown.
+    let unknown = histogram(&split.train)[87];
+    assert!(unknown < 100, "{unknown}");
+}
+
+#[test]
+fn heart_has_its_920_patients_of_four_hospitals() {
+    let Some(split) = fetched("heart") else { return };
+    assert_eq!((split.train.len() + split.test.len(), *split.train.input()), (920, InputShape::table(15, 2)));
+    assert_eq!(split.train.key_names(), ["Cleveland", "Hungary", "Switzerland", "VA Long Beach"]);
+    let mut patients = [0; 4];
+    for &key in split.train.keys().unwrap().iter().chain(split.test.keys().unwrap()) {
+        patients[key as usize] += 1;
+    }
+    assert_eq!(patients, [304, 293, 123, 200]);
+}
+
+#[test]
+fn the_spoken_digits_are_three_hundred_of_each() {
+    let Some(split) = fetched("spoken-digits") else { return };
+    assert_eq!(*split.train.input(), InputShape::sequence(40, 13, 10));
+    assert_eq!((histogram(&split.train), histogram(&split.test)), (vec![240; 10], vec![60; 10]));
+}
+
+#[test]
+fn the_scored_texts_are_of_four_domains_and_two_moods() {
+    let Some(split) = fetched("sentiment") else { return };
+    assert_eq!(*split.train.input(), InputShape::tokens(32, 4096, 2));
+    assert_eq!(split.train.len() + split.test.len(), 19_459);
+    assert_eq!(split.train.key_names(), ["editorials", "films", "products", "tweets"]);
+}
+
+/// Needs a network and 400 MB: `cargo test -p dunlin-nn -- --ignored --nocapture fetched`.
+#[test]
+#[ignore = "downloads everything into $DUNLIN_DATA"]
 #[allow(clippy::print_stderr, reason = "run by hand, to be watched")]
-fn both_sets_can_be_fetched() {
-    for name in ["mnist", "fashion-mnist"] {
+fn everything_can_be_fetched() {
+    for name in fetchable() {
         let dir = fetch(name, &root(), &mut |line| eprintln!("{line}")).unwrap();
-        assert!(idx::is_dataset(&dir));
+        assert_eq!(find(name, &root()), Some(dir.clone()));
         let again = fetch(name, &root(), &mut |line| assert!(line.ends_with("is complete"), "{line}")).unwrap();
         assert_eq!(again, dir);
     }

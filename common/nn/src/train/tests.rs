@@ -97,6 +97,41 @@ fn another_seed_gives_another_order_and_another_result() {
 }
 
 #[test]
+fn augmentation_changes_what_is_trained_on_the_same_way_each_time() {
+    let training = small(&digits().0, 50);
+    let trained = |augment| {
+        let config = TrainingConfig { augment, epochs: 2, ..TrainingConfig::default() };
+        run(&ModelKind::Softmax, &training, &config).unwrap()
+    };
+    let (plain, flipped, cropped) = (trained(Augment::None), trained(Augment::Flip), trained(Augment::CropFlip));
+    assert!(plain != flipped && plain != cropped && flipped != cropped);
+    assert_eq!(cropped, trained(Augment::CropFlip));
+}
+
+#[test]
+fn augmentation_draws_by_epoch_and_row_and_not_by_batch() {
+    let data = small(&digits().0, 20);
+    let of = |rows: &[u32], seed| {
+        let (x, _) = gather(&data, rows, Some(&(Augment::CropFlip, Seed::from_u64(seed)))).unwrap();
+        x.to_vec2::<f32>().unwrap()
+    };
+    let (all, last) = (of(&[3, 4, 5], 1), of(&[5], 1));
+    assert_eq!(all[2], last[0]);
+    assert_ne!(last, of(&[5], 2));
+    let (plain, _) = gather(&data, &[5], None).unwrap();
+    assert_ne!(last, plain.to_vec2::<f32>().unwrap());
+}
+
+#[test]
+fn rows_that_are_no_images_are_not_augmented() {
+    let input = InputShape::table(4, 2);
+    let table = Examples::all(Arc::new(Dataset::new("table", input, vec![0.0; 8], vec![0, 1]).unwrap()));
+    let config = TrainingConfig { augment: Augment::Flip, ..TrainingConfig::default() };
+    let message = run(&ModelKind::Softmax, &table, &config).unwrap_err().to_string();
+    assert_eq!(message, "training.augment = \"flip\": the rows of table are no images; \"none\" is right");
+}
+
+#[test]
 fn every_step_is_reported_and_the_last_partial_batch_is_used() {
     let training = small(&digits().0, 25);
     for (batch, steps) in [(10, 6), (0, 2), (25, 2), (100, 2), (1, 50)] {

@@ -41,12 +41,12 @@ fn sizes_that_lie_are_refused_before_memory_is_taken_for_them() {
 fn a_folder_is_read_with_files_plain_or_compressed() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
-    assert!(!is_dataset(dir.path()));
+    let missing = read_dir("x", dir.path()).unwrap_err().to_string();
+    assert!(missing.ends_with("neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz is there"), "{missing}");
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gz.write_all(&file(0x08, &[2, 1, 2], &[0, 255, 51, 0])).unwrap();
     write("train-images-idx3-ubyte.gz", &gz.finish().unwrap());
     write("train-labels-idx1-ubyte", &file(0x08, &[2], &[0, 2]));
-    assert!(is_dataset(dir.path()));
     let (train, test) = read_dir("x", dir.path()).unwrap();
     assert!(test.is_none());
     assert_eq!(*train.input(), InputShape::image(1, 1, 2, 3));
@@ -61,6 +61,18 @@ fn a_folder_is_read_with_files_plain_or_compressed() {
     assert_eq!(read_dir("x", dir.path()).unwrap().1.unwrap().len(), 1);
     write("t10k-labels-idx1-ubyte", &file(0x08, &[2], &[1, 1]));
     assert!(read_dir("x", dir.path()).is_err());
+}
+
+#[test]
+fn images_of_several_planes_have_a_name_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let pixels: Vec<u8> = (0..12).collect();
+    let images = [header(&[1, 3, 2, 2]), pixels].concat();
+    assert_eq!(images[..4], [0, 0, 8, 4]);
+    std::fs::write(dir.path().join("train-images-idx4-ubyte"), images).unwrap();
+    std::fs::write(dir.path().join("train-labels-idx1-ubyte"), file(0x08, &[1], &[4])).unwrap();
+    let (train, _) = read_dir("x", dir.path()).unwrap();
+    assert_eq!(*train.input(), InputShape::image(3, 2, 2, 5));
 }
 
 #[test]

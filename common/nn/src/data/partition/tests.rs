@@ -23,7 +23,12 @@ proptest! {
     fn every_row_belongs_to_exactly_one_client_and_nobody_is_empty(
         labels in proptest::collection::vec(0u32..10, 1..300),
         clients in 1u32..40,
-        kind in prop_oneof![Just(Partition::Iid), Just(Partition::Shards), Just(Partition::Dirichlet)],
+        kind in prop_oneof![
+            Just(Partition::Iid),
+            Just(Partition::Shards),
+            Just(Partition::Dirichlet),
+            Just(Partition::Quantity),
+        ],
         alpha in prop_oneof![Just(1e-6), Just(1e-3), 0.01..10.0, Just(1e6)],
         shards_per_client in 1u32..4,
         seed in any::<u64>(),
@@ -41,6 +46,76 @@ proptest! {
         prop_assert_eq!(rows, (0..train.len() as u32).collect::<Vec<_>>());
         prop_assert_eq!(parts, partition(&config, &train, &Seed::from_u64(seed)).unwrap());
     }
+
+    #[test]
+    fn by_key_each_client_has_all_rows_of_one_key_and_of_too_many_keys_some_are_drawn(
+        keys in proptest::collection::vec(0u32..12, 1..100),
+        clients in 1u32..16,
+        seed in any::<u64>(),
+    ) {
+        let names: Vec<String> = (0..12).map(|key| key.to_string()).collect();
+        let train = dataset(vec![0; keys.len()]).with_keys(names, keys.clone()).unwrap();
+        let parts = partition(&config(Partition::Key, clients), &train, &Seed::from_u64(seed));
+        let distinct: std::collections::BTreeSet<u32> = keys.iter().copied().collect();
+        prop_assert_eq!(parts.is_ok(), clients as usize <= distinct.len());
+        let Ok(parts) = parts else { return Ok(()) };
+        prop_assert_eq!(parts.len(), clients as usize);
+        let drawn: Vec<u32> = parts.iter().map(|rows| keys[rows[0] as usize]).collect();
+        prop_assert!(drawn.is_sorted_by(|a, b| a < b));
+        for (rows, key) in parts.iter().zip(drawn) {
+            let of_key: Vec<u32> = (0..).zip(&keys).filter(|&(_, &other)| other == key).map(|(row, _)| row).collect();
+            prop_assert_eq!(rows, &of_key);
+        }
+    }
+}
+
+#[test]
+fn other_seeds_draw_other_keys() {
+    let names: Vec<String> = (0..100).map(|key| key.to_string()).collect();
+    let train = dataset(vec![0; 100]).with_keys(names, (0..100).collect()).unwrap();
+    let of = |seed| partition(&config(Partition::Key, 10), &train, &Seed::from_u64(seed)).unwrap();
+    assert_ne!(of(1), of(2));
+    let all = DataConfig { clients: 100, ..config(Partition::Key, 0) };
+    let all = partition(&all, &train, &Seed::from_u64(1)).unwrap();
+    assert_eq!(all, (0..100).map(|row| vec![row]).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_small_alpha_gives_clients_unlike_sizes_and_like_labels() {
+    let train = dataset((0..5000).map(|row| row % 10).collect());
+    let parts = |alpha| {
+        let config = DataConfig { alpha, ..config(Partition::Quantity, 10) };
+        partition(&config, &train, &Seed::from_u64(1)).unwrap()
+    };
+    let largest = |alpha| parts(alpha).iter().map(Vec::len).max().unwrap();
+    assert!(largest(0.1) > 2000 && largest(10_000.0) < 520, "{} {}", largest(0.1), largest(10_000.0));
+    for rows in parts(0.5).iter().filter(|rows| rows.len() > 300) {
+        let of_label = rows.iter().filter(|&&row| train.labels()[row as usize] == 3).count() as f64;
+        let share = of_label / rows.len() as f64;
+        assert!((0.05..0.15).contains(&share), "{share}");
+    }
+}
+
+#[test]
+fn rows_with_several_labels_are_not_split_by_label() {
+    let input = InputShape::text(2, 5);
+    let train = Dataset::new("text", input, vec![1.0; 8], vec![1; 8]).unwrap();
+    for (kind, word) in [(Partition::Shards, "shards"), (Partition::Dirichlet, "dirichlet")] {
+        assert_eq!(
+            problem(&config(kind, 2), &train),
+            format!("data.partition = \"{word}\": rows of text have 2 labels each; use iid, quantity or key")
+        );
+    }
+    let parts = partition(&config(Partition::Quantity, 2), &train, &Seed::from_u64(1)).unwrap();
+    assert_eq!(parts.concat().len(), 4);
+}
+
+#[test]
+fn a_source_without_keys_needs_a_file() {
+    assert_eq!(
+        problem(&config(Partition::Key, 1), &dataset(vec![0; 2])),
+        "data.key_file = \"\": test says of no row whose it is; name a file with one client number per row"
+    );
 }
 
 #[test]
@@ -102,7 +177,13 @@ fn keys_become_clients_in_the_order_of_their_values() {
     std::fs::write(&path, "30\n4\n30\n 5 \n4\n").unwrap();
     let parts = partition(&config(3), &train, &Seed::from_u64(1)).unwrap();
     assert_eq!(parts, [vec![1, 4], vec![3], vec![0, 2]]);
-    assert!(problem(&config(2), &train).ends_with("names 3 clients; set data.clients to that"));
+    let told = problem(&config(4), &train);
+    assert!(
+        told.starts_with("data.clients = 4: ")
+            && told.ends_with("has rows of 3 keys; set data.clients to at most that")
+    );
+    let drawn = partition(&config(2), &train, &Seed::from_u64(1)).unwrap();
+    assert!(drawn.len() == 2 && drawn.iter().all(|rows| parts.contains(rows)), "{drawn:?}");
     std::fs::write(&path, "1\n2\n").unwrap();
     assert!(problem(&config(2), &train).ends_with("it has 2 rows and the training set 5"));
     std::fs::write(&path, "1\n2\n\n1\n2\n").unwrap();
