@@ -82,13 +82,19 @@ pub enum ModelKind {
     /// A ResNet of three stages of three blocks (He et al. 2016) with group normalization.
     #[serde(rename = "resnet20")]
     ResNet20,
+    /// An embedding of 8, two LSTM layers of 256 units, a linear layer (Reddi et al. 2021).
+    CharLstm,
+    /// The same with gated recurrent units.
+    CharGru,
+    /// Two blocks of attention in four heads of 32, with a norm before each part.
+    Transformer,
     /// One flat tensor of `data.features` parameters and no real work: for measuring everything but training.
     Trivial,
 }
 
 impl ModelKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Softmax,
         Self::TwoNn,
         Self::McmahanCnn,
@@ -99,6 +105,9 @@ impl ModelKind {
         Self::Vgg9,
         Self::ResNet8,
         Self::ResNet20,
+        Self::CharLstm,
+        Self::CharGru,
+        Self::Transformer,
         Self::Trivial,
     ];
 
@@ -116,6 +125,9 @@ impl ModelKind {
             Self::Vgg9 => "vgg9",
             Self::ResNet8 => "resnet8",
             Self::ResNet20 => "resnet20",
+            Self::CharLstm => "char-lstm",
+            Self::CharGru => "char-gru",
+            Self::Transformer => "transformer",
             Self::Trivial => "trivial",
         }
     }

@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(name) = arguments.next() {
         return measure(&name, arguments.next().unwrap_or_else(|| "10".into()).parse()?);
     }
-    for name in ["2nn", "mcmahan-cnn", "resnet8", "resnet20"] {
+    for name in ["2nn", "mcmahan-cnn", "resnet8", "resnet20", "char-lstm", "transformer"] {
         for batch in [10, 32] {
             measure(name, batch)?;
         }
@@ -32,11 +32,21 @@ fn measure(name: &str, batch: u32) -> Result<(), Box<dyn std::error::Error>> {
         "mcmahan-cnn" => (ModelKind::McmahanCnn, MNIST, 500),
         "resnet8" => (ModelKind::ResNet8, InputShape::image(3, 32, 32, 10), 500),
         "resnet20" => (ModelKind::ResNet20, InputShape::image(3, 32, 32, 10), 200),
+        "char-lstm" => (ModelKind::CharLstm, InputShape::tokens(80, 90, 90), 320),
+        "char-gru" => (ModelKind::CharGru, InputShape::tokens(80, 90, 90), 320),
+        "transformer" => (ModelKind::Transformer, InputShape::tokens(64, 1000, 2), 640),
         "trivial" => (ModelKind::Trivial, InputShape::image(1, 1, 1_663_370, 1), 1),
-        _ => return Err("softmax, 2nn, mcmahan-cnn, resnet8, resnet20 and trivial are known".into()),
+        _ => {
+            let known = "softmax, 2nn, mcmahan-cnn, resnet8, resnet20, char-lstm, char-gru, transformer and trivial";
+            return Err(format!("{name}: known are {known}").into());
+        }
     };
     let features = if kind == ModelKind::Trivial { 1 } else { input.features() };
-    let values = (0..rows * features).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
+    let value = |i: usize| match input.vocabulary {
+        0 => (i * 7919 % 256) as f32 / 255.0,
+        vocabulary => (i * 7919 % vocabulary) as f32,
+    };
+    let values = (0..rows * features).map(value).collect();
     let shape = if kind == ModelKind::Trivial { InputShape { width: 1, ..input } } else { input };
     let labels = (0..rows).map(|row| (row % shape.classes) as u32).collect();
     let data = Examples::all(Arc::new(Dataset::new("noise", shape, values, labels)?));

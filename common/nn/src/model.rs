@@ -3,7 +3,7 @@
 mod arch;
 
 use crate::Error;
-use crate::ops::{self, Graph, Tape};
+use crate::ops::{self, Graph};
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Tensor, Var};
 use dunlin_core::recipe::ModelKind;
 use dunlin_core::{Layout, Seed};
@@ -125,7 +125,8 @@ impl Model {
     }
 
     /// Fresh parameters: U(−1/√n, 1/√n) for weights and biases with n the inputs of one unit, which is what
-    /// `kaiming_uniform_(a=√5)` and torch's layers do (He et al. 2015); norms start as the identity, the trivial
+    /// `kaiming_uniform_(a=√5)` and torch's layers do (He et al. 2015), or the units of a recurrent layer; embeddings
+    /// are uniform with the variance that torch's or GPT-2's normal ones have; norms start as the identity, the trivial
     /// model at zero.
     ///
     /// Each tensor draws from a stream named after it, so the values do not depend on the rest of the model and are
@@ -151,19 +152,20 @@ impl Model {
         Ok(())
     }
 
-    /// The logits of a batch: `x` is [batch, channels·height·width], the result [batch, classes].
+    /// The logits of a batch: `x` is [batch, channels·height·width], the result [batch·targets, classes], where each row
+    /// has as many as it has labels.
     ///
     /// # Errors
     /// When `x` has another shape, or for the trivial model, which computes nothing.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let parameters: Vec<Tensor> = self.variables.iter().map(|variable| variable.as_tensor().clone()).collect();
-        Ok(arch::forward(&self.kind, &self.input, Graph::candle(), x, &parameters)?)
+        self.record(x, Graph::candle())
     }
 
-    /// [`Self::forward`] recorded on a tape, from which the gradients of the variables can be had.
-    pub(crate) fn record(&self, x: &Tensor, tape: &mut Tape) -> Result<Tensor, Error> {
+    /// [`Self::forward`] on a graph, such as one that records on a tape, from which the gradients of the variables can be
+    /// had, or has noise.
+    pub(crate) fn record(&self, x: &Tensor, graph: Graph<'_>) -> Result<Tensor, Error> {
         let parameters: Vec<Tensor> = self.variables.iter().map(|variable| variable.as_tensor().clone()).collect();
-        Ok(arch::forward(&self.kind, &self.input, Graph::on(tape), x, &parameters)?)
+        Ok(arch::forward(&self.kind, &self.input, graph, x, &parameters)?)
     }
 
     /// [`Self::forward`] with nothing behind the result, so that memory is returned as the batch moves on.

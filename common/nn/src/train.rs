@@ -83,7 +83,8 @@ pub fn train(
         for rows in order.chunks(batch) {
             let (x, labels) = gather(data, rows)?;
             let mut tape = Tape::default();
-            let logits = model.record(&x, &mut tape)?;
+            let noise = task.seed.derive_n("noise", steps);
+            let logits = model.record(&x, Graph::on(&mut tape).with_noise(noise))?;
             let loss = ops::cross_entropy(&mut Graph::on(&mut tape), &logits, &labels)?;
             let value = f64::from(loss.to_scalar::<f32>()?);
             steps += 1;

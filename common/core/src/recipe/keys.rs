@@ -95,8 +95,9 @@ pub const KEYS: &[Key] = &[
         "The architecture: softmax is logistic regression; 2nn has two hidden layers of 200 units and mcmahan-cnn two \
          convolutions (both McMahan et al. 2017); lenet-300-100 and lenet-5 are what the literature on pruning \
          prunes; simple-cnn and, for tables, mlp are those of NIID-Bench (Li et al. 2022); vgg9 is that of FedMA (Wang \
-         et al. 2020); resnet8 and resnet20 are residual networks with group normalization; trivial \
-         trains nothing and serves to measure everything else.",
+         et al. 2020); resnet8 and resnet20 are residual networks with group normalization; for sequences, \
+         char-lstm and char-gru have two recurrent layers of 256 units (Reddi et al. 2021) and transformer two blocks of \
+         attention; trivial trains nothing and serves to measure everything else.",
     ),
     key(
         "data.source",

@@ -1,5 +1,8 @@
 //! The architectures: for each its tensors, and its forward pass over them in the same order.
 
+mod recurrent;
+mod transformer;
+
 use super::InputShape;
 use crate::Error;
 use crate::ops::{
@@ -10,6 +13,8 @@ use candle_core::Tensor;
 use dunlin_core::recipe::ModelKind;
 use dunlin_core::{Seed, TensorSpec};
 use rand::RngCore;
+use recurrent::Recurrent;
+use transformer::Transformer;
 
 /// How a tensor starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,23 +23,24 @@ pub(super) enum Init {
     Uniform { inputs: usize },
     /// The same value everywhere.
     Constant(f32),
+    /// Uniform with mean 0 and this standard deviation σ: U(−√3·σ, √3·σ).
+    Spread(f32),
 }
 
 impl Init {
     /// Appends `len` values.
     pub(super) fn fill(self, seed: &Seed, len: usize, out: &mut Vec<f32>) {
-        match self {
-            Self::Constant(value) => out.resize(out.len() + len, value),
-            Self::Uniform { inputs } => {
-                let bound = 1.0 / (inputs as f32).sqrt();
-                let mut rng = seed.rng();
-                out.extend((0..len).map(|_| {
-                    // 24 bits are what an f32 in [0, 1) can hold evenly.
-                    let unit = (rng.next_u32() >> 8) as f32 / (1 << 24) as f32;
-                    (2.0 * unit - 1.0) * bound
-                }));
-            }
-        }
+        let bound = match self {
+            Self::Constant(value) => return out.resize(out.len() + len, value),
+            Self::Uniform { inputs } => 1.0 / (inputs as f32).sqrt(),
+            Self::Spread(deviation) => 3f32.sqrt() * deviation,
+        };
+        let mut rng = seed.rng();
+        out.extend((0..len).map(|_| {
+            // 24 bits are what an f32 in [0, 1) can hold evenly.
+            let unit = (rng.next_u32() >> 8) as f32 / (1 << 24) as f32;
+            (2.0 * unit - 1.0) * bound
+        }));
     }
 }
 
@@ -78,7 +84,12 @@ fn chain(kind: &ModelKind) -> Option<Chain> {
             convolutions: &[(32, false), (64, true), (128, false), (128, true), (256, false), (256, true)],
             units: &[512, 512],
         },
-        ModelKind::ResNet8 | ModelKind::ResNet20 | ModelKind::Trivial => return None,
+        ModelKind::ResNet8
+        | ModelKind::ResNet20
+        | ModelKind::CharLstm
+        | ModelKind::CharGru
+        | ModelKind::Transformer
+        | ModelKind::Trivial => return None,
     })
 }
 
@@ -167,6 +178,10 @@ pub(super) fn tensors(kind: &ModelKind, input: &InputShape) -> Result<Vec<(Tenso
             }
         }
         list.linear("fc", inputs, classes);
+    } else if let Some(model) = Recurrent::of(kind) {
+        model.tensors(kind, input, &mut list)?;
+    } else if let Some(model) = Transformer::of(kind) {
+        model.tensors(kind, input, &mut list)?;
     } else {
         list.0.push((TensorSpec::new("flat", [width]), Init::Constant(0.0)));
     }
@@ -207,7 +222,7 @@ impl Tensors {
     }
 }
 
-/// The logits [batch, classes] of `x` [batch, features], with the parameters of [`tensors`] in order.
+/// The logits [batch·targets, classes] of `x` [batch, features], with the parameters of [`tensors`] in order.
 pub(super) fn forward(
     kind: &ModelKind,
     input: &InputShape,
@@ -216,6 +231,12 @@ pub(super) fn forward(
     parameters: &[Tensor],
 ) -> candle_core::Result<Tensor> {
     let mut net = Net { graph, parameters: parameters.iter() };
+    if let Some(model) = Recurrent::of(kind) {
+        return model.forward(&mut net, input, x);
+    }
+    if let Some(model) = Transformer::of(kind) {
+        return model.forward(&mut net, input, x);
+    }
     let image = [input.channels, input.height, input.width];
     match (chain(kind), resnet_blocks(kind)) {
         (Some(chain), _) => chain.forward(&mut net, x, image),
