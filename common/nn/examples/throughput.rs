@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(batch) => vec![batch.parse()?],
     };
     let threads = Threads::new(arguments.next().map_or(Ok(1), |count| count.parse())?)?;
-    let compared = ["2nn", "mcmahan-cnn", "resnet8", "resnet20", "mobilenet"];
+    let compared = ["2nn", "mcmahan-cnn", "resnet8", "resnet20", "mobilenet", "char-lstm", "transformer"];
     let names = if name == "all" { compared.to_vec() } else { vec![name.as_str()] };
     for name in names {
         for &batch in &batches {
@@ -42,11 +42,17 @@ fn measure(name: &str, batch: u32, threads: &Threads) -> Result<(), Box<dyn std:
         ModelKind::Softmax | ModelKind::TwoNn | ModelKind::Lenet300 | ModelKind::Mlp => (mnist, 10_000),
         ModelKind::McmahanCnn | ModelKind::Lenet5 => (mnist, 500),
         ModelKind::ResNet8 | ModelKind::SimpleCnn => (colour, 500),
+        ModelKind::CharLstm | ModelKind::CharGru => (InputShape::tokens(80, 90, 90), 320),
+        ModelKind::Transformer => (InputShape::tokens(64, 1000, 2), 640),
         _ => (colour, 200),
     };
     let shape = if kind == ModelKind::Trivial { InputShape { width: 1, ..input } } else { input };
     let features = shape.features();
-    let values = (0..rows * features).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
+    let value = |i: usize| match shape.vocabulary {
+        0 => (i * 7919 % 256) as f32 / 255.0,
+        vocabulary => (i * 7919 % vocabulary) as f32,
+    };
+    let values = (0..rows * features).map(value).collect();
     let labels = (0..rows).map(|row| (row % shape.classes) as u32).collect();
     let data = Examples::all(Arc::new(Dataset::new("noise", shape, values, labels)?));
     let mut model = Model::new(&kind, &input)?;

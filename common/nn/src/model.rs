@@ -166,16 +166,22 @@ impl Model {
     }
 
     /// The gradients of a batch's loss: the sum over all labels, of which there are `targets` to an example, over
-    /// `count`.
+    /// `count`. With noise, what is random in training is.
     ///
     /// # Errors
     /// When the architecture fails, or data and model do not fit.
-    pub(crate) fn gradients(&self, x: &Tensor, labels: &[u32], count: usize, noise: Seed) -> Result<Gradients, Error> {
+    pub(crate) fn gradients(
+        &self,
+        x: &Tensor,
+        labels: &[u32],
+        count: usize,
+        noise: Option<Seed>,
+    ) -> Result<Gradients, Error> {
         if !self.is_taped {
             return self.gradients_by_candle(x, labels, count, noise);
         }
         let mut tape = Tape::default();
-        let mut graph = Graph::on(&mut tape).with_noise(noise);
+        let mut graph = with_noise(Graph::on(&mut tape), noise);
         let logits = self.architecture.forward(&self.input, &mut graph, x, &self.views)?;
         let loss = cross_entropy(&mut graph, &logits, labels, count)?;
         let mut gradients = tape.backward(&loss)?;
@@ -185,10 +191,16 @@ impl Model {
 
     /// For architectures of others, which may use any operation of candle: through its own `backward`, for which each
     /// tensor has to be a variable.
-    fn gradients_by_candle(&self, x: &Tensor, labels: &[u32], count: usize, noise: Seed) -> Result<Gradients, Error> {
+    fn gradients_by_candle(
+        &self,
+        x: &Tensor,
+        labels: &[u32],
+        count: usize,
+        noise: Option<Seed>,
+    ) -> Result<Gradients, Error> {
         let variables = self.views.iter().map(Var::from_tensor).collect::<Result<Vec<_>, _>>()?;
         let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
-        let mut graph = Graph::candle().with_noise(noise);
+        let mut graph = with_noise(Graph::candle(), noise);
         let logits = self.architecture.forward(&self.input, &mut graph, x, &tensors)?;
         let loss = cross_entropy(&mut graph, &logits, labels, count)?;
         let mut gradients = loss.backward()?;
@@ -209,6 +221,13 @@ fn views(flat: Tensor, layout: &Layout) -> Result<Vec<Tensor>, Error> {
         views.push(flat.narrow(0, layout.range(index).start, tensor.len())?.reshape(tensor.shape.as_slice())?);
     }
     Ok(views)
+}
+
+fn with_noise(graph: Graph<'_>, noise: Option<Seed>) -> Graph<'_> {
+    match noise {
+        Some(seed) => graph.with_noise(seed),
+        None => graph,
+    }
 }
 
 fn scalar(loss: &Tensor) -> Result<f64, Error> {

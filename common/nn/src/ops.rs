@@ -4,7 +4,11 @@
 //! window's area, and the fused softmax and norms have none. Its convolution computes the gradient of a network's
 //! input, which nobody asks for, in scalar loops. What is here is checked against finite differences in 64 bits.
 
+mod attention;
 mod conv;
+mod dropout;
+mod elementwise;
+mod embedding;
 #[cfg(test)]
 mod gradcheck;
 mod kernel;
@@ -13,20 +17,33 @@ mod linear;
 mod loss;
 mod norm;
 mod pool;
+mod recurrent;
+mod reduce;
 mod resize;
+mod row_norm;
+mod saved;
 mod scale;
+mod steps;
 mod tape;
 
+pub use attention::{attention, self_attention};
 pub use conv::{Conv2dConfig, conv2d};
+pub use dropout::dropout;
+pub use elementwise::{add, gelu, sigmoid, silu, tanh};
+pub use embedding::{add_positions, embedding};
 pub use layout::{channels_last, flatten};
 pub use linear::{add_relu, linear, linear_relu};
 pub use loss::cross_entropy;
 pub use norm::{group_norm, group_norm_relu};
 pub use pool::{Pool2dConfig, avg_pool2d, global_avg_pool, max_pool2d};
+pub use recurrent::{gru, lstm};
 pub use resize::resize;
+pub use row_norm::{layer_norm, rms_norm};
 pub use scale::scale_channels;
+pub use steps::{last_step, mean_of_steps, rows_of_steps};
 pub use tape::Graph;
 
+pub(crate) use dropout::mixed;
 pub(crate) use kernel::vectorised;
 pub(crate) use loss::row_loss;
 pub(crate) use tape::Tape;

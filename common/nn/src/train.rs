@@ -117,7 +117,7 @@ fn steps(
             let parts: Vec<_> = rows.chunks(rows.len().div_ceil(threads.count())).enumerate().collect();
             let parts = threads.map(parts, |(part, rows)| -> Result<Gradients, Error> {
                 let (x, labels) = gather(data, rows, augmentation.as_ref())?;
-                model.gradients(&x, &labels, count, noise.derive_n("part", part as u64))
+                model.gradients(&x, &labels, count, Some(noise.derive_n("part", part as u64)))
             });
             let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
             let loss: f64 = parts.iter().map(|part| part.loss).sum();

@@ -110,9 +110,10 @@ pub const KEYS: &[Key] = &[
          convolutions (both McMahan et al. 2017); lenet-300-100 and lenet-5 are what the literature on pruning \
          prunes; simple-cnn and, for tables, mlp are those of NIID-Bench (Li et al. 2022); vgg9 is that of FedMA (Wang \
          et al. 2020), vgg11s the VGG11* of Sattler et al. (2020); resnet8 and resnet20 are residual networks, mobilenet \
-         and efficientnet networks of depthwise-separable convolutions, all with group normalization; trivial trains \
-         nothing and serves to measure everything else; own: and a name is what the program that runs the recipe has \
-         registered with the library.",
+         and efficientnet networks of depthwise-separable convolutions, all with group normalization; for sequences, \
+         char-lstm and char-gru have two recurrent layers of 256 units (Reddi et al. 2021) and transformer two blocks of \
+         attention; trivial trains nothing and serves to measure everything else; own: and a name is what the program \
+         that runs the recipe has registered with the library.",
     ),
     key("model.width", "", FACTOR, "Factor on the channels of mobilenet; no other model reads it."),
     key(

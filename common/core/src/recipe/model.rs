@@ -71,6 +71,12 @@ pub enum ModelKind {
     MobileNet,
     /// Inverted bottlenecks with squeeze-and-excitation (Tan & Le 2019) for small images, with group normalization.
     EfficientNet,
+    /// An embedding of 8, two LSTM layers of 256 units, a linear layer (Reddi et al. 2021).
+    CharLstm,
+    /// The same with gated recurrent units.
+    CharGru,
+    /// Two blocks of attention in four heads of 32, with a norm before each part.
+    Transformer,
     /// One flat tensor of `data.features` parameters and no real work: for measuring everything but training.
     Trivial,
     /// The architecture of this name that the program has registered.
@@ -79,7 +85,7 @@ pub enum ModelKind {
 
 impl ModelKind {
     /// All that are built in.
-    pub const BUILT_IN: [Self; 13] = [
+    pub const BUILT_IN: [Self; 17] = [
         Self::Softmax,
         Self::TwoNn,
         Self::McmahanCnn,
@@ -92,6 +98,10 @@ impl ModelKind {
         Self::ResNet8,
         Self::ResNet20,
         Self::MobileNet,
+        Self::EfficientNet,
+        Self::CharLstm,
+        Self::CharGru,
+        Self::Transformer,
         Self::Trivial,
     ];
 
@@ -111,6 +121,9 @@ impl ModelKind {
             Self::ResNet20 => "resnet20",
             Self::MobileNet => "mobilenet",
             Self::EfficientNet => "efficientnet",
+            Self::CharLstm => "char-lstm",
+            Self::CharGru => "char-gru",
+            Self::Transformer => "transformer",
             Self::Trivial => "trivial",
             Self::Own(_) => "own",
         }

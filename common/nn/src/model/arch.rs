@@ -1,20 +1,26 @@
 //! Architectures: for each its tensors, and its forward pass over them in the same order.
 
 mod chain;
+mod efficient;
 mod mobile;
+mod recurrent;
 mod residual;
+mod transformer;
 
 use super::InputShape;
 use crate::Error;
-use crate::ops::{Conv2dConfig, Graph, conv2d, group_norm, group_norm_relu, linear, linear_relu};
+use crate::ops::{Conv2dConfig, Graph, conv2d, group_norm, group_norm_relu, linear, linear_relu, silu};
 use candle_core::{Result as CandleResult, Tensor};
 use chain::Chain;
 use dunlin_core::recipe::{ModelConfig, ModelKind};
 use dunlin_core::{Seed, TensorSpec};
+use efficient::EfficientNet;
 use mobile::MobileNet;
 use rand::RngCore;
+use recurrent::Recurrent;
 use residual::Residual;
 use std::sync::Arc;
+use transformer::Transformer;
 
 /// What a model computes, apart from its parameters' values.
 ///
@@ -50,6 +56,8 @@ pub enum Init {
         /// Inputs of one unit.
         inputs: usize,
     },
+    /// Uniform with mean 0 and this standard deviation σ: U(−√3·σ, √3·σ).
+    Spread(f32),
     /// The same value everywhere.
     Constant(f32),
 }
@@ -57,18 +65,17 @@ pub enum Init {
 impl Init {
     /// Appends `len` values.
     pub(super) fn fill(self, seed: &Seed, len: usize, out: &mut Vec<f32>) {
-        match self {
-            Self::Constant(value) => out.resize(out.len() + len, value),
-            Self::Uniform { inputs } => {
-                let bound = 1.0 / (inputs as f32).sqrt();
-                let mut rng = seed.rng();
-                out.extend((0..len).map(|_| {
-                    // 24 bits are what an f32 in [0, 1) can hold evenly.
-                    let unit = (rng.next_u32() >> 8) as f32 / (1 << 24) as f32;
-                    (2.0 * unit - 1.0) * bound
-                }));
-            }
-        }
+        let bound = match self {
+            Self::Constant(value) => return out.resize(out.len() + len, value),
+            Self::Uniform { inputs } => 1.0 / (inputs as f32).sqrt(),
+            Self::Spread(deviation) => 3f32.sqrt() * deviation,
+        };
+        let mut rng = seed.rng();
+        out.extend((0..len).map(|_| {
+            // 24 bits are what an f32 in [0, 1) can hold evenly.
+            let unit = (rng.next_u32() >> 8) as f32 / (1 << 24) as f32;
+            (2.0 * unit - 1.0) * bound
+        }));
     }
 }
 
@@ -100,6 +107,11 @@ impl Parameters {
         self.add(format!("{name}.weight"), &[channels, 1, kernel, kernel], init);
     }
 
+    /// `NAME.weight` [rows, width], a row for each token or place, of mean 0 and this standard deviation.
+    pub fn embedding(&mut self, name: &str, rows: usize, width: usize, deviation: f32) {
+        self.add(format!("{name}.weight"), &[rows, width], Init::Spread(deviation));
+    }
+
     /// `NAME.bias` [outputs] of units with so many inputs.
     pub fn bias(&mut self, name: &str, inputs: usize, outputs: usize) {
         self.add(format!("{name}.bias"), &[outputs], Init::Uniform { inputs });
@@ -125,6 +137,10 @@ pub(super) fn built_in(config: &ModelConfig) -> Arc<dyn Architecture> {
         ModelKind::ResNet8 => Arc::new(Residual { blocks: 1 }),
         ModelKind::ResNet20 => Arc::new(Residual { blocks: 3 }),
         ModelKind::MobileNet => Arc::new(MobileNet { width: config.width }),
+        ModelKind::EfficientNet => Arc::new(EfficientNet { scaling: config.scaling }),
+        ModelKind::CharLstm => Arc::new(Recurrent::Lstm),
+        ModelKind::CharGru => Arc::new(Recurrent::Gru),
+        ModelKind::Transformer => Arc::new(Transformer),
         _ => Arc::new(Trivial),
     }
 }
@@ -191,6 +207,20 @@ impl<'a, 'g> Net<'a, 'g> {
         let groups = x.dim(3)?;
         let config = Conv2dConfig { padding: [padding; 2], stride: [stride; 2], groups, ..Conv2dConfig::default() };
         self.configured_conv_norm_relu(x, config)
+    }
+
+    fn conv_norm_silu(&mut self, x: &Tensor, padding: usize, stride: usize) -> CandleResult<Tensor> {
+        let y = self.conv_norm(x, padding, stride)?;
+        silu(self.graph, &y)
+    }
+
+    fn depthwise_norm_silu(&mut self, x: &Tensor, padding: usize, stride: usize) -> CandleResult<Tensor> {
+        let groups = x.dim(3)?;
+        let config = Conv2dConfig { padding: [padding; 2], stride: [stride; 2], groups, ..Conv2dConfig::default() };
+        let (weight, gamma, beta) = (self.next()?, self.next()?, self.next()?);
+        let y = conv2d(self.graph, x, weight, None, config)?;
+        let y = group_norm(self.graph, &y, gamma, beta, GROUPS)?;
+        silu(self.graph, &y)
     }
 
     fn configured_conv_norm_relu(&mut self, x: &Tensor, config: Conv2dConfig) -> CandleResult<Tensor> {

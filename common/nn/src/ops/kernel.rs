@@ -5,6 +5,8 @@
 //! products do not, because FMA rounds once.
 #![expect(unsafe_code, reason = "a function compiled for more instructions may be called only where they exist")]
 
+mod functions;
+mod packed;
 mod portable;
 mod product;
 mod tile;
@@ -14,9 +16,13 @@ mod x86;
 pub(super) use product::{Start, Strided, Sum};
 
 use candle_core::WithDType;
+use functions::Transcendental;
 
 /// What the layers compute in: `f32` trains, `f64` checks gradients and is never hurried.
-pub(super) trait Float: WithDType {
+pub(super) trait Float: WithDType + Transcendental {
+    /// Columns of the widest tile on this machine.
+    fn panel_width() -> usize;
+
     /// The sum of products on this machine.
     ///
     /// # Safety
@@ -25,6 +31,16 @@ pub(super) trait Float: WithDType {
 }
 
 impl Float for f32 {
+    fn panel_width() -> usize {
+        match Instructions::here() {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => 32,
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => 16,
+            Instructions::Portable => 8,
+        }
+    }
+
     unsafe fn sum_of_products(operands: &tile::Operands<Self>) {
         // SAFETY: the instructions exist, and the caller vouches for the operands.
         unsafe {
@@ -40,6 +56,10 @@ impl Float for f32 {
 }
 
 impl Float for f64 {
+    fn panel_width() -> usize {
+        8
+    }
+
     unsafe fn sum_of_products(operands: &tile::Operands<Self>) {
         // SAFETY: the caller vouches for the operands.
         unsafe { tile::sum_of_products::<portable::Lanes<Self>>(operands) }

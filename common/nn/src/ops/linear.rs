@@ -1,11 +1,11 @@
 //! The fully connected layer, the rectifier and the residual sum.
 
-use super::kernel::{Float, Strided, Sum, vectorised};
+use super::kernel::{Float, Start, Strided, Sum, vectorised};
 use super::{Graph, add_columns, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 
-/// `x·wᵀ + b` for x of shape [batch, in], w of [out, in], b of [out].
+/// `x·wᵀ + b` for x of shape [batch, in] or [batch, steps, in], w of [out, in], b of [out].
 pub fn linear(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
     let input_gradient = graph.needs_gradient(x);
     graph.apply3(x, w, b, Linear { rectify: false, input_gradient })
@@ -21,6 +21,9 @@ pub fn linear_relu(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) ->
 pub fn add_relu(graph: &mut Graph<'_>, x: &Tensor, y: &Tensor) -> Result<Tensor> {
     graph.apply2(x, y, AddRelu)
 }
+
+/// Rows from which the weights are turned rather than the input.
+const MANY_ROWS: usize = 128;
 
 struct Linear {
     rectify: bool,
@@ -42,22 +45,29 @@ impl CustomOp3 for Linear {
         b: &CpuStorage,
         b_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (batch, inputs) = x_layout.shape().dims2()?;
-        let (outputs, w_inputs) = w_layout.shape().dims2()?;
-        if inputs != w_inputs || b_layout.dims() != [outputs] {
+        let (outputs, inputs) = w_layout.shape().dims2()?;
+        let mut shape = x_layout.dims().to_vec();
+        if !(2..=3).contains(&shape.len()) || shape.pop() != Some(inputs) || b_layout.dims() != [outputs] {
             candle_core::bail!(
-                "linear: x {:?}, w {:?}, b {:?}; want [batch, in], [out, in], [out]",
+                "linear: x {:?}, w {:?}, b {:?}; want [batch, in] or [batch, steps, in], [out, in], [out]",
                 x_layout.dims(),
                 w_layout.dims(),
                 b_layout.dims()
             );
         }
+        let batch = shape.iter().product();
+        shape.push(outputs);
         for_float!(x.dtype(), T => {
             let (x, w, b) = (elements::<T>(x, x_layout)?, elements::<T>(w, w_layout)?, elements::<T>(b, b_layout)?);
+            let w = Strided::matrix(w, inputs);
+            if batch >= MANY_ROWS {
+                let product = Sum::product((batch, inputs, outputs), Strided::matrix(x, inputs), w.transposed());
+                let y = Sum { start: Start::Bias(b), rectify: self.rectify, ..product }.into_vec();
+                return Ok((T::to_cpu_storage_owned(y), Shape::from(shape)));
+            }
             // Transposed, w is read where it lies, in order; only the small batch has to be turned.
             let x = transposed(x, inputs);
-            let shape = (outputs, inputs, batch);
-            let columns = Sum::product(shape, Strided::matrix(w, inputs), Strided::matrix(&x, batch)).into_vec();
+            let columns = Sum::product((outputs, inputs, batch), w, Strided::matrix(&x, batch)).into_vec();
             let mut y = Vec::with_capacity(batch * outputs);
             for row in 0..batch {
                 let sums = b.iter().zip(columns.chunks_exact(batch)).map(|(b, column)| column[row] + b);
@@ -67,7 +77,7 @@ impl CustomOp3 for Linear {
                     y.extend(sums);
                 }
             }
-            Ok((T::to_cpu_storage_owned(y), Shape::from((batch, outputs))))
+            Ok((T::to_cpu_storage_owned(y), Shape::from(shape)))
         })
     }
 
@@ -94,7 +104,8 @@ impl Linear {
         b: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let ((batch, inputs), (outputs, _)) = (x.dims2()?, w.dims2()?);
+        let (outputs, inputs) = w.dims2()?;
+        let batch = x.elem_count() / inputs.max(1);
         let mut db = vec![T::zero(); outputs];
         let (dx, dw) = with_elements::<T, _>(dy, |dy| {
             let dy_matrix = Strided::matrix(dy, outputs);

@@ -5,7 +5,7 @@
 //! The tape keeps first gradients as they are and stays on its thread.
 
 use super::{for_float, with_elements};
-use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, TensorId, WithDType};
+use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Shape, Tensor, TensorId, WithDType};
 use dunlin_core::Seed;
 use std::collections::HashMap;
 
@@ -24,6 +24,7 @@ enum Operation {
     One(Box<dyn CustomOp1>, Tensor),
     Two(Box<dyn CustomOp2>, [Tensor; 2]),
     Three(Box<dyn CustomOp3>, [Tensor; 3]),
+    Reshape(Tensor),
 }
 
 /// The gradients of a loss with respect to everything that went into it.
@@ -104,6 +105,7 @@ impl Tape {
                     let (dx, dw, db) = op.bwd(&x, &w, &b, &result, &dy)?;
                     vec![(dx, x), (dw, w), (db, b)]
                 }
+                Operation::Reshape(x) => vec![(Some(dy.reshape(x.shape())?), x)],
             };
             for (gradient, tensor) in passed_on {
                 if let Some(gradient) = gradient {
@@ -194,6 +196,21 @@ impl<'a> Graph<'a> {
             None => x.track_op(),
             Some(tape) => tape.produced(x),
         }
+    }
+
+    /// Whether somebody will ask for the gradient with respect to one of an operation's operands; on a tape it is asked
+    /// for whenever there are parameters among them.
+    pub(super) fn records(&self, operands: &[&Tensor]) -> bool {
+        self.tape.is_some() || operands.iter().any(|operand| operand.track_op())
+    }
+
+    /// The same elements in another shape, without a copy.
+    pub(super) fn reshape(&mut self, x: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
+        let result = x.reshape(shape.into())?;
+        Ok(match &mut self.tape {
+            Some(tape) if tape.produced(x) => tape.record(Operation::Reshape(x.clone()), result),
+            _ => result,
+        })
     }
 
     /// Whether operations are recorded on a tape.

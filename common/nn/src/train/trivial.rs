@@ -3,6 +3,7 @@
 use super::TrainResult;
 use crate::Error;
 use crate::data::Examples;
+use crate::ops::mixed;
 use dunlin_core::Seed;
 use std::ops::ControlFlow;
 
@@ -46,13 +47,6 @@ fn noise(key: u32, index: u32) -> f32 {
     // Lomont 2003, "Fast inverse square root": the right exponent and about the right mantissa, without a division.
     let magnitude = SCALE * f32::from_bits(0x5f37_5a86 - (uniform.to_bits() >> 1));
     f32::from_bits(magnitude.to_bits() | hash << 31)
-}
-
-/// The low-bias 32-bit mixer of C. Wellons' hash-prospector: four operations a coordinate, and it vectorises.
-fn mixed(mut hash: u32) -> u32 {
-    hash = (hash ^ (hash >> 16)).wrapping_mul(0x21f0_aaad);
-    hash = (hash ^ (hash >> 15)).wrapping_mul(0xd35a_2d97);
-    hash ^ (hash >> 15)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The checked way to a sum of matrix products.
 #![expect(unsafe_code, reason = "hands pointers to the inner loops, after checking that all they will touch exists")]
 
-use super::Float;
 use super::tile::Operands;
+use super::{Float, packed};
 use std::ptr;
 
 /// Matrices in a slice: row `i`, column `j` of matrix `s` is `data[s * segment + i * row + j * column]`.
@@ -56,7 +56,7 @@ pub(in super::super) struct Sum<'a, T> {
     pub(in super::super) depth: usize,
     pub(in super::super) segments: usize,
     pub(in super::super) a: Strided<'a, T>,
-    /// Its column stride is 1.
+    /// Its column stride is 1, unless there is but one segment.
     pub(in super::super) b: Strided<'a, T>,
     pub(in super::super) start: Start<'a, T>,
     pub(in super::super) rectify: bool,
@@ -97,6 +97,17 @@ impl<'a, T: Float> Sum<'a, T> {
         }
     }
 
+    /// Writes the result into rows that start `row` elements apart.
+    ///
+    /// # Panics
+    /// When an operand or the result is too short, or rows would overlap.
+    pub(in super::super) fn run_in(self, result: &mut [T], row: usize) {
+        let fits = self.rows == 0 || self.columns == 0 || (self.rows - 1) * row + self.columns <= result.len();
+        assert!(fits && self.columns <= row, "{} rows of {} of {row} in {}", self.rows, self.columns, result.len());
+        // SAFETY: the result was measured.
+        unsafe { self.run_at(result.as_mut_ptr(), row) }
+    }
+
     /// Writes the result, row-major.
     ///
     /// # Panics
@@ -113,7 +124,7 @@ impl<'a, T: Float> Sum<'a, T> {
         let Self { rows, columns, depth, segments, a, b, start, rectify } = self;
         assert!(a.holds(rows, depth, segments), "a is shorter than {segments} of {rows}×{depth}");
         assert!(
-            b.column == 1 && b.holds(depth, columns, segments),
+            b.holds(depth, columns, segments) && (b.column == 1 || segments == 1),
             "b is shorter than {segments} of {depth}×{columns}"
         );
         let (start, start_row) = match start {
@@ -143,7 +154,13 @@ impl<'a, T: Float> Sum<'a, T> {
             rectify,
         };
         // SAFETY: the operands were checked above, the result by the caller; the borrow checker keeps them apart.
-        unsafe { T::sum_of_products(&operands) }
+        unsafe {
+            if packed::pays(&operands, b.column) {
+                packed::product(&operands, b.column);
+            } else {
+                T::sum_of_products(&operands);
+            }
+        }
     }
 }
 

@@ -40,7 +40,7 @@ fn definition(sum: &Sum<'_, f32>, result: &mut [f32]) {
             for s in 0..sum.segments {
                 for p in 0..sum.depth {
                     total += sum.a.data[s * sum.a.segment + i * sum.a.row + p * sum.a.column]
-                        * sum.b.data[s * sum.b.segment + p * sum.b.row + j];
+                        * sum.b.data[s * sum.b.segment + p * sum.b.row + j * sum.b.column];
                 }
             }
             *c = if sum.rectify && total < 0.0 { 0.0 } else { total };
@@ -52,7 +52,8 @@ fn check(sum: &Sum<'_, f32>) {
     let before = vec![3.0; sum.rows * sum.columns];
     let mut expected = before.clone();
     definition(sum, &mut expected);
-    for (name, implementation) in implementations() {
+    // The inner loops want rows of `b` in one piece; the packed product comes by `run`.
+    for (name, implementation) in implementations().into_iter().filter(|_| sum.b.column == 1) {
         let mut result = before.clone();
         let c = result.as_mut_ptr();
         let (start, start_row) = match sum.start {
@@ -101,16 +102,33 @@ fn products_agree_with_the_definition_for_all_extents_starts_and_transpositions(
         (170, 5, 8),
         (6, 600, 16),
         (4, 0, 3),
+        (24, 32, 40),
+        (200, 300, 33),
+        (25, 513, 1030),
     ] {
         let (a, b, bias) = (integers(rows * depth, 37), integers(depth * columns, 53), integers(columns, 11));
         for a in [Strided::matrix(&a, depth), Strided::matrix(&a, rows).transposed()] {
-            for start in [Start::Zero, Start::Result, Start::Bias(&bias)] {
-                for rectify in [false, true] {
-                    let product = Sum::product((rows, depth, columns), a, Strided::matrix(&b, columns));
-                    check(&Sum { start, rectify, ..product });
+            for b in [Strided::matrix(&b, columns), Strided::matrix(&b, depth).transposed()] {
+                for start in [Start::Zero, Start::Result, Start::Bias(&bias)] {
+                    for rectify in [false, true] {
+                        check(&Sum { start, rectify, ..Sum::product((rows, depth, columns), a, b) });
+                    }
                 }
             }
         }
+    }
+}
+
+#[test]
+fn rows_of_a_result_may_be_apart_and_what_is_between_them_stays() {
+    let (a, b) = (integers(30 * 40, 37), integers(40 * 20, 53));
+    let sum = Sum::product((30, 40, 20), Strided::matrix(&a, 40), Strided::matrix(&b, 20));
+    let mut expected = vec![0.0; 30 * 20];
+    definition(&sum, &mut expected);
+    let mut result = vec![7.0; 30 * 23];
+    sum.run_in(&mut result, 23);
+    for (row, expected) in result.chunks(23).zip(expected.chunks(20)) {
+        assert_eq!((&row[..20], &row[20..]), (expected, [7.0; 3].as_slice()));
     }
 }
 

@@ -50,9 +50,9 @@ pub(in super::super) struct Operands<T> {
 }
 
 /// Depth walked at once: 256 rows of a panel of `b` two AVX-512 vectors wide are the 32 KiB of a first-level cache.
-const DEPTH: usize = 256;
+pub(super) const DEPTH: usize = 256;
 /// Rows of `a` that are used again for each panel while they are in the second-level cache: 168·256·4 = 172 KiB.
-const ROWS: usize = 168;
+pub(super) const ROWS: usize = 168;
 
 /// Computes the whole result, tile by tile.
 ///
