@@ -101,6 +101,49 @@ fn init_leaves_a_file_that_exists_alone_and_its_recipe_runs() {
 }
 
 #[test]
+fn a_split_is_shown_as_a_table_a_drawing_json_and_svg() {
+    let dir = tempfile::tempdir().unwrap();
+    let svg = dir.path().join("split.svg");
+    let arguments = ["data", "show", "--set", "data.clients=12", "--set", "data.partition=quantity"];
+    let shown = dunlin(&arguments);
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    let shown = text(&shown.stdout);
+    assert!(
+        shown.starts_with("digits: 1,438 examples of 8×8 values, 10 labels for 12 clients, 359 to test on\n"),
+        "{shown}"
+    );
+    assert_eq!(shown.lines().filter(|line| line.contains('▕')).count(), 12, "{shown}");
+
+    let more = ["--json", "--svg", svg.to_str().unwrap()];
+    let deal = json(&dunlin(&[arguments.as_slice(), &more].concat()).stdout);
+    let clients = deal["clients"].as_array().unwrap();
+    let examples: u64 = clients.iter().map(|client| client["examples"].as_u64().unwrap()).sum();
+    assert_eq!((clients.len(), examples, &deal["train"], &deal["test"]), (12, 1438, &1438.into(), &359.into()));
+    for client in clients {
+        let labels: u64 = client["labels"].as_array().unwrap().iter().map(|label| label.as_u64().unwrap()).sum();
+        assert_eq!(client["examples"], labels);
+    }
+    let svg = std::fs::read_to_string(svg).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.contains("digits: examples of 12 clients"), "{svg}");
+    let nowhere = dunlin(&[arguments.as_slice(), &["--svg", "nowhere/split.svg"]].concat());
+    assert_eq!(nowhere.status.code(), Some(2), "{nowhere:?}");
+}
+
+#[test]
+fn data_of_a_natural_key_are_shown_by_its_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let roles =
+        [("ANN", "a rose "), ("BEN", "no thorn ")].map(|(role, words)| format!("**{role}**\n{}\n", words.repeat(90)));
+    std::fs::write(dir.path().join("play.md"), roles.concat()).unwrap();
+    let source = format!("data.source=text:{}", dir.path().display());
+    let sets = ["data.partition=key", "data.clients=2", "rounds.cohort=2", &source].map(|set| ["--set", set]).concat();
+    let shown = dunlin(&[&["data", "show"], sets.as_slice()].concat());
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    let shown = text(&shown.stdout);
+    assert!(shown.contains("0 play: ANN") && shown.contains("1 play: BEN") && shown.contains("characters"), "{shown}");
+}
+
+#[test]
 fn doctor_tells_what_is_missing_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let doctor = |source: &str| {

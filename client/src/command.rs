@@ -20,7 +20,8 @@ pub struct ClientArgs {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7700")]
     pub server: String,
 
-    /// The data: recipe:N for part N of the recipe's data set, idx:DIR or csv:FILE for your own
+    /// The data: recipe:N for part N of the recipe's data set; for your own, idx:DIR, png:DIR, csv:FILE, npz:FILE,
+    /// safetensors:FILE, text:FILE or text:DIR
     #[arg(long, value_name = "SPEC")]
     pub data: DataSpec,
 

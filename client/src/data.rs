@@ -10,7 +10,8 @@ use dunlin_nn::model::Model;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A client's data, as text: `recipe:N` for part N of the recipe's own data set, `idx:DIR` or `csv:FILE` for other data.
+/// A client's data, as text: `recipe:N` for part N of the recipe's own data set, or a source of the client's own in one
+/// of the recipe's forms: `idx:DIR`, `png:DIR`, `csv:FILE`, `npz:FILE`, `safetensors:FILE`, `text:FILE` or `text:DIR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DataSpec {
     /// Part N of the recipe's data set, split as the recipe says.
@@ -19,9 +20,15 @@ pub enum DataSpec {
     Own(String),
 }
 
+/// The forms of a source of the client's own.
+const FORMS: [&str; 6] = ["idx", "png", "csv", "npz", "safetensors", "text"];
+
 /// A text that names no data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--data {0:?} is not understood; write recipe:N for part N of the recipe's data, idx:DIR or csv:FILE")]
+#[error(
+    "--data {0:?} is not understood; write recipe:N for part N of the recipe's data, \
+         idx:DIR, png:DIR, csv:FILE, npz:FILE, safetensors:FILE, text:FILE or text:DIR"
+)]
 pub struct BadDataSpec(pub String);
 
 impl std::str::FromStr for DataSpec {
@@ -31,7 +38,7 @@ impl std::str::FromStr for DataSpec {
         let bad = || BadDataSpec(text.into());
         match text.split_once(':') {
             Some(("recipe", part)) => Ok(Self::Recipe(part.parse().map_err(|_| bad())?)),
-            Some(("idx" | "csv", path)) if !path.is_empty() => Ok(Self::Own(text.into())),
+            Some((form, path)) if FORMS.contains(&form) && !path.is_empty() => Ok(Self::Own(text.into())),
             _ => Err(bad()),
         }
     }
@@ -56,10 +63,10 @@ impl DataSpec {
     pub fn find(&self) -> Result<(), MissingData> {
         let Self::Own(spec) = self else { return Ok(()) };
         let path = std::path::Path::new(spec.split_once(':').map_or(spec.as_str(), |(_, path)| path));
-        let found = if spec.starts_with("idx:") {
-            std::fs::read_dir(path).map(drop)
-        } else {
-            std::fs::File::open(path).map(drop)
+        let found = match spec.split_once(':') {
+            Some(("idx" | "png", _)) => std::fs::read_dir(path).map(drop),
+            Some(("text", _)) if path.is_dir() => std::fs::read_dir(path).map(drop),
+            _ => std::fs::File::open(path).map(drop),
         };
         found.map_err(|source| MissingData { spec: spec.clone(), source })
     }
@@ -164,7 +171,11 @@ mod tests {
         std::fs::write(&file, "label\n").unwrap();
         DataSpec::Recipe(0).find().unwrap();
         DataSpec::Own(format!("csv:{}", file.display())).find().unwrap();
-        DataSpec::Own(format!("idx:{}", dir.path().display())).find().unwrap();
+        for form in ["idx", "png", "text"] {
+            DataSpec::Own(format!("{form}:{}", dir.path().display())).find().unwrap();
+        }
+        DataSpec::Own(format!("text:{}", file.display())).find().unwrap();
+        assert!(DataSpec::Own(format!("png:{}", file.display())).find().is_err());
         let missing = DataSpec::Own("csv:nowhere/a.csv".into()).find().unwrap_err();
         assert!(missing.to_string().starts_with("--data csv:nowhere/a.csv: "), "{missing}");
     }
@@ -173,6 +184,10 @@ mod tests {
     fn a_data_spec_is_a_part_or_a_source() {
         assert_eq!("recipe:3".parse(), Ok(DataSpec::Recipe(3)));
         assert_eq!("csv:a.csv".parse(), Ok(DataSpec::Own("csv:a.csv".into())));
+        for form in FORMS {
+            let spec = format!("{form}:a");
+            assert_eq!(spec.parse(), Ok(DataSpec::Own(spec.clone())));
+        }
         for bad in ["", "digits", "recipe:", "recipe:x", "idx:", "sql:x"] {
             assert_eq!(bad.parse::<DataSpec>(), Err(BadDataSpec(bad.into())));
         }

@@ -23,7 +23,17 @@ fn every_sample_recipe_can_be_read() {
             Err(error) => panic!("deploy/recipes/{name}: {error}"),
         })
         .collect();
-    assert_eq!(names, ["digits.toml", "fashion-cnn.toml", "mnist-2nn-iid.toml", "mnist-2nn-shards.toml"]);
+    assert_eq!(
+        names,
+        [
+            "cifar10-cnn.toml",
+            "digits.toml",
+            "fashion-cnn.toml",
+            "heart-hospitals.toml",
+            "mnist-2nn-iid.toml",
+            "mnist-2nn-shards.toml",
+        ]
+    );
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// No source of a data set could be fetched.
-    #[error("{name} could not be fetched; tried {tried}; put its IDX files into {} by hand", into.display())]
+    #[error("{name} could not be fetched; tried {tried}; put its files into {} by hand", into.display())]
     Fetch {
         /// The data set.
         name: String,
