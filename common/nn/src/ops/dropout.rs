@@ -41,8 +41,8 @@ impl Dropout {
         vectorised(
             #[inline(always)]
             || {
-                for ((y, &x), index) in y.iter_mut().zip(x).zip(0u32..) {
-                    let hash = mixed(mixed(index ^ self.keys[0]).wrapping_add(self.keys[1]));
+                for (index, (y, &x)) in y.iter_mut().zip(x).enumerate() {
+                    let hash = mixed(mixed(index as u32 ^ self.keys[0]).wrapping_add(self.keys[1]));
                     *y = if hash < self.below { T::zero() } else { x * scale };
                 }
             },

@@ -1,5 +1,7 @@
 //! Every operation's gradient against central differences in 64 bits.
 
+mod sequences;
+
 use super::*;
 use candle_core::{DType, Device, Var};
 use dunlin_core::Seed;
