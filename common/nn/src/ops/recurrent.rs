@@ -258,47 +258,56 @@ impl<C: Cell, T: Float> Recurrent<C, T> {
     fn weight_gradient(extent: Extent, pass: &Pass<T>) -> Vec<T> {
         let Extent { steps, inputs, units, .. } = extent;
         let mut dw = vec![T::zero(); C::GATES * units * (inputs + units)];
-        let stride = inputs + units;
-        Self::add_weight_gradient(extent, C::INPUT, &pass.slots, (&pass.inputs, inputs), 0..steps, &mut dw, stride);
-        let state = &mut dw[inputs..];
-        Self::add_weight_gradient(extent, C::STATE, &pass.slots, (&pass.outputs, units), 1..steps, state, stride);
+        Self::input_columns(extent, C::INPUT, &pass.slots, (&pass.inputs, 0..inputs), 0..steps, &mut dw);
+        let columns = inputs..inputs + units;
+        Self::input_columns(extent, C::STATE, &pass.slots, (&pass.outputs, columns), 1..steps, &mut dw);
         dw
     }
 
-    /// Adds what the slots' gradients in `steps` and `width` columns of inputs give, of as many steps that begin with
-    /// the first, to rows that are `stride` apart.
-    fn add_weight_gradient(
+    /// Writes the columns of dW for what fed the slots in `steps`: as many steps, from the first on.
+    fn input_columns(
         extent: Extent,
         (first_slot, gates): (usize, &[usize]),
         slots: &Steps<T>,
-        (fed_by, width): (&Steps<T>, usize),
+        (fed_by, columns): (&Steps<T>, Range<usize>),
         steps: Range<usize>,
         dw: &mut [T],
-        stride: usize,
     ) {
+        const TILE: usize = LANES * LANES;
         let panels = extent.unit_panels();
         let (mut inputs, mut gradients) = (Vec::new(), Vec::new());
+        // For each panel of units and panel of inputs the gates' tiles: added up where they lie side by side.
+        let mut tiles = vec![T::zero(); panels * fed_by.panels * gates.len() * TILE];
         for first in steps.clone().step_by(extent.steps_in_block()) {
             let some = first..(first + extent.steps_in_block()).min(steps.end);
             let before = some.start - steps.start..some.end - steps.start;
             let depth = some.len() * extent.batch;
             inputs.clear();
             (0..fed_by.panels).for_each(|panel| fed_by.append(panel, before.clone(), &mut inputs));
-            for panel_of_units in 0..panels {
-                let rows = (extent.units - panel_of_units * LANES).min(LANES);
+            for (panel, tiles) in tiles.chunks_exact_mut(fed_by.panels * gates.len() * TILE).enumerate() {
                 gradients.clear();
                 for slot in first_slot..first_slot + gates.len() {
-                    slots.append(slot * panels + panel_of_units, some.clone(), &mut gradients);
+                    slots.append(slot * panels + panel, some.clone(), &mut gradients);
                 }
-                for (panel, inputs) in inputs.chunks_exact(depth * LANES).enumerate() {
-                    let columns = (width - panel * LANES).min(LANES);
-                    for (gate, gradients) in gates.iter().zip(gradients.chunks_exact(depth * LANES)) {
+                let tiles = tiles.chunks_exact_mut(gates.len() * TILE);
+                for (inputs, tiles) in inputs.chunks_exact(depth * LANES).zip(tiles) {
+                    let inputs = Strided::matrix(inputs, LANES);
+                    for (gradients, tile) in gradients.chunks_exact(depth * LANES).zip(tiles.chunks_exact_mut(TILE)) {
                         let gradients = Strided::matrix(gradients, LANES).transposed();
-                        let product = Sum::product((rows, depth, columns), gradients, Strided::matrix(inputs, LANES));
-                        let row = gate * extent.units + panel_of_units * LANES;
-                        Sum { start: Start::Result, ..product }.run_in(&mut dw[row * stride + panel * LANES..], stride);
+                        let product = Sum::product((LANES, depth, LANES), gradients, inputs);
+                        Sum { start: Start::Result, ..product }.run(tile);
                     }
                 }
+            }
+        }
+        let stride = extent.inputs + extent.units;
+        for (number, tile) in tiles.chunks_exact(TILE).enumerate() {
+            let (gate, number) = (gates[number % gates.len()], number / gates.len());
+            let (unit, column) = (number / fed_by.panels * LANES, columns.start + number % fed_by.panels * LANES);
+            let count = (columns.end - column).min(LANES);
+            for (unit, row) in (unit..extent.units).zip(tile.chunks_exact(LANES)) {
+                let at = (gate * extent.units + unit) * stride + column;
+                dw[at..at + count].copy_from_slice(&row[..count]);
             }
         }
     }
