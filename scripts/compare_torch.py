@@ -1,6 +1,7 @@
 """Training speed of torch on one thread, in examples per second: a line `model batch speed` for each.
 
-Plain SGD over a data set in memory, as the `throughput` example of dunlin-nn does; the median of five passes.
+Plain SGD over a data set in memory, as the `throughput` example of dunlin-nn does; the median of five passes. Arguments:
+`channels-last`, and names of models if not all are wanted.
 """
 
 import statistics
@@ -8,6 +9,7 @@ import sys
 import time
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 torch.set_num_threads(1)
@@ -56,16 +58,61 @@ def resnet(blocks):
     )
 
 
-for name, build, shape, rows in [
-    ("2nn", two_nn, (1, 28, 28), 10_000),
-    ("mcmahan-cnn", mcmahan_cnn, (1, 28, 28), 500),
-    ("resnet8", lambda: resnet(1), (3, 32, 32), 500),
-    ("resnet20", lambda: resnet(3), (3, 32, 32), 200),
+class CharLstm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(90, 8)
+        self.lstm = nn.LSTM(8, 256, 2, batch_first=True)
+        self.fc = nn.Linear(256, 90)
+
+    def forward(self, x):
+        return self.fc(self.lstm(self.embedding(x))[0][:, -1])
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(128), nn.LayerNorm(128)
+        self.qkv, self.out = nn.Linear(128, 384), nn.Linear(128, 128)
+        self.fc1, self.fc2 = nn.Linear(128, 512), nn.Linear(512, 128)
+
+    def forward(self, x):
+        batch, steps, width = x.shape
+        heads = self.qkv(self.norm1(x)).view(batch, steps, 3, 4, width // 4).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(*heads).transpose(1, 2).reshape(batch, steps, width)
+        x = x + F.dropout(self.out(y), 0.1)
+        return x + F.dropout(self.fc2(F.gelu(self.fc1(self.norm2(x)))), 0.1)
+
+
+class Transformer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(1000, 128)
+        self.positions = nn.Parameter(torch.randn(64, 128) * 0.02)
+        self.blocks = nn.Sequential(TransformerBlock(), TransformerBlock())
+        self.norm, self.fc = nn.LayerNorm(128), nn.Linear(128, 2)
+
+    def forward(self, x):
+        x = self.blocks(F.dropout(self.embedding(x) + self.positions, 0.1))
+        return self.fc(self.norm(x).mean(1))
+
+
+ONLY = [name for name in sys.argv[1:] if name != "channels-last"]
+for name, build, shape, rows, vocabulary, classes in [
+    ("2nn", two_nn, (1, 28, 28), 10_000, 0, 10),
+    ("mcmahan-cnn", mcmahan_cnn, (1, 28, 28), 500, 0, 10),
+    ("resnet8", lambda: resnet(1), (3, 32, 32), 500, 0, 10),
+    ("resnet20", lambda: resnet(3), (3, 32, 32), 200, 0, 10),
+    ("char-lstm", CharLstm, (80,), 320, 90, 90),
+    ("transformer", Transformer, (64,), 640, 1000, 2),
 ]:
+    if ONLY and name not in ONLY:
+        continue
     for batch in (10, 32):
         torch.manual_seed(1)
-        model, x, labels = build(), torch.rand(rows, *shape), torch.arange(rows) % 10
-        if CHANNELS_LAST:
+        model, labels = build(), torch.arange(rows) % classes
+        x = torch.randint(vocabulary, (rows, *shape)) if vocabulary else torch.rand(rows, *shape)
+        if CHANNELS_LAST and not vocabulary:
             model = model.to(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -76,7 +123,7 @@ for name, build, shape, rows in [
             for start in range(0, rows, batch):
                 index = order[start : start + batch]
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(model(x[index]), labels[index]).backward()
+                F.cross_entropy(model(x[index]), labels[index]).backward()
                 optimizer.step()
             seconds.append(time.perf_counter() - begin)
         print(name, batch, round(rows / statistics.median(seconds)), flush=True)

@@ -28,9 +28,10 @@ pub(crate) fn take_part(args: ClientArgs) -> Done {
     // One thread for the calls; training has its own.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let end = runtime.block_on(client::run(args)).map_err(|error| match error {
-        client::CommandError::Url(_) | client::CommandError::Name(_) | client::CommandError::Data(_) => {
-            Failure::usage(error)
-        }
+        client::CommandError::Url(_)
+        | client::CommandError::Name(_)
+        | client::CommandError::Data(_)
+        | client::CommandError::Threads(_) => Failure::usage(error),
         client::CommandError::State(_) | client::CommandError::Client { .. } => Failure::other(error),
     })?;
     match end {

@@ -67,9 +67,9 @@ pub enum Error {
         /// The data set.
         name: String,
         /// What the model was built for.
-        expected: crate::model::InputShape,
+        expected: Box<crate::model::InputShape>,
         /// What the data are.
-        actual: crate::model::InputShape,
+        actual: Box<crate::model::InputShape>,
     },
     /// There is nothing to train on.
     #[error("the client has no training example; give every client at least one")]

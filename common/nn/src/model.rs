@@ -79,7 +79,7 @@ impl Model {
         // The trivial model stands for a large one in measurements of everything else, so it takes no memory.
         let is_trivial = config.kind == ModelKind::Trivial;
         let flat = Var::zeros(if is_trivial { 0 } else { layout.len() }, dtype, &Device::Cpu)?;
-        let views = if is_trivial { Vec::new() } else { views(flat.as_detached_tensor(), &layout)? };
+        let views = if is_trivial { Vec::new() } else { views(&flat.as_detached_tensor(), &layout)? };
         Ok(Self { config, input: *input, architecture, is_taped, layout, init, flat, views })
     }
 
@@ -156,7 +156,7 @@ impl Model {
     /// # Errors
     /// When `x` has another shape, or for the trivial model, which computes nothing.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let tensors = views(self.flat.as_tensor().clone(), &self.layout)?;
+        let tensors = views(self.flat.as_tensor(), &self.layout)?;
         Ok(self.architecture.forward(&self.input, &mut Graph::candle(), x, &tensors)?)
     }
 
@@ -215,7 +215,7 @@ impl Model {
 }
 
 /// The tensors of a layout as views of a flat one.
-fn views(flat: Tensor, layout: &Layout) -> Result<Vec<Tensor>, Error> {
+fn views(flat: &Tensor, layout: &Layout) -> Result<Vec<Tensor>, Error> {
     let mut views = Vec::with_capacity(layout.tensors().len());
     for (index, tensor) in layout.tensors().iter().enumerate() {
         views.push(flat.narrow(0, layout.range(index).start, tensor.len())?.reshape(tensor.shape.as_slice())?);

@@ -218,7 +218,7 @@ fn evaluate_batch(model: &Model, data: &Examples, rows: &[u32]) -> Result<Evalua
 const EVALUATION_BATCH: usize = 128;
 
 fn expect_input(model: &Model, data: &Examples) -> Result<(), Error> {
-    let (expected, actual) = (*model.input(), *data.dataset().input());
+    let (expected, actual) = (Box::new(*model.input()), Box::new(*data.dataset().input()));
     if expected == actual {
         return Ok(());
     }

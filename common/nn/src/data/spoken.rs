@@ -48,7 +48,7 @@ pub(super) fn read(
         })
         .collect();
     let (train, test) = split(&labels)?;
-    let scales = scales(train.iter().map(|&row| recordings[row as usize]), coefficients);
+    let scales = scales(&recordings, &train, coefficients);
     let mut features = Vec::with_capacity(recordings.len() * STEPS * coefficients);
     for recording in recordings {
         let kept = &recording[..recording.len().min(STEPS * coefficients)];
@@ -63,12 +63,11 @@ pub(super) fn read(
     Ok((all.select(&train), all.select(&test)))
 }
 
-/// Mean and inverse deviation of each coefficient over all steps; a constant one becomes 0.
-fn scales<'a>(recordings: impl Iterator<Item = &'a [f32]> + Clone, coefficients: usize) -> Vec<(f64, f64)> {
+/// Mean and inverse deviation of each coefficient over all steps of these rows; a constant one becomes 0.
+fn scales(recordings: &[&[f32]], rows: &[u32], coefficients: usize) -> Vec<(f64, f64)> {
     let steps = |of: usize| {
-        recordings
-            .clone()
-            .flat_map(move |recording| recording.iter().skip(of).step_by(coefficients).copied().map(f64::from))
+        let recordings = rows.iter().map(|&row| recordings[row as usize]);
+        recordings.flat_map(move |recording| recording.iter().skip(of).step_by(coefficients).copied().map(f64::from))
     };
     (0..coefficients)
         .map(|of| {

@@ -120,7 +120,7 @@ fn rows_may_have_several_labels_and_keys() {
     assert_eq!((second.len(), second.labels(), second.keys()), (1, [3, 0].as_slice(), Some([0].as_slice())));
     assert_eq!(Examples::all(Arc::new(second)).label_histogram(), [1, 0, 0, 1]);
     assert!(all.clone().with_keys(["a".to_owned()], vec![0, 1]).is_err());
-    assert!(all.clone().with_keys(["a".to_owned()], vec![0]).is_err());
+    assert!(all.with_keys(["a".to_owned()], vec![0]).is_err());
     for (values, labels) in [
         (vec![0.0, 1.0, 2.0], vec![1, 2, 3, 0]),
         (vec![0.0, 1.0, 2.0, 3.0], vec![1, 2, 3]),

@@ -57,7 +57,7 @@ impl<T: Float> Attention<T> {
     fn extent(&self, shape: &[usize], parts: usize) -> Result<Extent> {
         if let &[batch, steps, row] = shape {
             let width = row / parts;
-            let is_whole = self.heads > 0 && row % parts == 0 && width % self.heads == 0;
+            let is_whole = self.heads > 0 && row.is_multiple_of(parts) && width.is_multiple_of(self.heads);
             if is_whole && batch * steps * width > 0 {
                 return Ok(Extent { batch, steps, width, row });
             }

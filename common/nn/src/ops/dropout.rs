@@ -36,14 +36,16 @@ struct Dropout {
 
 impl Dropout {
     fn apply<T: Float>(&self, x: &[T]) -> Vec<T> {
-        let scale = T::from_f64(self.scale);
+        // Copies, so that the compiler knows that the loop does not write over them.
+        let (&Self { keys: [first, second], below, .. }, scale) = (self, T::from_f64(self.scale));
         let mut y = vec![T::zero(); x.len()];
+        let results = y.as_mut_slice();
         vectorised(
             #[inline(always)]
-            || {
-                for ((y, &x), index) in y.iter_mut().zip(x).zip(0u32..) {
-                    let hash = mixed(mixed(index ^ self.keys[0]).wrapping_add(self.keys[1]));
-                    *y = if hash < self.below { T::zero() } else { x * scale };
+            move || {
+                for (index, (y, &x)) in results.iter_mut().zip(x).enumerate() {
+                    let hash = mixed(mixed(index as u32 ^ first).wrapping_add(second));
+                    *y = if hash < below { T::zero() } else { x * scale };
                 }
             },
         );

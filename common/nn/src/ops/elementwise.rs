@@ -140,33 +140,32 @@ fn normal_distribution<T: Float>(x: T) -> T {
     half + half * (x * T::from_f64(std::f64::consts::FRAC_1_SQRT_2)).error_function()
 }
 
+// Written as loops: what `collect` calls would not be compiled for the vector unit.
+
 fn map<T: Float>(x: &[T], f: impl Fn(T) -> T) -> Vec<T> {
+    let mut results = vec![T::zero(); x.len()];
     vectorised(
         #[inline(always)]
         || {
-            x.iter()
-                .map(
-                    #[inline(always)]
-                    |&x| f(x),
-                )
-                .collect()
+            for (result, &x) in results.iter_mut().zip(x) {
+                *result = f(x);
+            }
         },
-    )
+    );
+    results
 }
 
 fn map2<T: Float>(x: &[T], y: &[T], f: impl Fn(T, T) -> T) -> Vec<T> {
+    let mut results = vec![T::zero(); x.len()];
     vectorised(
         #[inline(always)]
         || {
-            x.iter()
-                .zip(y)
-                .map(
-                    #[inline(always)]
-                    |(&x, &y)| f(x, y),
-                )
-                .collect()
+            for (result, (&x, &y)) in results.iter_mut().zip(x.iter().zip(y)) {
+                *result = f(x, y);
+            }
         },
-    )
+    );
+    results
 }
 
 struct Add;

@@ -1,5 +1,7 @@
 //! Every operation's gradient against central differences in 64 bits.
 
+mod sequences;
+
 use super::*;
 use candle_core::{DType, Device, Var};
 use dunlin_core::Seed;
@@ -63,8 +65,11 @@ fn the_rectified_sum_has_the_right_gradient() {
     check(&[variable(1, &[4, 7]), variable(2, &[4, 7])], |v| add_relu(&mut Graph::candle(), &v[0], &v[1]));
 }
 
-/// Convolutions of every kind: (height, width, channels, outputs, kernel, padding, stride, groups).
-const CONVOLUTIONS: [([usize; 4], [usize; 2], [usize; 2], [usize; 2], usize); 17] = [
+/// Height, width, channels and outputs; then kernel, padding, stride and groups.
+type Convolution = ([usize; 4], [usize; 2], [usize; 2], [usize; 2], usize);
+
+/// Convolutions of every kind.
+const CONVOLUTIONS: [Convolution; 17] = [
     ([6, 5, 2, 3], [5, 5], [2, 2], [1, 1], 1),
     ([4, 4, 3, 2], [3, 3], [1, 1], [1, 1], 1),
     ([5, 7, 2, 3], [3, 3], [1, 1], [2, 2], 1),

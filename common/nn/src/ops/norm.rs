@@ -256,9 +256,9 @@ impl<T: Float> Affine<T> {
                 };
                 // With a known end the loop over the lanes is a few vectors.
                 if len == BLOCK {
-                    pixels(BLOCK)
+                    pixels(BLOCK);
                 } else {
-                    pixels(len)
+                    pixels(len);
                 }
                 for lane in 0..len {
                     sum_dy[first + lane] += sums[lane];
@@ -305,9 +305,9 @@ impl<T: Float> Sums<T> {
                     }
                 };
                 if len == BLOCK {
-                    pixels(BLOCK)
+                    pixels(BLOCK);
                 } else {
-                    pixels(len)
+                    pixels(len);
                 }
                 self.first[first..first + len].copy_from_slice(&sums[..len]);
                 self.second[first..first + len].copy_from_slice(&squares[..len]);

@@ -9,11 +9,12 @@ mod panels;
 
 use super::kernel::{Float, Start, Strided, Sum, vectorised};
 use super::saved::Saved;
-use super::{Graph, elements, for_float, with_elements};
+use super::{Graph, add_columns, elements, for_float, with_elements};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use cell::{Before, Cell, Gru, Lstm, SLOTS};
 use panels::{LANES, Steps, Weights};
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// A layer of long short-term memory (Hochreiter & Schmidhuber 1997; Gers et al. 2000) over whole sequences, from a
 /// state of zeros: x [batch, steps, inputs] becomes [batch, steps, units].
@@ -104,11 +105,16 @@ impl Extent {
     fn steps_at_once(&self) -> usize {
         (160 / self.batch).clamp(1, self.steps)
     }
+
+    /// Steps whose products make up one block of the weights' gradient: a panel of them fits the first-level cache.
+    fn steps_in_block(&self) -> usize {
+        (256 / self.batch).clamp(1, self.steps)
+    }
 }
 
-/// The product of a step's panels with one panel of weights.
-fn step_product<'a, T: Float>(step: &'a [T], weights: &'a [T], rows: usize, start: Start<'a, T>) -> Sum<'a, T> {
-    Sum {
+/// The product of a step's panels with one panel of weights, added to `sums` or to a bias.
+fn add_product<T: Float>(step: &[T], weights: &[T], rows: usize, start: Start<'_, T>, sums: &mut [T]) {
+    let sum = Sum {
         rows,
         columns: LANES,
         depth: LANES,
@@ -117,8 +123,12 @@ fn step_product<'a, T: Float>(step: &'a [T], weights: &'a [T], rows: usize, star
         b: Strided { data: weights, row: LANES, column: 1, segment: LANES * LANES },
         start,
         rectify: false,
-    }
+    };
+    sum.run(sums);
 }
+
+/// Panels whose products are taken together: so much of a panel of weights fits the first-level cache.
+const PANELS_AT_ONCE: usize = 16;
 
 impl<C: Cell, T: Float> Recurrent<C, T> {
     fn forward(&self, extent: Extent, x: &[T], w: &[T], b: &[T]) -> Pass<T> {
@@ -146,7 +156,7 @@ impl<C: Cell, T: Float> Recurrent<C, T> {
                     let sums = &mut pass.slots.data[at..at + len];
                     if fed.contains(&panel) {
                         let weights = &input_weights[(panel - fed.start) * input_panel..][..input_panel];
-                        step_product(pass.inputs.step(step), weights, batch, Start::Bias(bias)).run(sums);
+                        add_product(pass.inputs.step(step), weights, batch, Start::Bias(bias), sums);
                     } else {
                         sums.chunks_exact_mut(LANES).for_each(|row| row.copy_from_slice(bias));
                     }
@@ -171,7 +181,7 @@ impl<C: Cell, T: Float> Recurrent<C, T> {
                     for (number, weights) in (C::STATE.0..).zip(state_weights.chunks_exact(panels * state_panel)) {
                         let sums = &mut slots[(number * panels + panel) * len..][..len];
                         let weights = &weights[panel * state_panel..][..state_panel];
-                        step_product(before, weights, batch, Start::Result).run(sums);
+                        add_product(before, weights, batch, Start::Result, sums);
                     }
                 }
                 let own = panel * len..(panel + 1) * len;
@@ -194,7 +204,6 @@ impl<C: Cell, T: Float> Recurrent<C, T> {
         let len = batch * LANES;
         let dy = Steps::of_batch(dy, batch, steps, units);
         let state_weights = extent.weights(w, inputs, units, C::STATE.1).backward();
-        let state_panel = C::STATE.1.len() * panels * LANES * LANES;
         let zeros = vec![T::zero(); panels * len];
         let mut d_output = zeros.clone();
         let mut d_memory = zeros.clone();
@@ -221,10 +230,7 @@ impl<C: Cell, T: Float> Recurrent<C, T> {
             }
             if step > 0 {
                 let fed = C::STATE.0 * panels * len..(C::STATE.0 + C::STATE.1.len()) * panels * len;
-                let sums = &pass.slots.step(step)[fed];
-                for (d_output, weights) in d_output.chunks_exact_mut(len).zip(state_weights.chunks_exact(state_panel)) {
-                    step_product(sums, weights, batch, Start::Result).run(d_output);
-                }
+                add_gradients(&pass.slots, step..step + 1, fed, &state_weights, &mut d_output);
             }
         }
         Gradients {
@@ -236,67 +242,74 @@ impl<C: Cell, T: Float> Recurrent<C, T> {
 
     fn input_gradient(extent: Extent, pass: &Pass<T>, w: &[T]) -> Vec<T> {
         let Extent { batch, steps, inputs, .. } = extent;
-        let panels = extent.unit_panels();
-        let len = batch * LANES;
+        let panel_len = extent.unit_panels() * batch * LANES;
         let weights = extent.weights(w, 0, inputs, C::INPUT.1).backward();
-        let fed = C::INPUT.0 * panels * len..(C::INPUT.0 + C::INPUT.1.len()) * panels * len;
+        let fed = C::INPUT.0 * panel_len..(C::INPUT.0 + C::INPUT.1.len()) * panel_len;
         let mut dx = Steps::zeros(steps, batch, pass.inputs.panels);
         for first in (0..steps).step_by(extent.steps_at_once()) {
-            for (panel, weights) in weights.chunks_exact(C::INPUT.1.len() * panels * LANES * LANES).enumerate() {
-                for step in first..(first + extent.steps_at_once()).min(steps) {
-                    let at = dx.at(step, panel);
-                    let sums = &pass.slots.step(step)[fed.clone()];
-                    step_product(sums, weights, batch, Start::Zero).run(&mut dx.data[at..at + len]);
-                }
-            }
+            let some = first..(first + extent.steps_at_once()).min(steps);
+            let to = dx.at(some.start, 0)..dx.at(some.end, 0);
+            add_gradients(&pass.slots, some, fed.clone(), &weights, &mut dx.data[to]);
         }
         dx.to_batch(steps, inputs)
     }
 
     /// dW = Σ over steps and batch of the slots' gradients times what fed them.
     fn weight_gradient(extent: Extent, pass: &Pass<T>) -> Vec<T> {
-        let Extent { batch, steps, inputs, units } = extent;
-        let panels = extent.unit_panels();
+        let Extent { steps, inputs, units, .. } = extent;
         let mut dw = vec![T::zero(); C::GATES * units * (inputs + units)];
-        let mut add =
-            |(first_slot, gates): (usize, &[usize]), fed_by: &Steps<T>, delay: usize, column: usize, width: usize| {
-                let at_once = 256usize.div_ceil(batch);
-                for first in (delay..steps).step_by(at_once) {
-                    let count = (steps - first).min(at_once);
-                    for panel_of_units in 0..panels {
-                        for panel in 0..fed_by.panels {
-                            for (slot, gate) in (first_slot..).zip(gates) {
-                                let sum = Sum {
-                                    rows: (units - panel_of_units * LANES).min(LANES),
-                                    columns: (width - panel * LANES).min(LANES),
-                                    depth: batch,
-                                    segments: count,
-                                    a: Strided {
-                                        data: &pass.slots.data[pass.slots.at(first, slot * panels + panel_of_units)..],
-                                        row: 1,
-                                        column: LANES,
-                                        segment: pass.slots.step_len(),
-                                    },
-                                    b: Strided {
-                                        data: &fed_by.data[fed_by.at(first - delay, panel)..],
-                                        row: LANES,
-                                        column: 1,
-                                        segment: fed_by.step_len(),
-                                    },
-                                    start: Start::Result,
-                                    rectify: false,
-                                };
-                                let row = gate * units + panel_of_units * LANES;
-                                let at = row * (inputs + units) + column + panel * LANES;
-                                sum.run_in(&mut dw[at..], inputs + units);
-                            }
-                        }
+        Self::input_columns(extent, C::INPUT, &pass.slots, (&pass.inputs, 0..inputs), 0..steps, &mut dw);
+        let columns = inputs..inputs + units;
+        Self::input_columns(extent, C::STATE, &pass.slots, (&pass.outputs, columns), 1..steps, &mut dw);
+        dw
+    }
+
+    /// Writes the columns of dW for what fed the slots in `steps`: as many steps, from the first on.
+    fn input_columns(
+        extent: Extent,
+        (first_slot, gates): (usize, &[usize]),
+        slots: &Steps<T>,
+        (fed_by, columns): (&Steps<T>, Range<usize>),
+        steps: Range<usize>,
+        dw: &mut [T],
+    ) {
+        const TILE: usize = LANES * LANES;
+        let panels = extent.unit_panels();
+        let (mut inputs, mut gradients) = (Vec::new(), Vec::new());
+        // For each panel of units and panel of inputs the gates' tiles: added up where they lie side by side.
+        let mut tiles = vec![T::zero(); panels * fed_by.panels * gates.len() * TILE];
+        for first in steps.clone().step_by(extent.steps_in_block()) {
+            let some = first..(first + extent.steps_in_block()).min(steps.end);
+            let before = some.start - steps.start..some.end - steps.start;
+            let depth = some.len() * extent.batch;
+            inputs.clear();
+            (0..fed_by.panels).for_each(|panel| fed_by.append(panel, before.clone(), &mut inputs));
+            for (panel, tiles) in tiles.chunks_exact_mut(fed_by.panels * gates.len() * TILE).enumerate() {
+                gradients.clear();
+                for slot in first_slot..first_slot + gates.len() {
+                    slots.append(slot * panels + panel, some.clone(), &mut gradients);
+                }
+                let tiles = tiles.chunks_exact_mut(gates.len() * TILE);
+                for (inputs, tiles) in inputs.chunks_exact(depth * LANES).zip(tiles) {
+                    let inputs = Strided::matrix(inputs, LANES);
+                    for (gradients, tile) in gradients.chunks_exact(depth * LANES).zip(tiles.chunks_exact_mut(TILE)) {
+                        let gradients = Strided::matrix(gradients, LANES).transposed();
+                        let product = Sum::product((LANES, depth, LANES), gradients, inputs);
+                        Sum { start: Start::Result, ..product }.run(tile);
                     }
                 }
-            };
-        add(C::INPUT, &pass.inputs, 0, 0, inputs);
-        add(C::STATE, &pass.outputs, 1, inputs, units);
-        dw
+            }
+        }
+        let stride = extent.inputs + extent.units;
+        for (number, tile) in tiles.chunks_exact(TILE).enumerate() {
+            let (gate, number) = (gates[number % gates.len()], number / gates.len());
+            let (unit, column) = (number / fed_by.panels * LANES, columns.start + number % fed_by.panels * LANES);
+            let count = (columns.end - column).min(LANES);
+            for (unit, row) in (unit..extent.units).zip(tile.chunks_exact(LANES)) {
+                let at = (gate * extent.units + unit) * stride + column;
+                dw[at..at + count].copy_from_slice(&row[..count]);
+            }
+        }
     }
 
     fn bias_gradient(extent: Extent, pass: &Pass<T>) -> Vec<T> {
@@ -305,15 +318,37 @@ impl<C: Cell, T: Float> Recurrent<C, T> {
         for (slot, place) in C::BIAS.into_iter().enumerate() {
             for (panel, db) in db[place * units..(place + 1) * units].chunks_mut(LANES).enumerate() {
                 let mut sums = [T::zero(); LANES];
-                for step in 0..extent.steps {
-                    for row in pass.slots.panel(step, slot * panels + panel).chunks_exact(LANES) {
-                        sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += value);
-                    }
-                }
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for step in 0..extent.steps {
+                            add_columns(pass.slots.panel(step, slot * panels + panel), &mut sums);
+                        }
+                    },
+                );
                 db.copy_from_slice(&sums[..db.len()]);
             }
         }
         db
+    }
+}
+
+/// Adds the products of the gradients in a part of the slots, for some steps, with weights to `sums`, which holds panels
+/// for these steps alone.
+fn add_gradients<T: Float>(slots: &Steps<T>, steps: Range<usize>, part: Range<usize>, weights: &[T], sums: &mut [T]) {
+    let len = slots.panel_len();
+    let depth = part.len() / slots.rows;
+    let panels = weights.len() / (depth * LANES);
+    for first in (0..depth).step_by(PANELS_AT_ONCE * LANES) {
+        let count = (depth - first).min(PANELS_AT_ONCE * LANES);
+        for (panel, weights) in weights.chunks_exact(depth * LANES).enumerate() {
+            let weights = &weights[first * LANES..][..count * LANES];
+            for (number, step) in steps.clone().enumerate() {
+                let gradients = &slots.step(step)[part.start + first * slots.rows..][..count * slots.rows];
+                let sums = &mut sums[(number * panels + panel) * len..][..len];
+                add_product(gradients, weights, slots.rows, Start::Result, sums);
+            }
+        }
     }
 }
 
@@ -325,7 +360,7 @@ struct Gradients<T> {
 }
 
 /// The same range of each slot of a step.
-fn own_slots<'a, T>(step: &'a mut [T], own: &std::ops::Range<usize>) -> [&'a mut [T]; SLOTS] {
+fn own_slots<'a, T>(step: &'a mut [T], own: &Range<usize>) -> [&'a mut [T]; SLOTS] {
     let (left, right) = step.split_at_mut(step.len() / 2);
     let (first, second) = left.split_at_mut(left.len() / 2);
     let (third, fourth) = right.split_at_mut(right.len() / 2);

@@ -47,7 +47,7 @@ impl Transcendental for f32 {
         let numerator = [2.000_188e-13, -8.604_672e-11, 5.122_297_1e-8, 1.485_722_4e-5, 6.372_619e-4, 4.893_524_6e-3]
             .into_iter()
             .fold(-2.760_768_5e-16, |sum, coefficient| sum * square + coefficient);
-        let denominator = [1.185_347_05e-4, 2.268_434_6e-3, 4.893_525e-3]
+        let denominator = [1.185_347e-4, 2.268_434_6e-3, 4.893_525e-3]
             .into_iter()
             .fold(1.198_258_4e-6, |sum, coefficient| sum * square + coefficient);
         x * numerator / denominator

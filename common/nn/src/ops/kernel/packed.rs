@@ -35,43 +35,22 @@ fn packs_b<T: Float>(operands: &Operands<T>) -> bool {
 /// # Safety
 /// All elements that the operands describe exist.
 pub(super) unsafe fn product<T: Float>(whole: &Operands<T>, b_column: usize) {
-    let packs_a = packs_a(whole);
-    let packs_b = b_column != 1 || packs_b(whole);
-    let width = T::panel_width();
     let depth = whole.depth.min(DEPTH);
-    let mut a_block = Vec::new();
-    let mut b_block = Vec::new();
-    if packs_a {
-        a_block = vec![T::zero(); whole.rows.min(ROWS).next_multiple_of(HEIGHT) * depth];
-    }
-    if packs_b {
-        b_block = vec![T::zero(); whole.columns.min(COLUMNS).next_multiple_of(width) * depth];
-    }
+    let mut a_block = Block::new(packs_a(whole), HEIGHT, whole.rows.min(ROWS), depth);
+    let mut b_block = Block::new(b_column != 1 || packs_b(whole), T::panel_width(), whole.columns.min(COLUMNS), depth);
     for left in (0..whole.columns).step_by(COLUMNS) {
         let columns = (whole.columns - left).min(COLUMNS);
+        // Once also where there is no depth, for the start.
         for done in (0..whole.depth.max(1)).step_by(DEPTH) {
             let depth = (whole.depth - done).min(DEPTH);
             let b = whole.b.wrapping_add(done * whole.b_row + left * b_column);
-            if packs_b {
-                for first in (0..columns).step_by(width) {
-                    let to = &mut b_block[first * depth..(first + width) * depth];
-                    let from = b.wrapping_add(first * b_column);
-                    // SAFETY: these columns and this depth are part of the operand.
-                    unsafe { copy(from, whole.b_row, b_column, (columns - first).min(width), to, width) };
-                }
-            }
+            // SAFETY: these columns and this depth are part of the operand.
+            unsafe { b_block.fill(b, columns, b_column, depth, whole.b_row) };
             for top in (0..whole.rows).step_by(ROWS) {
                 let rows = (whole.rows - top).min(ROWS);
                 let a = whole.a.wrapping_add(top * whole.a_row + done * whole.a_column);
-                if packs_a {
-                    for first in (0..rows).step_by(HEIGHT) {
-                        let to = &mut a_block[first * depth..(first + HEIGHT) * depth];
-                        // SAFETY: these rows and this depth are part of the operand, whose rows are side by side.
-                        unsafe {
-                            copy(a.wrapping_add(first), whole.a_column, 1, (rows - first).min(HEIGHT), to, HEIGHT)
-                        };
-                    }
-                }
+                // SAFETY: these rows and this depth are part of the operand.
+                unsafe { a_block.fill(a, rows, whole.a_row, depth, whole.a_column) };
                 let c = whole.c.wrapping_add(top * whole.c_row + left);
                 let (start, start_row) = if done > 0 {
                     (c.cast_const(), whole.c_row)
@@ -80,42 +59,75 @@ pub(super) unsafe fn product<T: Float>(whole: &Operands<T>, b_column: usize) {
                 } else {
                     (whole.start.wrapping_add(top * whole.start_row + left), whole.start_row)
                 };
-                let block = Operands {
-                    rows,
-                    columns,
-                    depth,
-                    a,
-                    b,
-                    c,
-                    start,
-                    start_row,
-                    rectify: whole.rectify && done + depth == whole.depth,
-                    ..*whole
-                };
-                let width = if packs_b { width } else { columns };
-                let height = if packs_a { HEIGHT } else { rows };
-                for first in (0..columns).step_by(width) {
-                    for row in (0..rows).step_by(height) {
-                        let mut part = Operands {
-                            rows: (rows - row).min(height),
-                            columns: (columns - first).min(width),
-                            c: c.wrapping_add(row * whole.c_row + first),
-                            start: if start.is_null() { start } else { start.wrapping_add(row * start_row + first) },
-                            ..block
-                        };
-                        if packs_a {
-                            part.a = a_block[row * depth..].as_ptr();
-                            (part.a_row, part.a_column) = (1, HEIGHT);
-                        }
-                        if packs_b {
-                            part.b = b_block[first * depth..].as_ptr();
-                            part.b_row = width;
-                        }
-                        // SAFETY: the part lies within the whole, or in a block that was filled for it.
-                        unsafe { T::sum_of_products(&part) };
-                    }
-                }
+                let rectify = whole.rectify && done + depth == whole.depth;
+                let part = Operands { rows, columns, depth, a, b, c, start, start_row, rectify, ..*whole };
+                // SAFETY: the part lies within the whole, and the blocks were filled for it.
+                unsafe { panels(&part, &a_block, &b_block) };
             }
+        }
+    }
+}
+
+/// Computes a part of the result panel by panel, from the copies where there are some.
+///
+/// # Safety
+/// All elements that the operands describe exist, except those that were copied.
+unsafe fn panels<T: Float>(part: &Operands<T>, a_block: &Block<T>, b_block: &Block<T>) {
+    for left in (0..part.columns).step_by(b_block.step(part.columns)) {
+        for top in (0..part.rows).step_by(a_block.step(part.rows)) {
+            let start = part.start.wrapping_add(top * part.start_row + left);
+            let mut panel = Operands {
+                rows: a_block.step(part.rows).min(part.rows - top),
+                columns: b_block.step(part.columns).min(part.columns - left),
+                c: part.c.wrapping_add(top * part.c_row + left),
+                start: if part.start.is_null() { part.start } else { start },
+                ..*part
+            };
+            if a_block.is_used {
+                panel.a = a_block.elements[top * part.depth..].as_ptr();
+                (panel.a_row, panel.a_column) = (1, a_block.width);
+            }
+            if b_block.is_used {
+                panel.b = b_block.elements[left * part.depth..].as_ptr();
+                panel.b_row = b_block.width;
+            }
+            // SAFETY: the panel lies within the part, or in a block that was filled for it.
+            unsafe { T::sum_of_products(&panel) };
+        }
+    }
+}
+
+/// Copied panels, each with `width` elements side by side for each step of the depth.
+struct Block<T> {
+    is_used: bool,
+    width: usize,
+    elements: Vec<T>,
+}
+
+impl<T: Float> Block<T> {
+    fn new(is_used: bool, width: usize, extent: usize, depth: usize) -> Self {
+        let len = if is_used { extent.next_multiple_of(width) * depth } else { 0 };
+        Self { is_used, width, elements: vec![T::zero(); len] }
+    }
+
+    /// Extent of a panel of so many rows or columns.
+    fn step(&self, extent: usize) -> usize {
+        if self.is_used { self.width } else { extent }
+    }
+
+    /// Copies `extent` rows or columns, `stride` apart, for each step of the depth.
+    ///
+    /// # Safety
+    /// All of it can be read, and the block was made for so much.
+    unsafe fn fill(&mut self, from: *const T, extent: usize, stride: usize, depth: usize, depth_stride: usize) {
+        if !self.is_used {
+            return;
+        }
+        for first in (0..extent).step_by(self.width) {
+            let to = &mut self.elements[first * depth..(first + self.width) * depth];
+            let count = (extent - first).min(self.width);
+            // SAFETY: the caller's.
+            unsafe { copy(from.wrapping_add(first * stride), depth_stride, stride, count, to, self.width) };
         }
     }
 }

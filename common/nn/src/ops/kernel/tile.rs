@@ -107,12 +107,14 @@ pub(super) unsafe fn sum_of_products<V: Vector>(operands: &Operands<V::Element>)
 unsafe fn tile_of_any_height<V: Vector>(part: &Operands<V::Element>) {
     macro_rules! heights {
         ($($rows:literal)*) => {
-            match (part.rows, part.columns > V::LANES) {
+            match (part.rows, part.columns > V::LANES, part.columns % V::LANES == 0) {
                 $(
                     // A kind of vector with few registers has no high tiles, and none are compiled for it.
                     // SAFETY: the caller's.
-                    ($rows, true) if $rows <= V::ROWS => unsafe { tile::<V, $rows, 2>(part) },
-                    ($rows, false) if $rows <= V::ROWS => unsafe { tile::<V, $rows, 1>(part) },
+                    ($rows, true, true) if $rows <= V::ROWS => unsafe { tile::<V, $rows, 2, true>(part) },
+                    ($rows, true, false) if $rows <= V::ROWS => unsafe { tile::<V, $rows, 2, false>(part) },
+                    ($rows, false, true) if $rows <= V::ROWS => unsafe { tile::<V, $rows, 1, true>(part) },
+                    ($rows, false, false) if $rows <= V::ROWS => unsafe { tile::<V, $rows, 1, false>(part) },
                 )*
                 _ => unreachable!("a tile of {} rows", part.rows),
             }
@@ -121,11 +123,12 @@ unsafe fn tile_of_any_height<V: Vector>(part: &Operands<V::Element>) {
     heights!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 }
 
+/// Where the last vector is known to be whole, too, nothing is asked in the inner loop.
 #[inline(always)]
-unsafe fn tile<V: Vector, const ROWS: usize, const WIDTH: usize>(part: &Operands<V::Element>) {
+unsafe fn tile<V: Vector, const ROWS: usize, const WIDTH: usize, const WHOLE: bool>(part: &Operands<V::Element>) {
     let Operands { depth, a_row, a_column, b_row, c_row, start, start_row, .. } = *part;
     let tail = part.columns - (WIDTH - 1) * V::LANES;
-    let count = |vector: usize| if vector + 1 == WIDTH { tail } else { V::LANES };
+    let count = |vector: usize| if !WHOLE && vector + 1 == WIDTH { tail } else { V::LANES };
     // SAFETY: every access is to an element that the operands describe; pointers are moved on with `wrapping_add`, as
     // after the last step they may leave their slice without being read.
     unsafe {

@@ -3,6 +3,7 @@
 //! The last panel is filled up with zeros, which change no sum.
 
 use super::super::kernel::Float;
+use std::ops::Range;
 
 /// Columns of a panel: two vectors of AVX2 or one of AVX-512.
 pub(super) const LANES: usize = 16;
@@ -68,6 +69,11 @@ impl<T: Float> Steps<T> {
     pub(super) fn panel(&self, step: usize, panel: usize) -> &[T] {
         let first = self.at(step, panel);
         &self.data[first..first + self.panel_len()]
+    }
+
+    /// Appends one panel of some steps, one below the other.
+    pub(super) fn append(&self, panel: usize, steps: Range<usize>, to: &mut Vec<T>) {
+        steps.for_each(|step| to.extend_from_slice(self.panel(step, panel)));
     }
 
     /// All elements of a step.
