@@ -67,9 +67,24 @@ fn convolutional_models_learn_a_few_digits() {
 }
 
 #[test]
+fn models_of_sequences_learn_a_few_digits_row_by_row() {
+    let training = small(&digits().0, 200);
+    for kind in [ModelKind::CharLstm, ModelKind::CharGru, ModelKind::Transformer] {
+        let adam = dunlin_core::recipe::OptimizerKind::Adam;
+        let config = TrainingConfig { optimizer: adam, learning_rate: 2e-3, epochs: 12, ..TrainingConfig::default() };
+        let result = run(&kind, &training, &config).unwrap();
+        let mut model = Model::new(&kind, training.dataset().input()).unwrap();
+        let evaluation = evaluate(&mut model, &training, &result.params).unwrap();
+        assert!(evaluation.accuracy() > 0.9, "{kind:?}: {evaluation:?}");
+    }
+}
+
+#[test]
 fn four_trainings_at_once_give_the_bits_of_one_alone() {
     let training = small(&digits().0, 50);
-    for kind in [ModelKind::TwoNn, ModelKind::McmahanCnn, ModelKind::ResNet8] {
+    for kind in
+        [ModelKind::TwoNn, ModelKind::McmahanCnn, ModelKind::ResNet8, ModelKind::CharLstm, ModelKind::Transformer]
+    {
         let config = TrainingConfig { epochs: 2, ..TrainingConfig::default() };
         let alone = run(&kind, &training, &config).unwrap();
         std::thread::scope(|scope| {
