@@ -1,9 +1,10 @@
-"""Training speed of torch on one thread, in examples per second: a line `model batch speed` for each.
+"""Training speed of torch: `compare_torch.py MODEL BATCH THREADS [channels-last]` prints model, batch, examples per
+second and the peak of the process's memory in MiB.
 
-Plain SGD over a data set in memory, as the `throughput` example of dunlin-nn does; the median of five passes. Arguments:
-`channels-last`, and names of models if not all are wanted.
+Plain SGD over a data set in memory, as the `throughput` example of dunlin-nn does; the median of five passes.
 """
 
+import resource
 import statistics
 import sys
 import time
@@ -12,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-torch.set_num_threads(1)
-CHANNELS_LAST = "channels-last" in sys.argv[1:]
+NAME, BATCH, THREADS = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+CHANNELS_LAST = "channels-last" in sys.argv[4:]
+torch.set_num_threads(THREADS)
 
 
 class Block(nn.Module):
@@ -58,6 +60,18 @@ def resnet(blocks):
     )
 
 
+def mobilenet():
+    layers = [nn.Conv2d(3, 32, 3, padding=1, bias=False), nn.GroupNorm(8, 32), nn.ReLU()]
+    inputs = 32
+    for outputs, stride in [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1)]:
+        layers += [
+            nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False), nn.GroupNorm(8, inputs), nn.ReLU(),
+            nn.Conv2d(inputs, outputs, 1, bias=False), nn.GroupNorm(8, outputs), nn.ReLU(),
+        ]
+        inputs = outputs
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10))
+
+
 class CharLstm(nn.Module):
     def __init__(self):
         super().__init__()
@@ -97,33 +111,32 @@ class Transformer(nn.Module):
         return self.fc(self.norm(x).mean(1))
 
 
-ONLY = [name for name in sys.argv[1:] if name != "channels-last"]
-for name, build, shape, rows, vocabulary, classes in [
-    ("2nn", two_nn, (1, 28, 28), 10_000, 0, 10),
-    ("mcmahan-cnn", mcmahan_cnn, (1, 28, 28), 500, 0, 10),
-    ("resnet8", lambda: resnet(1), (3, 32, 32), 500, 0, 10),
-    ("resnet20", lambda: resnet(3), (3, 32, 32), 200, 0, 10),
-    ("char-lstm", CharLstm, (80,), 320, 90, 90),
-    ("transformer", Transformer, (64,), 640, 1000, 2),
-]:
-    if ONLY and name not in ONLY:
-        continue
-    for batch in (10, 32):
-        torch.manual_seed(1)
-        model, labels = build(), torch.arange(rows) % classes
-        x = torch.randint(vocabulary, (rows, *shape)) if vocabulary else torch.rand(rows, *shape)
-        if CHANNELS_LAST and not vocabulary:
-            model = model.to(memory_format=torch.channels_last)
-            x = x.contiguous(memory_format=torch.channels_last)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-        seconds = []
-        for _ in range(5):
-            order = torch.randperm(rows)
-            begin = time.perf_counter()
-            for start in range(0, rows, batch):
-                index = order[start : start + batch]
-                optimizer.zero_grad()
-                F.cross_entropy(model(x[index]), labels[index]).backward()
-                optimizer.step()
-            seconds.append(time.perf_counter() - begin)
-        print(name, batch, round(rows / statistics.median(seconds)), flush=True)
+MODELS = {
+    "2nn": (two_nn, (1, 28, 28), 10_000, 0, 10),
+    "mcmahan-cnn": (mcmahan_cnn, (1, 28, 28), 600, 0, 10),
+    "resnet8": (lambda: resnet(1), (3, 32, 32), 500, 0, 10),
+    "resnet20": (lambda: resnet(3), (3, 32, 32), 200, 0, 10),
+    "mobilenet": (mobilenet, (3, 32, 32), 200, 0, 10),
+    "char-lstm": (CharLstm, (80,), 320, 90, 90),
+    "transformer": (Transformer, (64,), 640, 1000, 2),
+}
+build, shape, rows, vocabulary, classes = MODELS[NAME]
+torch.manual_seed(1)
+model, labels = build(), torch.arange(rows) % classes
+x = torch.randint(vocabulary, (rows, *shape)) if vocabulary else torch.rand(rows, *shape)
+if CHANNELS_LAST and not vocabulary:
+    model = model.to(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+seconds = []
+for _ in range(5):
+    order = torch.randperm(rows)
+    begin = time.perf_counter()
+    for start in range(0, rows, BATCH):
+        index = order[start : start + BATCH]
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[index]), labels[index]).backward()
+        optimizer.step()
+    seconds.append(time.perf_counter() - begin)
+peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+print(NAME, BATCH, round(rows / statistics.median(seconds)), peak_mib)

@@ -1,4 +1,5 @@
-//! Training speed, in examples per second, as lines of model, batch and the median of five passes:
+//! Training speed as lines of model, batch, examples per second (the median of five passes) and, on Linux, the peak of
+//! the process's memory in MiB:
 //! `cargo run --release -p dunlin-nn --example throughput [MODEL [BATCH [THREADS]]]`; without a model or with `all`, those
 //! that `scripts/compare-torch` compares, in batches of 10 and 32.
 #![allow(clippy::print_stdout, reason = "a program that reports on the terminal")]
@@ -40,7 +41,7 @@ fn measure(name: &str, batch: u32, threads: &Threads) -> Result<(), Box<dyn std:
     let (input, rows) = match &kind {
         ModelKind::Trivial => (InputShape::table(1_663_370, 1), 1),
         ModelKind::Softmax | ModelKind::TwoNn | ModelKind::Lenet300 | ModelKind::Mlp => (mnist, 10_000),
-        ModelKind::McmahanCnn | ModelKind::Lenet5 => (mnist, 500),
+        ModelKind::McmahanCnn | ModelKind::Lenet5 => (mnist, 600),
         ModelKind::ResNet8 | ModelKind::SimpleCnn => (colour, 500),
         ModelKind::CharLstm | ModelKind::CharGru => (InputShape::tokens(80, 90, 90), 320),
         ModelKind::Transformer => (InputShape::tokens(64, 1000, 2), 640),
@@ -66,6 +67,12 @@ fn measure(name: &str, batch: u32, threads: &Threads) -> Result<(), Box<dyn std:
         seconds.push(begin.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);
-    println!("{name} {batch} {:.0}", rows as f64 / seconds[2]);
+    println!("{name} {batch} {:.0} {}", rows as f64 / seconds[2], peak_mib().map_or("-".into(), |mib| mib.to_string()));
     Ok(())
+}
+
+fn peak_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
 }

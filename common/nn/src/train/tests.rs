@@ -74,7 +74,7 @@ fn models_of_sequences_learn_a_few_digits_row_by_row() {
         let config = TrainingConfig { optimizer: adam, learning_rate: 2e-3, epochs: 12, ..TrainingConfig::default() };
         let result = run(&kind, &training, &config).unwrap();
         let mut model = Model::new(&kind, training.dataset().input()).unwrap();
-        let evaluation = evaluate(&mut model, &training, &result.params).unwrap();
+        let evaluation = evaluate(&mut model, &training, &result.params, &ONE).unwrap();
         assert!(evaluation.accuracy() > 0.9, "{kind:?}: {evaluation:?}");
     }
 }
