@@ -89,7 +89,7 @@ impl Parameters {
         self.0.push((TensorSpec::new(name, shape), init));
     }
 
-    /// `NAME.weight` [outputs, inputs] and `NAME.bias` [outputs].
+    /// `NAME.weight` [outputs, inputs] and `NAME.bias` \[outputs\].
     pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {
         self.add(format!("{name}.weight"), &[outputs, inputs], Init::Uniform { inputs });
         self.bias(name, inputs, outputs);
@@ -112,12 +112,12 @@ impl Parameters {
         self.add(format!("{name}.weight"), &[rows, width], Init::Spread(deviation));
     }
 
-    /// `NAME.bias` [outputs] of units with so many inputs.
+    /// `NAME.bias` \[outputs\] of units with so many inputs.
     pub fn bias(&mut self, name: &str, inputs: usize, outputs: usize) {
         self.add(format!("{name}.bias"), &[outputs], Init::Uniform { inputs });
     }
 
-    /// `NAME.weight` and `NAME.bias` [channels] of a norm, which starts as the identity.
+    /// `NAME.weight` and `NAME.bias` \[channels\] of a norm, which starts as the identity.
     pub fn norm(&mut self, name: &str, channels: usize) {
         self.add(format!("{name}.weight"), &[channels], Init::Constant(1.0));
         self.add(format!("{name}.bias"), &[channels], Init::Constant(0.0));

@@ -30,7 +30,7 @@ impl Default for Conv2dConfig {
     }
 }
 
-/// Cross-correlation with zero padding: x [n, h, w, c], w [o, c/groups, k, l], b [o] give y [n, h', w', o] with
+/// Cross-correlation with zero padding: x [n, h, w, c], w [o, c/groups, k, l], b \[o\] give y [n, h', w', o] with
 /// h' = ⌊(h + 2·padding − k)/stride⌋ + 1.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use super::{Graph, add_columns, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 
-/// `x·wᵀ + b` for x of shape [batch, in] or [batch, steps, in], w of [out, in], b of [out].
+/// `x·wᵀ + b` for x of shape [batch, in] or [batch, steps, in], w of [out, in], b of \[out\].
 pub fn linear(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
     let input_gradient = graph.needs_gradient(x);
     graph.apply3(x, w, b, Linear { rectify: false, input_gradient })

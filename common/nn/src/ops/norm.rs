@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 /// Each group of channels of an image scaled to mean 0 and variance 1, then `gamma·x + beta` per channel.
 ///
-/// `x` is [n, h, w, c], `gamma` and `beta` are [c], `groups` divides c. ε is 1e-5, as in torch.
+/// `x` is [n, h, w, c], `gamma` and `beta` are \[c\], `groups` divides c. ε is 1e-5, as in torch.
 ///
 /// # Errors
 /// When the operands do not fit together.

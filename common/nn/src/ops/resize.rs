@@ -5,7 +5,7 @@ use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
 
-/// Bilinear interpolation between the centres of pixels: [n, h, w, c] becomes [n, size[0], size[1], c], as torch's
+/// Bilinear interpolation between the centres of pixels: [n, h, w, c] becomes [n, size\[0\], size\[1\], c], as torch's
 /// `interpolate` with `align_corners=False` does.
 ///
 /// # Errors

@@ -6,12 +6,12 @@ use super::{Graph, elements, for_float, with_elements};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use std::marker::PhantomData;
 
-/// (x − mean)/√(variance + 10⁻⁵)·γ + β over the last dimension d of x [.., d], with γ and β [d] (Ba et al. 2016).
+/// (x − mean)/√(variance + 10⁻⁵)·γ + β over the last dimension d of x [.., d], with γ and β \[d\] (Ba et al. 2016).
 pub fn layer_norm(graph: &mut Graph<'_>, x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
     for_float!(x.dtype(), T => graph.apply3(x, gamma, beta, RowNorm::<T>::new(true)))
 }
 
-/// x/√(mean of squares + 10⁻⁵)·γ over the last dimension d of x [.., d], with γ [d] (Zhang & Sennrich 2019).
+/// x/√(mean of squares + 10⁻⁵)·γ over the last dimension d of x [.., d], with γ \[d\] (Zhang & Sennrich 2019).
 pub fn rms_norm(graph: &mut Graph<'_>, x: &Tensor, gamma: &Tensor) -> Result<Tensor> {
     for_float!(x.dtype(), T => graph.apply2(x, gamma, RowNorm::<T>::new(false)))
 }
