@@ -191,22 +191,11 @@ impl<'a, 'g> Net<'a, 'g> {
     }
 
     fn conv_norm(&mut self, x: &Tensor, padding: usize, stride: usize) -> CandleResult<Tensor> {
-        let config = Conv2dConfig { padding: [padding; 2], stride: [stride; 2], ..Conv2dConfig::default() };
-        let (weight, gamma, beta) = (self.next()?, self.next()?, self.next()?);
-        let y = conv2d(self.graph, x, weight, None, config)?;
-        group_norm(self.graph, &y, gamma, beta, GROUPS)
+        self.configured_conv_norm(x, square(padding, stride, 1))
     }
 
     fn conv_norm_relu(&mut self, x: &Tensor, padding: usize, stride: usize) -> CandleResult<Tensor> {
-        let config = Conv2dConfig { padding: [padding; 2], stride: [stride; 2], ..Conv2dConfig::default() };
-        self.configured_conv_norm_relu(x, config)
-    }
-
-    /// A convolution with a kernel of its own for each channel.
-    fn depthwise_norm_relu(&mut self, x: &Tensor, padding: usize, stride: usize) -> CandleResult<Tensor> {
-        let groups = x.dim(3)?;
-        let config = Conv2dConfig { padding: [padding; 2], stride: [stride; 2], groups, ..Conv2dConfig::default() };
-        self.configured_conv_norm_relu(x, config)
+        self.configured_conv_norm_relu(x, square(padding, stride, 1))
     }
 
     fn conv_norm_silu(&mut self, x: &Tensor, padding: usize, stride: usize) -> CandleResult<Tensor> {
@@ -214,13 +203,20 @@ impl<'a, 'g> Net<'a, 'g> {
         silu(self.graph, &y)
     }
 
+    /// A convolution with a kernel of its own for each channel.
+    fn depthwise_norm_relu(&mut self, x: &Tensor, padding: usize, stride: usize) -> CandleResult<Tensor> {
+        self.configured_conv_norm_relu(x, square(padding, stride, x.dim(3)?))
+    }
+
     fn depthwise_norm_silu(&mut self, x: &Tensor, padding: usize, stride: usize) -> CandleResult<Tensor> {
-        let groups = x.dim(3)?;
-        let config = Conv2dConfig { padding: [padding; 2], stride: [stride; 2], groups, ..Conv2dConfig::default() };
+        let y = self.configured_conv_norm(x, square(padding, stride, x.dim(3)?))?;
+        silu(self.graph, &y)
+    }
+
+    fn configured_conv_norm(&mut self, x: &Tensor, config: Conv2dConfig) -> CandleResult<Tensor> {
         let (weight, gamma, beta) = (self.next()?, self.next()?, self.next()?);
         let y = conv2d(self.graph, x, weight, None, config)?;
-        let y = group_norm(self.graph, &y, gamma, beta, GROUPS)?;
-        silu(self.graph, &y)
+        group_norm(self.graph, &y, gamma, beta, GROUPS)
     }
 
     fn configured_conv_norm_relu(&mut self, x: &Tensor, config: Conv2dConfig) -> CandleResult<Tensor> {
@@ -228,6 +224,10 @@ impl<'a, 'g> Net<'a, 'g> {
         let y = conv2d(self.graph, x, weight, None, config)?;
         group_norm_relu(self.graph, &y, gamma, beta, GROUPS)
     }
+}
+
+fn square(padding: usize, stride: usize, groups: usize) -> Conv2dConfig {
+    Conv2dConfig { padding: [padding; 2], stride: [stride; 2], groups, relu: false }
 }
 
 /// Groups of every group norm; statistics of batch norm would leak and drift between clients (Hsieh et al. 2020).

@@ -5,7 +5,7 @@ mod depthwise;
 mod frame;
 mod grouped;
 
-use super::kernel::{Float, vectorised};
+use super::kernel::Float;
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
@@ -186,17 +186,18 @@ impl Extent {
         self.out_height * self.out_width * self.outputs
     }
 
+    /// Whether the gradient of the input is itself a convolution of the output's gradient.
+    fn is_correlation(&self) -> bool {
+        self.stride == [1, 1] && self.padding[0] < self.kernel[0] && self.padding[1] < self.kernel[1]
+    }
+
+    /// The padding of that convolution.
+    fn opposite_padding(&self) -> [usize; 2] {
+        [self.kernel[0] - 1 - self.padding[0], self.kernel[1] - 1 - self.padding[1]]
+    }
+
     /// Pixels of the kernel.
     fn area(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
-}
-
-/// `dy` where `y` is positive, else 0: back through a rectifier.
-fn masked<T: Float>(y: &[T], dy: &[T]) -> Vec<T> {
-    let select = |(&y, &dy): (&T, &T)| if y > T::zero() { dy } else { T::zero() };
-    vectorised(
-        #[inline(always)]
-        || y.iter().zip(dy).map(select).collect(),
-    )
 }

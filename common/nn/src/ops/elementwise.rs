@@ -28,7 +28,12 @@ pub fn sigmoid(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
 
 /// `x + y` elementwise, of equal shapes: a residual connection.
 pub fn add(graph: &mut Graph<'_>, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    graph.apply2(x, y, Add)
+    graph.apply2(x, y, Add { rectify: false })
+}
+
+/// `max(x + y, 0)` elementwise, of equal shapes: the end of a residual block.
+pub fn add_relu(graph: &mut Graph<'_>, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    graph.apply2(x, y, Add { rectify: true })
 }
 
 #[derive(Clone, Copy)]
@@ -168,11 +173,23 @@ fn map2<T: Float>(x: &[T], y: &[T], f: impl Fn(T, T) -> T) -> Vec<T> {
     results
 }
 
-struct Add;
+/// `dy` where `y` is positive, else 0: back through a rectifier.
+pub(super) fn where_positive<T: Float>(y: &[T], dy: &[T]) -> Vec<T> {
+    map2(
+        y,
+        dy,
+        #[inline(always)]
+        |y, dy| if y > T::zero() { dy } else { T::zero() },
+    )
+}
+
+struct Add {
+    rectify: bool,
+}
 
 impl CustomOp2 for Add {
     fn name(&self) -> &'static str {
-        "add"
+        if self.rectify { "add_relu" } else { "add" }
     }
 
     fn cpu_fwd(
@@ -183,16 +200,27 @@ impl CustomOp2 for Add {
         y_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         if x_layout.dims() != y_layout.dims() {
-            candle_core::bail!("add: x {:?}, y {:?}", x_layout.dims(), y_layout.dims());
+            candle_core::bail!("{}: x {:?}, y {:?}", self.name(), x_layout.dims(), y_layout.dims());
         }
         for_float!(x.dtype(), T => {
             let (x, y) = (elements::<T>(x, x_layout)?, elements::<T>(y, y_layout)?);
-            let sum = map2(x, y, #[inline(always)] |x, y| x + y);
+            let sum = map2(x, y, #[inline(always)] |x, y| {
+                let sum = x + y;
+                // Written so that NaN stays NaN: a diverged run must not look healthy.
+                if self.rectify && sum < 0.0 { 0.0 } else { sum }
+            });
             Ok((T::to_cpu_storage_owned(sum), x_layout.shape().clone()))
         })
     }
 
-    fn bwd(&self, _x: &Tensor, _y: &Tensor, _sum: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(dy.clone()), Some(dy.clone())))
+    fn bwd(&self, _x: &Tensor, _y: &Tensor, sum: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        if !self.rectify {
+            return Ok((Some(dy.clone()), Some(dy.clone())));
+        }
+        for_float!(sum.dtype(), T => {
+            let gradient = with_elements::<T, _>(sum, |sum| with_elements(dy, |dy| Ok(where_positive(sum, dy))))?;
+            let gradient = Tensor::from_vec(gradient, sum.shape(), sum.device())?;
+            Ok((Some(gradient.clone()), Some(gradient)))
+        })
     }
 }

@@ -1,9 +1,10 @@
-//! The fully connected layer, the rectifier and the residual sum.
+//! The fully connected layer.
 
+use super::elementwise::where_positive;
 use super::kernel::{Float, Start, Strided, Sum, vectorised};
 use super::{Graph, add_columns, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 
 /// `x·wᵀ + b` for x of shape [batch, in] or [batch, steps, in], w of [out, in], b of \[out\].
 pub fn linear(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -15,11 +16,6 @@ pub fn linear(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Resu
 pub fn linear_relu(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
     let input_gradient = graph.needs_gradient(x);
     graph.apply3(x, w, b, Linear { rectify: true, input_gradient })
-}
-
-/// `max(x + y, 0)` elementwise, of equal shapes: the end of a residual block.
-pub fn add_relu(graph: &mut Graph<'_>, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    graph.apply2(x, y, AddRelu)
 }
 
 /// Rows from which the weights are turned rather than the input.
@@ -90,8 +86,13 @@ impl CustomOp3 for Linear {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         for_float!(x.dtype(), T => {
-            let masked = if self.rectify { Some(where_positive::<T>(y, dy)?) } else { None };
-            self.gradients::<T>(x, w, b, masked.as_ref().unwrap_or(dy))
+            with_elements::<T, _>(dy, |dy| {
+                if !self.rectify {
+                    return self.gradients(x, w, b, dy);
+                }
+                let masked = with_elements(y, |y| Ok(where_positive(y, dy)))?;
+                self.gradients(x, w, b, &masked)
+            })
         })
     }
 }
@@ -102,29 +103,27 @@ impl Linear {
         x: &Tensor,
         w: &Tensor,
         b: &Tensor,
-        dy: &Tensor,
+        dy: &[T],
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (outputs, inputs) = w.dims2()?;
         let batch = x.elem_count() / inputs.max(1);
         let mut db = vec![T::zero(); outputs];
-        let (dx, dw) = with_elements::<T, _>(dy, |dy| {
-            let dy_matrix = Strided::matrix(dy, outputs);
-            let dw = with_elements::<T, _>(x, |x| {
-                let x = Strided::matrix(x, inputs);
-                Ok(Sum::product((outputs, batch, inputs), dy_matrix.transposed(), x).into_vec())
-            })?;
-            vectorised(
-                #[inline(always)]
-                || add_columns(dy, &mut db),
-            );
-            let dx = self.input_gradient.then(|| {
-                with_elements::<T, _>(w, |w| {
-                    let w = Strided::matrix(w, inputs);
-                    Ok(Sum::product((batch, outputs, inputs), dy_matrix, w).into_vec())
-                })
-            });
-            Ok((dx.transpose()?, dw))
+        let dy_matrix = Strided::matrix(dy, outputs);
+        let dw = with_elements::<T, _>(x, |x| {
+            let x = Strided::matrix(x, inputs);
+            Ok(Sum::product((outputs, batch, inputs), dy_matrix.transposed(), x).into_vec())
         })?;
+        vectorised(
+            #[inline(always)]
+            || add_columns(dy, &mut db),
+        );
+        let dx = self.input_gradient.then(|| {
+            with_elements::<T, _>(w, |w| {
+                let w = Strided::matrix(w, inputs);
+                Ok(Sum::product((batch, outputs, inputs), dy_matrix, w).into_vec())
+            })
+        });
+        let dx = dx.transpose()?;
         let dx = dx.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()?;
         Ok((dx, Some(Tensor::from_vec(dw, w.shape(), w.device())?), Some(Tensor::from_vec(db, b.shape(), b.device())?)))
     }
@@ -137,58 +136,4 @@ fn transposed<T: Float>(matrix: &[T], columns: usize) -> Vec<T> {
         transposed.extend(matrix.iter().skip(column).step_by(columns).copied());
     }
     transposed
-}
-
-/// `dy` where `y` is positive, else 0: back through a rectifier.
-fn where_positive<T: Float>(y: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let dx = with_elements::<T, _>(y, |y| {
-        with_elements::<T, _>(dy, |dy| {
-            let select = |(&y, &dy): (&T, &T)| if y > T::zero() { dy } else { T::zero() };
-            Ok(vectorised(
-                #[inline(always)]
-                || y.iter().zip(dy).map(select).collect::<Vec<T>>(),
-            ))
-        })
-    })?;
-    Tensor::from_vec(dx, y.shape(), y.device())
-}
-
-struct AddRelu;
-
-impl CustomOp2 for AddRelu {
-    fn name(&self) -> &'static str {
-        "add_relu"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        y: &CpuStorage,
-        y_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        if x_layout.dims() != y_layout.dims() {
-            candle_core::bail!("add_relu: x {:?}, y {:?}", x_layout.dims(), y_layout.dims());
-        }
-        for_float!(x.dtype(), T => {
-            let (x, y) = (elements::<T>(x, x_layout)?, elements::<T>(y, y_layout)?);
-            // Written so that NaN stays NaN: a diverged run must not look healthy.
-            let add = |(&x, &y): (&T, &T)| {
-                let sum = x + y;
-                if sum < 0.0 { 0.0 } else { sum }
-            };
-            let sum = vectorised(
-                #[inline(always)]
-                || x.iter().zip(y).map(add).collect(),
-            );
-            Ok((T::to_cpu_storage_owned(sum), x_layout.shape().clone()))
-        })
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, sum: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        for_float!(x.dtype(), T => {
-            let gradient = where_positive::<T>(sum, dy)?;
-            Ok((Some(gradient.clone()), Some(gradient)))
-        })
-    }
 }

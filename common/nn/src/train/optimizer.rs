@@ -219,24 +219,23 @@ struct Share<'a> {
 impl Share<'_> {
     #[inline(always)]
     fn step(mut self, tensors: &[TensorGradient<'_>]) {
-        let mut buffer = [0.0; BLOCK];
+        let (mut buffer, mut penalised) = ([0.0; BLOCK], [0.0; BLOCK]);
         let end = self.offset + self.weights.len();
         for tensor in tensors {
             let range = tensor.range.start.max(self.offset)..tensor.range.end.min(end);
             for block in blocks(range) {
                 let within = block.start - tensor.range.start..block.end - tensor.range.start;
                 let gradient = tensor.block(within, &mut buffer);
-                self.step_block(block.start - self.offset..block.end - self.offset, gradient);
+                self.step_block(block.start - self.offset..block.end - self.offset, gradient, &mut penalised);
             }
         }
     }
 
-    /// The step of a few coordinates, counted from the share's first.
+    /// The step of a few coordinates, counted from the share's first; `penalised` is room for their gradient with penalties.
     #[inline(always)]
-    fn step_block(&mut self, range: Range<usize>, gradient: &[f32]) {
+    fn step_block(&mut self, range: Range<usize>, gradient: &[f32], penalised: &mut [f32; BLOCK]) {
         let Penalties { scale, weight_decay, proximal, shrink } = self.penalties;
         let weights = &mut self.weights[range.clone()];
-        let mut penalised = [0.0; BLOCK];
         let gradient = if proximal == 0.0 && weight_decay == 0.0 && scale == 1.0 {
             gradient
         } else {

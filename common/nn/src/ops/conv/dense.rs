@@ -6,24 +6,15 @@
 //! With a kernel of one pixel a whole batch is one product.
 
 use super::super::add_columns;
+use super::super::elementwise::where_positive;
 use super::super::kernel::{Float, Start, Strided, Sum, vectorised};
 use super::frame::Frame;
-use super::{Extent, Gradients, Wanted, masked};
+use super::{Extent, Gradients, Wanted};
 
 impl Extent {
     /// Whether each output pixel depends on the input pixel in its place alone.
     fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1] && self.stride == [1, 1] && self.padding == [0, 0]
-    }
-
-    /// Whether the gradient of the input is itself a convolution of the output's gradient.
-    fn is_correlation(&self) -> bool {
-        self.stride == [1, 1] && self.padding[0] < self.kernel[0] && self.padding[1] < self.kernel[1]
-    }
-
-    /// The padding of that convolution.
-    fn opposite_padding(&self) -> [usize; 2] {
-        [self.kernel[0] - 1 - self.padding[0], self.kernel[1] - 1 - self.padding[1]]
     }
 
     fn pointwise_forward<T: Float>(&self, x: &[T], w: &[T], b: &[T], rectify: bool) -> Vec<T> {
@@ -42,7 +33,7 @@ impl Extent {
         dy: &[T],
         wanted: Wanted,
     ) -> Gradients<T> {
-        let masked = y.map(|y| masked(y, dy));
+        let masked = y.map(|y| where_positive(y, dy));
         let dy = masked.as_deref().unwrap_or(dy);
         let pixels = self.batch * self.height * self.width;
         let dy_matrix = Strided::matrix(dy, self.outputs);

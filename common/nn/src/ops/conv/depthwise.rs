@@ -36,12 +36,7 @@ impl Extent {
     ) -> Gradients<T> {
         let filters = self.by_pixel(w);
         let turned: Vec<T> = filters.chunks_exact(self.channels).rev().flatten().copied().collect();
-        let fits = self.padding[0] < self.kernel[0] && self.padding[1] < self.kernel[1];
-        let is_correlation = self.stride == [1, 1] && fits;
-        let around = match is_correlation && wanted.input {
-            true => [self.kernel[0] - 1 - self.padding[0], self.kernel[1] - 1 - self.padding[1]],
-            false => [0, 0],
-        };
+        let around = if wanted.input && self.is_correlation() { self.opposite_padding() } else { [0, 0] };
         // The convolution whose result is the input's gradient.
         let back = Self {
             height: self.out_height,
@@ -71,7 +66,7 @@ impl Extent {
             if !wanted.input {
                 continue;
             }
-            if is_correlation {
+            if self.is_correlation() {
                 back.correlate(&dy_frame, &turned, &no_bias, false, &mut dx);
             } else {
                 folded.data.fill(T::zero());
