@@ -15,6 +15,7 @@ use dunlin_client::work::WorkError;
 use dunlin_core::recipe::RecipeError;
 use dunlin_core::{ClientId, Layout, Recipe, Report, RoundSummary, RunId, Seed, Timestamp};
 use dunlin_nn::data;
+use dunlin_nn::model::Device;
 use dunlin_server::engine::{self, EngineError, Start};
 use dunlin_server::evaluate::{Evaluate, TestSet};
 use dunlin_server::store::{DiscardStore, Store};
@@ -90,6 +91,7 @@ pub struct Simulation<'a> {
     evaluator: Option<Box<dyn Evaluate>>,
     store: Option<Box<dyn Store>>,
     threads: usize,
+    device: Device,
     transport: Transport,
     on_round: Box<OnRound<'a>>,
 }
@@ -180,6 +182,7 @@ impl<'a> Simulation<'a> {
             evaluator: None,
             store: None,
             threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+            device: Device::Cpu,
             transport: Transport::default(),
             on_round: Box::new(|_| ControlFlow::Continue(())),
         }
@@ -212,6 +215,13 @@ impl<'a> Simulation<'a> {
         self
     }
 
+    /// Lets the recipe's models compute on this device; see [`dunlin_nn::model::device`]. A workplace of the caller's own
+    /// chooses for itself.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
     /// Chooses what carries the clients' calls.
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
@@ -233,7 +243,7 @@ impl<'a> Simulation<'a> {
     /// # Panics
     /// When a trainer does.
     pub fn run(self) -> Result<SimulationOutcome, SimulationError> {
-        let Self { recipe, workplace, mut evaluator, store, threads, transport, on_round } = self;
+        let Self { recipe, workplace, mut evaluator, store, threads, device, transport, on_round } = self;
         recipe.validate()?;
         let clients: Vec<_> = (0..recipe.data.clients).map(|i| ClientId::numbered("client", i)).collect();
         let workplace = match workplace {
@@ -241,10 +251,11 @@ impl<'a> Simulation<'a> {
             None => {
                 let split = data::load(&recipe.data, &recipe.data_seed())?;
                 if evaluator.is_none() {
-                    evaluator = TestSet::new(&recipe, &split)?.map(|set| Box::new(set) as Box<dyn Evaluate>);
+                    let set = TestSet::new(&recipe, &split)?.map(|set| set.on(&device)).transpose()?;
+                    evaluator = set.map(|set| Box::new(set) as Box<dyn Evaluate>);
                 }
                 let whole = DataWorkplace::whole(&recipe, split.train, &clients);
-                Arc::new(whole.map_err(SimulationError::Workplace)?)
+                Arc::new(whole.map_err(SimulationError::Workplace)?.with_device(device))
             }
         };
         let (layout, initial) = workplace.model().map_err(SimulationError::Workplace)?;

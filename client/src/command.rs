@@ -44,6 +44,10 @@ pub struct ClientArgs {
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 
+    /// Where the models compute: cpu, or cuda or cuda:N in a program that was built with --features cuda
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+
     /// Longest time that the server may hold a check-in, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 20_000)]
     pub wait_ms: u64,
@@ -64,7 +68,7 @@ pub enum CommandError {
     /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The threads cannot be had.
+    /// The threads or the device cannot be had.
     #[error(transparent)]
     Threads(#[from] dunlin_nn::Error),
     /// A client failed.
@@ -122,11 +126,13 @@ pub async fn run(args: ClientArgs) -> Result<End, CommandError> {
     let threads = args.threads.unwrap_or(if clients.len() > 1 { processors } else { 1 });
     let is_alone = clients.len() == 1;
     let training = Arc::new(Threads::new(if is_alone { threads } else { 1 })?);
+    let device = dunlin_nn::model::device(&args.device)?;
     let models = ModelCache::new(args.state_dir.as_ref().map(|dir| dir.join("models")));
     let prepare = {
         let (spec, clients) = (args.data.clone(), clients.clone());
         move |recipe: &dunlin_core::Recipe| {
-            let workplace = DataWorkplace::for_clients(recipe, &spec, &clients)?.with_threads(Arc::clone(&training));
+            let workplace = DataWorkplace::for_clients(recipe, &spec, &clients)?;
+            let workplace = workplace.with_threads(Arc::clone(&training)).with_device(device.clone());
             Ok(Arc::new(workplace) as Arc<dyn Workplace>)
         }
     };
@@ -164,7 +170,8 @@ mod tests {
         let id = id.into().map(String::from);
         let data = data.parse().unwrap();
         let (server, state_dir, threads) = ("http://127.0.0.1:1".into(), None, None);
-        ClientArgs { server, data, id, virtual_clients, state_dir, threads, wait_ms: 0 }
+        let device = "cpu".into();
+        ClientArgs { server, data, id, virtual_clients, state_dir, threads, device, wait_ms: 0 }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use dunlin_core::recipe::DataConfig;
 use dunlin_core::{ClientId, Layout, Recipe};
 use dunlin_nn::Threads;
 use dunlin_nn::data::{self, Dataset, Examples};
-use dunlin_nn::model::Model;
+use dunlin_nn::model::{Device, Model};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -78,6 +78,7 @@ pub struct DataWorkplace {
     train: Arc<Dataset>,
     rows: BTreeMap<ClientId, Arc<[u32]>>,
     threads: Arc<Threads>,
+    device: Device,
 }
 
 impl DataWorkplace {
@@ -88,7 +89,7 @@ impl DataWorkplace {
     pub fn whole(recipe: &Recipe, train: Arc<Dataset>, clients: &[ClientId]) -> Result<Self, TrainerError> {
         let parts = data::partition(&recipe.data, &train, &recipe.data_seed()).map_err(boxed)?;
         let rows = clients.iter().cloned().zip(parts).map(|(client, part)| (client, part.into())).collect();
-        Ok(Self { recipe: recipe.clone(), train, rows, threads: Arc::default() })
+        Ok(Self { recipe: recipe.clone(), train, rows, threads: Arc::default(), device: Device::Cpu })
     }
 
     /// Clients of one process: from part N on in order, or all of them on data of their own.
@@ -111,14 +112,14 @@ impl DataWorkplace {
                 }
                 let parts = parts.into_iter().skip(first);
                 let rows = clients.iter().cloned().zip(parts).map(|(client, part)| (client, part.into())).collect();
-                Ok(Self { recipe: recipe.clone(), train, rows, threads: Arc::default() })
+                Ok(Self { recipe: recipe.clone(), train, rows, threads: Arc::default(), device: Device::Cpu })
             }
             DataSpec::Own(source) => {
                 let config = DataConfig { source: source.clone(), ..recipe.data.clone() };
                 let train = data::load(&config, &recipe.data_seed()).map_err(boxed)?.train;
                 let every: Arc<[u32]> = (0..train.len() as u32).collect();
                 let rows = clients.iter().map(|client| (client.clone(), every.clone())).collect();
-                Ok(Self { recipe: recipe.clone(), train, rows, threads: Arc::default() })
+                Ok(Self { recipe: recipe.clone(), train, rows, threads: Arc::default(), device: Device::Cpu })
             }
         }
     }
@@ -130,8 +131,15 @@ impl DataWorkplace {
         self
     }
 
+    /// Lets each training compute on this device; without, on the CPU.
+    #[must_use]
+    pub fn with_device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
     fn model(&self) -> Result<Model, TrainerError> {
-        Model::new(&self.recipe.model, self.train.input()).map_err(boxed)
+        Model::new(&self.recipe.model, self.train.input()).and_then(|model| model.on(&self.device)).map_err(boxed)
     }
 
     fn rows_of(&self, client: &ClientId) -> Result<&Arc<[u32]>, TrainerError> {

@@ -4,7 +4,7 @@ use dunlin_core::Recipe;
 use dunlin_core::recipe::ModelKind;
 use dunlin_nn::Threads;
 use dunlin_nn::data::{Examples, Split};
-use dunlin_nn::model::Model;
+use dunlin_nn::model::{Device, Model};
 use dunlin_nn::train::{self, Evaluation};
 use std::sync::Arc;
 
@@ -34,6 +34,16 @@ impl TestSet {
         }
         let model = Model::new(&recipe.model, split.test.input())?;
         Ok(Some(Self { model, examples: Examples::all(Arc::clone(&split.test)) }))
+    }
+}
+
+impl TestSet {
+    /// Evaluates on this device.
+    ///
+    /// # Errors
+    /// When it has no room for the model.
+    pub fn on(self, device: &Device) -> Result<Self, dunlin_nn::Error> {
+        Ok(Self { model: self.model.on(device)?, ..self })
     }
 }
 

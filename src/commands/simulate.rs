@@ -31,6 +31,10 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "N")]
     threads: Option<NonZero<usize>>,
 
+    /// Where the models compute: cpu, or cuda or cuda:N in a program that was built with --features cuda
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+
     /// What carries the clients' calls
     #[arg(long, value_name = "KIND", default_value = "in-process")]
     transport: TransportKind,
@@ -72,12 +76,14 @@ pub(crate) fn run(mut args: SimulateArgs) -> Done {
         std::fs::create_dir_all(dir)
             .map_err(|error| Failure::other(format!("cannot make {}: {error}", dir.display())))?;
     }
+    let device = dunlin::nn::model::device(&args.device).map_err(of_data)?;
     let interrupted = interrupt::flag("stopping after this round; once more to stop now")?;
     let mut progress = Progress::new(recipe.rounds.count, args.quiet);
-    let mut simulation = Simulation::new(recipe.clone()).transport(args.transport.into()).on_round(|round| {
-        progress.round(round);
-        if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    let mut simulation =
+        Simulation::new(recipe.clone()).transport(args.transport.into()).device(device).on_round(|round| {
+            progress.round(round);
+            if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
     if let Some(threads) = args.threads {
         simulation = simulation.threads(threads.get());
     }

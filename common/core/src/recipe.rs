@@ -8,7 +8,7 @@ mod parse;
 mod write;
 
 pub use keys::{Form, KEYS, Key};
-pub use model::{ModelConfig, ModelKind, UnknownModel};
+pub use model::{Arithmetic, ModelConfig, ModelKind, UnknownModel};
 pub use parse::{Place, Problem, RecipeError};
 pub use write::reference;
 

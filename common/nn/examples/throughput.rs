@@ -1,11 +1,11 @@
 //! Training speed as lines of model, batch, examples per second (the median of five passes) and, on Linux, the peak of
 //! the process's memory in MiB:
-//! `cargo run --release -p dunlin-nn --example throughput [MODEL [BATCH [THREADS]]]`; without a model or with `all`, those
-//! that `scripts/compare-torch` compares, in batches of 10 and 32.
+//! `cargo run --release -p dunlin-nn --example throughput [MODEL [BATCH [THREADS [ARITHMETIC]]]]`; without a model or with
+//! `all`, those that `scripts/compare-torch` compares, in batches of 10 and 32, in fast arithmetic.
 #![allow(clippy::print_stdout, reason = "a program that reports on the terminal")]
 
 use dunlin_core::Seed;
-use dunlin_core::recipe::{ModelKind, TrainingConfig};
+use dunlin_core::recipe::{Arithmetic, ModelConfig, ModelKind, TrainingConfig};
 use dunlin_nn::Threads;
 use dunlin_nn::data::{Dataset, Examples};
 use dunlin_nn::model::{InputShape, Model};
@@ -24,17 +24,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(batch) => vec![batch.parse()?],
     };
     let threads = Threads::new(arguments.next().map_or(Ok(1), |count| count.parse())?)?;
+    let arithmetic = match arguments.next().as_deref() {
+        None | Some("fast") => Arithmetic::Fast,
+        Some("portable") => Arithmetic::Portable,
+        Some(other) => return Err(format!("ARITHMETIC is fast or portable, not {other}").into()),
+    };
     let compared = ["2nn", "mcmahan-cnn", "resnet8", "resnet20", "mobilenet", "char-lstm", "transformer"];
     let names = if name == "all" { compared.to_vec() } else { vec![name.as_str()] };
     for name in names {
         for &batch in &batches {
-            measure(name, batch, &threads)?;
+            measure(name, batch, &threads, arithmetic)?;
         }
     }
     Ok(())
 }
 
-fn measure(name: &str, batch: u32, threads: &Threads) -> Result<(), Box<dyn std::error::Error>> {
+fn measure(
+    name: &str,
+    batch: u32,
+    threads: &Threads,
+    arithmetic: Arithmetic,
+) -> Result<(), Box<dyn std::error::Error>> {
     let kind: ModelKind = name.parse()?;
     let mnist = InputShape::image(1, 28, 28, 10);
     let colour = InputShape::image(3, 32, 32, 10);
@@ -56,7 +66,7 @@ fn measure(name: &str, batch: u32, threads: &Threads) -> Result<(), Box<dyn std:
     let values = (0..rows * features).map(value).collect();
     let labels = (0..rows).map(|row| (row % shape.classes) as u32).collect();
     let data = Examples::all(Arc::new(Dataset::new("noise", shape, values, labels)?));
-    let mut model = Model::new(&kind, &input)?;
+    let mut model = Model::new(ModelConfig { arithmetic, ..ModelConfig::from(&kind) }, &input)?;
     let mut params = model.init(&Seed::from_u64(1));
     let config = TrainingConfig { batch, epochs: 1, learning_rate: 0.01, ..TrainingConfig::default() };
     let mut seconds = Vec::new();

@@ -1,16 +1,20 @@
 //! Models: an architecture and the flat vector of parameters as which they are trained, travel and are averaged.
 
 mod arch;
+mod device;
 mod input;
 mod registry;
 
 pub use arch::{Architecture, Init, Parameters};
+pub use candle_core::Device;
+pub use device::device;
 pub use input::InputShape;
 pub use registry::register;
 
 use crate::Error;
-use crate::ops::{Graph, Tape, cross_entropy};
-use candle_core::{CpuStorage, DType, Device, InplaceOp1, Tensor, Var};
+use crate::ops::{Graph, Tape, cross_entropy, with_arithmetic};
+use candle_core::{CpuStorage, DType, InplaceOp1, Tensor, Var};
+use device::Remote;
 use dunlin_core::recipe::{ModelConfig, ModelKind};
 use dunlin_core::{Layout, Seed};
 use std::sync::Arc;
@@ -30,6 +34,8 @@ pub struct Model {
     flat: Var,
     /// The tensors of the layout, which share the memory of `flat`.
     views: Vec<Tensor>,
+    /// Where the model computes, if not here.
+    remote: Option<Remote>,
 }
 
 impl std::fmt::Debug for Model {
@@ -80,7 +86,29 @@ impl Model {
         let is_trivial = config.kind == ModelKind::Trivial;
         let flat = Var::zeros(if is_trivial { 0 } else { layout.len() }, dtype, &Device::Cpu)?;
         let views = if is_trivial { Vec::new() } else { views(&flat.as_detached_tensor(), &layout)? };
-        Ok(Self { config, input: *input, architecture, is_taped, layout, init, flat, views })
+        Ok(Self { config, input: *input, architecture, is_taped, layout, init, flat, views, remote: None })
+    }
+
+    /// The model with its computations on another device, where they are candle's own operations; parameters and
+    /// optimizer stay in this machine's memory. On the CPU nothing changes.
+    ///
+    /// # Errors
+    /// When the device has no room for the parameters.
+    pub fn on(self, device: &Device) -> Result<Self, Error> {
+        if device.is_cpu() { Ok(self) } else { self.composed_on(device) }
+    }
+
+    fn composed_on(mut self, device: &Device) -> Result<Self, Error> {
+        if !self.views.is_empty() {
+            self.remote = Some(Remote::new(device, &self.layout)?);
+            self.upload()?;
+        }
+        Ok(self)
+    }
+
+    /// Brings the parameters to where they are computed with.
+    fn upload(&self) -> candle_core::Result<()> {
+        self.remote.as_ref().map_or(Ok(()), |remote| remote.set(self.flat.as_tensor()))
     }
 
     /// Names and shapes of the parameters in their order in the flat vector.
@@ -130,7 +158,7 @@ impl Model {
         if !self.views.is_empty() {
             self.flat.inplace_op1(&Load(flat))?;
         }
-        Ok(())
+        Ok(self.upload()?)
     }
 
     /// Takes a vector's memory as the parameters, or gives it back: nothing is copied.
@@ -146,6 +174,7 @@ impl Model {
     pub(crate) fn with_parameters<R>(&self, f: impl FnOnce(&mut Vec<f32>) -> R) -> candle_core::Result<R> {
         let access = Access(std::cell::Cell::new(Some(f)), std::cell::Cell::new(None));
         self.flat.inplace_op1(&access)?;
+        self.upload()?;
         Ok(access.1.into_inner().expect("the operation was carried out"))
     }
 
@@ -157,12 +186,21 @@ impl Model {
     /// When `x` has another shape, or for the trivial model, which computes nothing.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         let tensors = views(self.flat.as_tensor(), &self.layout)?;
-        Ok(self.architecture.forward(&self.input, &mut Graph::candle(), x, &tensors)?)
+        with_arithmetic(self.config.arithmetic, || {
+            Ok(self.architecture.forward(&self.input, &mut Graph::candle(), x, &tensors)?)
+        })
     }
 
     /// [`Self::forward`] with nothing behind the result, so that memory is returned as the batch moves on.
     pub(crate) fn infer(&self, x: &Tensor) -> Result<Tensor, Error> {
-        Ok(self.architecture.forward(&self.input, &mut Graph::candle(), x, &self.views)?)
+        if let Some(remote) = &self.remote {
+            let x = x.to_device(remote.device())?;
+            let logits = self.architecture.forward(&self.input, &mut Graph::composed(), &x, &remote.views()?)?;
+            return Ok(logits.to_device(&Device::Cpu)?);
+        }
+        with_arithmetic(self.config.arithmetic, || {
+            Ok(self.architecture.forward(&self.input, &mut Graph::candle(), x, &self.views)?)
+        })
     }
 
     /// The gradients of a batch's loss: the sum over all labels, of which there are `targets` to an example, over
@@ -177,9 +215,25 @@ impl Model {
         count: usize,
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
-        if !self.is_taped {
-            return self.gradients_by_candle(x, labels, count, noise);
+        if let Some(remote) = &self.remote {
+            return self.gradients_elsewhere(remote, x, labels, count, noise);
         }
+        with_arithmetic(self.config.arithmetic, || {
+            if self.is_taped {
+                self.gradients_by_tape(x, labels, count, noise)
+            } else {
+                self.gradients_by_candle(x, labels, count, noise)
+            }
+        })
+    }
+
+    fn gradients_by_tape(
+        &self,
+        x: &Tensor,
+        labels: &[u32],
+        count: usize,
+        noise: Option<Seed>,
+    ) -> Result<Gradients, Error> {
         let mut tape = Tape::default();
         let mut graph = with_noise(Graph::on(&mut tape), noise);
         let logits = self.architecture.forward(&self.input, &mut graph, x, &self.views)?;
@@ -205,6 +259,32 @@ impl Model {
         let loss = cross_entropy(&mut graph, &logits, labels, count)?;
         let mut gradients = loss.backward()?;
         let tensors = variables.iter().map(|variable| gradients.remove(variable)).collect();
+        Ok(Gradients { loss: scalar(&loss)?, tensors })
+    }
+
+    /// On another device, as one gradient of all parameters, whose parts come back.
+    fn gradients_elsewhere(
+        &self,
+        remote: &Remote,
+        x: &Tensor,
+        labels: &[u32],
+        count: usize,
+        noise: Option<Seed>,
+    ) -> Result<Gradients, Error> {
+        let (flat, tensors) = remote.variable_and_views()?;
+        let mut graph = with_noise(Graph::composed(), noise);
+        let x = x.to_device(remote.device())?;
+        let logits = self.architecture.forward(&self.input, &mut graph, &x, &tensors)?;
+        let loss = cross_entropy(&mut graph, &logits, labels, count)?;
+        let tensors = match loss.backward()?.remove(&flat) {
+            Some(gradient) => views(&gradient.to_device(&Device::Cpu)?.contiguous()?, &self.layout)?,
+            None => Vec::new(),
+        };
+        let tensors = if tensors.is_empty() {
+            vec![None; self.layout.tensors().len()]
+        } else {
+            tensors.into_iter().map(Some).collect()
+        };
         Ok(Gradients { loss: scalar(&loss)?, tensors })
     }
 

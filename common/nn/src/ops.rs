@@ -5,6 +5,7 @@
 //! input, which nobody asks for, in scalar loops. What is here is checked against finite differences in 64 bits.
 
 mod attention;
+mod composed;
 mod conv;
 mod dropout;
 mod elementwise;
@@ -44,7 +45,9 @@ pub use steps::{last_step, mean_of_steps, rows_of_steps};
 pub use tape::Graph;
 
 pub(crate) use dropout::mixed;
-pub(crate) use kernel::vectorised;
+#[cfg(test)]
+pub(crate) use kernel::as_on_any_machine;
+pub(crate) use kernel::{vectorised, with_arithmetic};
 pub(crate) use loss::row_loss;
 pub(crate) use tape::Tape;
 

@@ -124,6 +124,14 @@ pub const KEYS: &[Key] = &[
          times (Tan & Le 2019); no other model reads it.",
     ),
     key(
+        "model.arithmetic",
+        "",
+        Form::Choice(&["fast", "portable"]),
+        "fast uses fused multiply-add where a processor has it, so that training gives the same bits only on processors \
+         that have it; portable rounds products and sums one after the other and gives the same bits on all of them, \
+         in up to 1.4 times the time.",
+    ),
+    key(
         "data.source",
         "",
         Form::Source,

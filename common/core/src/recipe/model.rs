@@ -14,11 +14,13 @@ pub struct ModelConfig {
     pub width: f64,
     /// Compound coefficient φ of an `efficientnet`.
     pub scaling: f64,
+    /// How products are rounded.
+    pub arithmetic: Arithmetic,
 }
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        Self { kind: ModelKind::TwoNn, width: 1.0, scaling: 0.0 }
+        Self { kind: ModelKind::TwoNn, width: 1.0, scaling: 0.0, arithmetic: Arithmetic::Fast }
     }
 }
 
@@ -38,6 +40,17 @@ impl From<&Self> for ModelConfig {
     fn from(config: &Self) -> Self {
         config.clone()
     }
+}
+
+/// How a model's products are rounded, and so whether another processor computes the same bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arithmetic {
+    /// With fused multiply-add where the processor has it: one rounding instead of two.
+    #[default]
+    Fast,
+    /// A product and a sum are rounded one after the other, on every processor.
+    Portable,
 }
 
 /// A built-in architecture, or one that the user's program registers with the library.

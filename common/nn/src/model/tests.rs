@@ -1,5 +1,8 @@
 //! Parameter counts, gradients and initial values of the models.
 
+mod composed;
+mod portable;
+
 use super::*;
 use rand::RngCore;
 

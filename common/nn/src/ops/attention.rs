@@ -1,5 +1,6 @@
 //! Attention between the steps of a sequence.
 
+use super::composed;
 use super::kernel::{Float, Strided, Sum, vectorised};
 use super::reduce::{largest, sum};
 use super::saved::Saved;
@@ -16,6 +17,9 @@ pub fn attention(
     heads: usize,
     causal: bool,
 ) -> Result<Tensor> {
+    if graph.composes(q) {
+        return composed::attention([q, k, v], heads, causal);
+    }
     for_float!(q.dtype(), T => {
         let keep = graph.records(&[q, k, v]);
         graph.apply3(q, k, v, Attention::<T> { heads, causal, keep, saved: Saved::nothing() })
@@ -25,6 +29,9 @@ pub fn attention(
 /// [`attention`] of queries, keys and values that one product has computed: qkv is [batch, steps, 3·d], the result
 /// [batch, steps, d].
 pub fn self_attention(graph: &mut Graph<'_>, qkv: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
+    if graph.composes(qkv) {
+        return composed::self_attention(qkv, heads, causal);
+    }
     for_float!(qkv.dtype(), T => {
         let keep = graph.records(&[qkv]);
         graph.apply1(qkv, Attention::<T> { heads, causal, keep, saved: Saved::nothing() })

@@ -5,6 +5,7 @@ mod depthwise;
 mod frame;
 mod grouped;
 
+use super::composed;
 use super::kernel::Float;
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
@@ -42,6 +43,9 @@ pub fn conv2d(
     b: Option<&Tensor>,
     config: Conv2dConfig,
 ) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::conv2d(x, w, b, config);
+    }
     let wanted = Wanted { input: graph.needs_gradient(x), bias: b.is_some() };
     let op = Conv2d { config, wanted };
     match b {

@@ -1,9 +1,10 @@
 //! Dropout.
 
+use super::composed;
 use super::kernel::{Float, vectorised};
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor, WithDType};
 
 /// In training, each element is 0 with probability `rate` and divided by 1 − rate otherwise (Srivastava et al. 2014, in
 /// the form that leaves evaluation alone); outside, `x` as it is.
@@ -24,7 +25,12 @@ pub fn dropout(graph: &mut Graph<'_>, x: &Tensor, rate: f64) -> Result<Tensor> {
     }
     let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| seed.as_bytes()[at + byte]));
     let below = (rate * f64::from(u32::MAX)) as u32;
-    graph.apply1(x, Dropout { keys: [word(0), word(4)], below, scale: 1.0 / (1.0 - rate) })
+    let op = Dropout { keys: [word(0), word(4)], below, scale: 1.0 / (1.0 - rate) };
+    if graph.composes(x) {
+        let mask = Tensor::ones(x.shape(), x.dtype(), &Device::Cpu)?.apply_op1_no_bwd(&op)?;
+        return composed::masked(x, &mask);
+    }
+    graph.apply1(x, op)
 }
 
 struct Dropout {

@@ -1,5 +1,6 @@
 //! Operations on each element by itself.
 
+use super::composed;
 use super::kernel::{Float, vectorised};
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
@@ -8,31 +9,49 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 /// x·Φ(x) with Φ the distribution function of the normal distribution (Hendrycks & Gimpel 2016), by the error function
 /// and not its approximation by tanh.
 pub fn gelu(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return x.gelu_erf();
+    }
     graph.apply1(x, Function::Gelu)
 }
 
 /// x·σ(x), also called swish.
 pub fn silu(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return x.silu();
+    }
     graph.apply1(x, Function::Silu)
 }
 
 /// The hyperbolic tangent.
 pub fn tanh(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return x.tanh();
+    }
     graph.apply1(x, Function::Tanh)
 }
 
 /// The logistic function σ(x) = 1/(1 + e^(−x)).
 pub fn sigmoid(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::sigmoid(x);
+    }
     graph.apply1(x, Function::Sigmoid)
 }
 
 /// `x + y` elementwise, of equal shapes: a residual connection.
 pub fn add(graph: &mut Graph<'_>, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return x + y;
+    }
     graph.apply2(x, y, Add { rectify: false })
 }
 
 /// `max(x + y, 0)` elementwise, of equal shapes: the end of a residual block.
 pub fn add_relu(graph: &mut Graph<'_>, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::relu(&(x + y)?);
+    }
     graph.apply2(x, y, Add { rectify: true })
 }
 

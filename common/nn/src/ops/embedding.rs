@@ -1,5 +1,6 @@
 //! Vectors for tokens and for their places.
 
+use super::composed;
 use super::kernel::Float;
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
@@ -12,11 +13,17 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDTyp
 /// # Errors
 /// When a token is not in the vocabulary.
 pub fn embedding(graph: &mut Graph<'_>, ids: &Tensor, table: &Tensor) -> Result<Tensor> {
+    if graph.composes(ids) {
+        return composed::embedding(ids, table);
+    }
     graph.apply2(ids, table, Embedding)
 }
 
 /// `x + table` for each sequence of a batch: x is [batch, steps, d], table [steps, d].
 pub fn add_positions(graph: &mut Graph<'_>, x: &Tensor, table: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return x.broadcast_add(table);
+    }
     graph.apply2(x, table, AddPositions)
 }
 

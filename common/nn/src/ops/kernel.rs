@@ -2,7 +2,7 @@
 //!
 //! AVX-512 and AVX2 with FMA are looked for at run time; elsewhere portable code runs, which is also what the vector
 //! code is tested against. Elementwise loops give the same bits everywhere, because they round after every operation;
-//! products do not, because FMA rounds once.
+//! products do not, because FMA rounds once, unless [`with_arithmetic`] asks for portable ones.
 #![expect(unsafe_code, reason = "a function compiled for more instructions may be called only where they exist")]
 
 mod functions;
@@ -16,7 +16,9 @@ mod x86;
 pub(super) use product::{Start, Strided, Sum};
 
 use candle_core::WithDType;
+use dunlin_core::recipe::Arithmetic;
 use functions::Transcendental;
+use std::cell::Cell;
 
 /// What the layers compute in: `f32` trains, `f64` checks gradients and is never hurried.
 pub(super) trait Float: WithDType + Transcendental {
@@ -44,12 +46,16 @@ impl Float for f32 {
     unsafe fn sum_of_products(operands: &tile::Operands<Self>) {
         // SAFETY: the instructions exist, and the caller vouches for the operands.
         unsafe {
-            match Instructions::here() {
+            match (Instructions::here(), ARITHMETIC.get()) {
                 #[cfg(target_arch = "x86_64")]
-                Instructions::Avx512 => x86::sum_of_products_avx512(operands),
+                (Instructions::Avx512, Arithmetic::Fast) => x86::sum_of_products_avx512(operands),
                 #[cfg(target_arch = "x86_64")]
-                Instructions::Avx2 => x86::sum_of_products_avx2(operands),
-                Instructions::Portable => tile::sum_of_products::<portable::Lanes<Self>>(operands),
+                (Instructions::Avx512, Arithmetic::Portable) => x86::portable_sum_of_products_avx512(operands),
+                #[cfg(target_arch = "x86_64")]
+                (Instructions::Avx2, Arithmetic::Fast) => x86::sum_of_products_avx2(operands),
+                #[cfg(target_arch = "x86_64")]
+                (Instructions::Avx2, Arithmetic::Portable) => x86::portable_sum_of_products_avx2(operands),
+                (Instructions::Portable, _) => tile::sum_of_products::<portable::Lanes<Self>>(operands),
             }
         }
     }
@@ -79,6 +85,10 @@ enum Instructions {
 impl Instructions {
     /// The best that this machine has; the answer is cached by the standard library.
     fn here() -> Self {
+        #[cfg(test)]
+        if AS_ON_ANY_MACHINE.get() {
+            return Self::Portable;
+        }
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
@@ -103,4 +113,39 @@ pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
         Instructions::Avx2 => unsafe { x86::with_avx2(work) },
         Instructions::Portable => work(),
     }
+}
+
+thread_local! {
+    /// How products are rounded on this thread. An operation of candle's has no argument for it, and two models of one
+    /// process may differ in it.
+    static ARITHMETIC: Cell<Arithmetic> = const { Cell::new(Arithmetic::Fast) };
+
+    /// Whether this thread does without vector instructions, to compare with.
+    #[cfg(test)]
+    static AS_ON_ANY_MACHINE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does some work, whose products on this thread are rounded as asked.
+pub(crate) fn with_arithmetic<R>(arithmetic: Arithmetic, work: impl FnOnce() -> R) -> R {
+    with(&ARITHMETIC, arithmetic, work)
+}
+
+/// Does some work without vector instructions.
+#[cfg(test)]
+pub(crate) fn as_on_any_machine<R>(work: impl FnOnce() -> R) -> R {
+    with(&AS_ON_ANY_MACHINE, true, work)
+}
+
+/// Sets a cell of this thread for as long as the work lasts, also when that panics.
+fn with<T: Copy + 'static, R>(cell: &'static std::thread::LocalKey<Cell<T>>, value: T, work: impl FnOnce() -> R) -> R {
+    struct Reset<T: Copy + 'static>(&'static std::thread::LocalKey<Cell<T>>, T);
+
+    impl<T: Copy> Drop for Reset<T> {
+        fn drop(&mut self) {
+            self.0.set(self.1);
+        }
+    }
+
+    let _reset = Reset(cell, cell.replace(value));
+    work()
 }

@@ -1,6 +1,7 @@
 //! Between images as data sets and weights have them, channel after channel, and as the layers here want them, with
 //! the channels of a pixel side by side.
 
+use super::composed;
 use super::kernel::Float;
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
@@ -8,6 +9,9 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDTyp
 
 /// [n, c·h·w] as [n, h, w, c]: the network's input.
 pub fn channels_last(graph: &mut Graph<'_>, x: &Tensor, [c, h, w]: [usize; 3]) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::channels_last(x, [c, h, w]);
+    }
     if c == 1 {
         // The same order, and no gradient that would have to find its way back to `x` on a tape.
         return x.reshape(((), h, w, c));
@@ -21,6 +25,9 @@ pub fn channels_last(graph: &mut Graph<'_>, x: &Tensor, [c, h, w]: [usize; 3]) -
 
 /// [n, h, w, c] as [n, c·h·w]: the order in which the weights of the next linear layer lie.
 pub fn flatten(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::flatten(x);
+    }
     graph.apply1(x, Flatten)
 }
 

@@ -1,5 +1,6 @@
 //! The fully connected layer.
 
+use super::composed;
 use super::elementwise::where_positive;
 use super::kernel::{Float, Start, Strided, Sum, vectorised};
 use super::{Graph, add_columns, elements, for_float, with_elements};
@@ -8,12 +9,18 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDTyp
 
 /// `x·wᵀ + b` for x of shape [batch, in] or [batch, steps, in], w of [out, in], b of \[out\].
 pub fn linear(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::linear(x, w, b);
+    }
     let input_gradient = graph.needs_gradient(x);
     graph.apply3(x, w, b, Linear { rectify: false, input_gradient })
 }
 
 /// `max(x·wᵀ + b, 0)`: [`linear`] and the rectifier, whose gradient at 0 is 0, in one pass.
 pub fn linear_relu(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::relu(&composed::linear(x, w, b)?);
+    }
     let input_gradient = graph.needs_gradient(x);
     graph.apply3(x, w, b, Linear { rectify: true, input_gradient })
 }

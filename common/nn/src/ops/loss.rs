@@ -1,5 +1,6 @@
 //! Softmax and cross-entropy in one operation.
 
+use super::composed;
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
@@ -9,6 +10,9 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDTyp
 ///
 /// The exponentials are taken in f64 after subtracting the row's largest logit, so it does not overflow.
 pub fn cross_entropy(graph: &mut Graph<'_>, logits: &Tensor, labels: &[u32], count: usize) -> Result<Tensor> {
+    if graph.composes(logits) {
+        return composed::cross_entropy(logits, labels, count);
+    }
     graph.apply1(logits, CrossEntropy { labels: labels.to_vec(), count })
 }
 
@@ -22,11 +26,11 @@ struct CrossEntropy {
     count: usize,
 }
 
-/// log Σ exp of a row.
+/// log Σ exp of a row, by functions in plain Rust: those of a system's C library differ between processors.
 fn log_sum_exp<T: WithDType>(row: &[T]) -> f64 {
     let largest = row.iter().map(|x| x.to_f64()).fold(f64::NEG_INFINITY, f64::max);
-    let sum: f64 = row.iter().map(|x| (x.to_f64() - largest).exp()).sum();
-    largest + sum.ln()
+    let sum: f64 = row.iter().map(|x| libm::exp(x.to_f64() - largest)).sum();
+    largest + libm::log(sum)
 }
 
 impl CustomOp1 for CrossEntropy {
@@ -60,7 +64,7 @@ impl CustomOp1 for CrossEntropy {
                     let normaliser = log_sum_exp(row);
                     for (class, &x) in row.iter().enumerate() {
                         let target = f64::from(u8::from(class == label as usize));
-                        dx.push(T::from_f64(((x.to_f64() - normaliser).exp() - target) * scale));
+                        dx.push(T::from_f64((libm::exp(x.to_f64() - normaliser) - target) * scale));
                     }
                 }
                 Ok(dx)

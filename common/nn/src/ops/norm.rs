@@ -1,5 +1,6 @@
 //! Group normalization (Wu & He 2018, <https://arxiv.org/abs/1803.08494>).
 
+use super::composed;
 use super::kernel::{Float, vectorised};
 use super::{BLOCK, Graph, RUN, elements, for_each_block, for_float, with_elements};
 use candle_core::backend::BackendStorage;
@@ -13,6 +14,9 @@ use std::sync::OnceLock;
 /// # Errors
 /// When the operands do not fit together.
 pub fn group_norm(graph: &mut Graph<'_>, x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::group_norm(x, gamma, beta, groups, EPSILON);
+    }
     graph.apply3(x, gamma, beta, GroupNorm { groups, rectify: false, moments: OnceLock::new() })
 }
 
@@ -27,6 +31,9 @@ pub fn group_norm_relu(
     beta: &Tensor,
     groups: usize,
 ) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::relu(&composed::group_norm(x, gamma, beta, groups, EPSILON)?);
+    }
     graph.apply3(x, gamma, beta, GroupNorm { groups, rectify: true, moments: OnceLock::new() })
 }
 

@@ -2,6 +2,7 @@
 
 mod windows;
 
+use super::composed;
 use super::kernel::{Float, vectorised};
 use super::{Graph, add_columns, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
@@ -32,6 +33,9 @@ impl Pool2dConfig {
 /// # Errors
 /// When the image is smaller than a window.
 pub fn max_pool2d(graph: &mut Graph<'_>, x: &Tensor, config: Pool2dConfig) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::max_pool2d(x, config);
+    }
     if config == Pool2dConfig::square(2) {
         return graph.apply1(x, MaxPool);
     }
@@ -43,11 +47,17 @@ pub fn max_pool2d(graph: &mut Graph<'_>, x: &Tensor, config: Pool2dConfig) -> Re
 /// # Errors
 /// When the image is smaller than a window.
 pub fn avg_pool2d(graph: &mut Graph<'_>, x: &Tensor, config: Pool2dConfig) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::avg_pool2d(x, config);
+    }
     graph.apply1(x, windows::Pool { config, kind: windows::Kind::Mean })
 }
 
 /// Mean of each channel: [n, h, w, c] becomes [n, c].
 pub fn global_avg_pool(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::global_avg_pool(x);
+    }
     graph.apply1(x, GlobalAvgPool)
 }
 

@@ -7,6 +7,7 @@
 mod cell;
 mod panels;
 
+use super::composed;
 use super::kernel::{Float, Start, Strided, Sum, vectorised};
 use super::saved::Saved;
 use super::{Graph, add_columns, elements, for_float, with_elements};
@@ -22,6 +23,9 @@ use std::ops::Range;
 /// The rows of w [4·units, inputs + units] are the gates i, f, g, o, one after the other, those of b [4·units], too; its
 /// columns are the inputs, then the previous outputs: c = σ(f)·c′ + σ(i)·tanh(g), h = σ(o)·tanh(c).
 pub fn lstm(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::lstm(x, w, b);
+    }
     for_float!(x.dtype(), T => recurrent::<Lstm, T>(graph, x, w, b))
 }
 
@@ -32,6 +36,9 @@ pub fn lstm(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result
 /// holds one bias each for r, z, the input's part of n and the state's: n = tanh(Wₙ·x + bₙ + σ(r)·(Uₙ·h′ + bₕ)),
 /// h = (1 − σ(z))·n + σ(z)·h′.
 pub fn gru(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::gru(x, w, b);
+    }
     for_float!(x.dtype(), T => recurrent::<Gru, T>(graph, x, w, b))
 }
 

@@ -1,5 +1,6 @@
 //! Images in another size.
 
+use super::composed;
 use super::kernel::Float;
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
@@ -11,6 +12,10 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDTyp
 /// # Errors
 /// When an extent is zero.
 pub fn resize(graph: &mut Graph<'_>, x: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+    if graph.composes(x) {
+        let (_, h, w, _) = x.dims4()?;
+        return composed::resize(x, [&weights(h, size[0]), &weights(w, size[1])]);
+    }
     graph.apply1(x, Resize { size })
 }
 
@@ -34,6 +39,16 @@ fn between(old: usize, new: usize) -> Vec<Between> {
         Between { first, second: (first + 1).min(old - 1), share: position - first as f64 }
     };
     (0..new).map(place).collect()
+}
+
+/// A matrix [new, old] of what each new row or column is made of.
+fn weights(old: usize, new: usize) -> Vec<f64> {
+    let mut weights = vec![0.0; new * old];
+    for (row, at) in weights.chunks_exact_mut(old.max(1)).zip(between(old, new)) {
+        row[at.first] += 1.0 - at.share;
+        row[at.second] += at.share;
+    }
+    weights
 }
 
 impl Resize {

@@ -1,5 +1,6 @@
 //! Normalisation of each row by itself, as in transformers.
 
+use super::composed;
 use super::kernel::{Float, vectorised};
 use super::reduce::sum;
 use super::{Graph, elements, for_float, with_elements};
@@ -8,11 +9,17 @@ use std::marker::PhantomData;
 
 /// (x − mean)/√(variance + 10⁻⁵)·γ + β over the last dimension d of x [.., d], with γ and β \[d\] (Ba et al. 2016).
 pub fn layer_norm(graph: &mut Graph<'_>, x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::row_norm(x, gamma, Some(beta), EPSILON);
+    }
     for_float!(x.dtype(), T => graph.apply3(x, gamma, beta, RowNorm::<T>::new(true)))
 }
 
 /// x/√(mean of squares + 10⁻⁵)·γ over the last dimension d of x [.., d], with γ \[d\] (Zhang & Sennrich 2019).
 pub fn rms_norm(graph: &mut Graph<'_>, x: &Tensor, gamma: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::row_norm(x, gamma, None, EPSILON);
+    }
     for_float!(x.dtype(), T => graph.apply2(x, gamma, RowNorm::<T>::new(false)))
 }
 

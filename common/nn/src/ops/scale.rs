@@ -1,6 +1,7 @@
 //! Channels scaled by what a small network makes of the whole image (squeeze-and-excitation, Hu et al. 2018,
 //! <https://arxiv.org/abs/1709.01507>).
 
+use super::composed;
 use super::kernel::{Float, vectorised};
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
@@ -11,6 +12,9 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDTyp
 /// # Errors
 /// When the operands do not fit together.
 pub fn scale_channels(graph: &mut Graph<'_>, x: &Tensor, s: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::scale_channels(x, s);
+    }
     graph.apply2(x, s, ScaleChannels)
 }
 

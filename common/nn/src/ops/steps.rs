@@ -1,5 +1,6 @@
 //! From the steps of a sequence to one vector.
 
+use super::composed;
 use super::kernel::Float;
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
@@ -7,11 +8,17 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDTyp
 
 /// The last step of each sequence: [batch, steps, d] becomes [batch, d].
 pub fn last_step(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::last_step(x);
+    }
     graph.apply1(x, Summary::Last)
 }
 
 /// The mean over the steps of each sequence: [batch, steps, d] becomes [batch, d].
 pub fn mean_of_steps(graph: &mut Graph<'_>, x: &Tensor) -> Result<Tensor> {
+    if graph.composes(x) {
+        return composed::mean_of_steps(x);
+    }
     graph.apply1(x, Summary::Mean)
 }
 

@@ -129,6 +129,8 @@ pub struct Graph<'a> {
     noise: Option<Seed>,
     /// Random operations so far.
     draws: u64,
+    /// Whether operations are put together from candle's own wherever the operands are.
+    composed: bool,
 }
 
 impl<'a> Graph<'a> {
@@ -136,6 +138,16 @@ impl<'a> Graph<'a> {
     #[must_use]
     pub fn candle() -> Self {
         Self::default()
+    }
+
+    /// Of candle's own operations only, as on devices that the kernels do not run on, also on the CPU.
+    pub(crate) fn composed() -> Self {
+        Self { composed: true, ..Self::default() }
+    }
+
+    /// Whether an operation on this operand has to be put together from candle's own.
+    pub(super) fn composes(&self, x: &Tensor) -> bool {
+        self.composed || !x.device().is_cpu()
     }
 
     /// Recording on a tape.

@@ -53,18 +53,18 @@ struct Block {
 
 impl EfficientNet {
     fn width(&self, channels: usize) -> usize {
-        rounded_to_groups(channels as f64 * WIDTH.powf(self.scaling))
+        rounded_to_groups(channels as f64 * libm::pow(WIDTH, self.scaling))
     }
 
     fn resolution(&self, extent: usize) -> usize {
-        ((extent as f64 * RESOLUTION.powf(self.scaling)).round() as usize).max(1)
+        ((extent as f64 * libm::pow(RESOLUTION, self.scaling)).round() as usize).max(1)
     }
 
     fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut inputs = self.width(FIRST);
         for (stage_number, stage) in (1..).zip(&STAGES) {
-            let layers = (stage.layers as f64 * DEPTH.powf(self.scaling)).ceil() as usize;
+            let layers = (stage.layers as f64 * libm::pow(DEPTH, self.scaling)).ceil() as usize;
             let outputs = self.width(stage.channels);
             for layer in 1..=layers {
                 blocks.push(Block {

@@ -21,10 +21,60 @@ pub(super) trait Vector: Copy {
     unsafe fn load(from: *const Self::Element, count: usize) -> Self;
     /// Writes the first `count` elements.
     unsafe fn store(self, to: *mut Self::Element, count: usize);
-    /// `self·factor + term`
+    /// `self·factor + term`, rounded once where the instructions can.
     unsafe fn multiply_add(self, factor: Self, term: Self) -> Self;
+    /// `self·factor + term`, of which the product is rounded, too.
+    unsafe fn multiply_then_add(self, factor: Self, term: Self) -> Self;
     /// 0 where an element is negative; NaN stays.
     unsafe fn rectified(self) -> Self;
+}
+
+/// A vector whose products are rounded before they are added, as every processor can: with it, all compute the same bits,
+/// because each element of a result is summed in the order of its depth whatever the tiles are.
+#[derive(Clone, Copy)]
+pub(super) struct Portable<V>(V);
+
+// SAFETY of all methods: the inner vector's.
+impl<V: Vector> Vector for Portable<V> {
+    type Element = V::Element;
+    const LANES: usize = V::LANES;
+    const ROWS: usize = V::ROWS;
+
+    #[inline(always)]
+    unsafe fn splat(value: V::Element) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { V::splat(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const V::Element, count: usize) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { V::load(from, count) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut V::Element, count: usize) {
+        // SAFETY: see the impl.
+        unsafe { self.0.store(to, count) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: see the impl.
+        unsafe { self.multiply_then_add(factor, term) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_then_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { self.0.multiply_then_add(factor.0, term.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn rectified(self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { self.0.rectified() })
+    }
 }
 
 /// c[i, j] = f(start[i, j] + Σₛ Σₚ a[s, i, p]·b[s, p, j]), with f the identity or the rectifier. Strides count elements.

@@ -1,7 +1,7 @@
 //! AVX-512 and AVX2 vectors, and the functions that are compiled for them.
 #![expect(unsafe_code, reason = "vector instructions are unsafe to call where they may not exist")]
 
-use super::tile::{self, Operands, Vector};
+use super::tile::{self, Operands, Portable, Vector};
 use std::arch::x86_64::*;
 
 /// # Safety
@@ -20,9 +20,29 @@ pub(super) unsafe fn sum_of_products_avx2(operands: &Operands<f32>) {
     unsafe { tile::sum_of_products::<Avx2>(operands) }
 }
 
+/// [`sum_of_products_avx512`] with the bits that every processor gives.
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn portable_sum_of_products_avx512(operands: &Operands<f32>) {
+    // SAFETY: the caller's.
+    unsafe { tile::sum_of_products::<Portable<Avx512>>(operands) }
+}
+
 #[target_feature(enable = "avx512f")]
 pub(super) fn with_avx512<R>(work: impl FnOnce() -> R) -> R {
     work()
+}
+
+/// [`sum_of_products_avx2`] with the bits that every processor gives.
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn portable_sum_of_products_avx2(operands: &Operands<f32>) {
+    // SAFETY: the caller's.
+    unsafe { tile::sum_of_products::<Portable<Avx2>>(operands) }
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -68,6 +88,12 @@ impl Vector for Avx512 {
     unsafe fn multiply_add(self, factor: Self, term: Self) -> Self {
         // SAFETY: see the impl.
         Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, term.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_then_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm512_add_ps(_mm512_mul_ps(self.0, factor.0), term.0) })
     }
 
     #[inline(always)]
@@ -123,6 +149,12 @@ impl Vector for Avx2 {
     unsafe fn multiply_add(self, factor: Self, term: Self) -> Self {
         // SAFETY: see the impl.
         Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, term.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_then_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm256_add_ps(_mm256_mul_ps(self.0, factor.0), term.0) })
     }
 
     #[inline(always)]
