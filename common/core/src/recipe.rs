@@ -145,6 +145,15 @@ pub struct TrainingConfig {
     pub clip_norm: f64,
     /// What is done to each image before a step sees it.
     pub augment: Augment,
+    /// Tensors that keep their values: names or how they begin, separated by commas.
+    pub frozen: String,
+}
+
+impl TrainingConfig {
+    /// How the names of the tensors that keep their values begin.
+    pub fn frozen(&self) -> impl Iterator<Item = &str> {
+        self.frozen.split(',').map(str::trim).filter(|name| !name.is_empty())
+    }
 }
 
 /// Random changes of training images under which their label stays.
@@ -403,6 +412,7 @@ impl Default for TrainingConfig {
             proximal: 0.0,
             clip_norm: 0.0,
             augment: Augment::None,
+            frozen: String::new(),
         }
     }
 }

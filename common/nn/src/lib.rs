@@ -2,8 +2,9 @@
 //!
 //! Training and evaluation run on the thread that calls them: the matrix products are asked for without threads, and
 //! nothing goes through candle's own pool, so that many clients can train side by side and each gets the bits that it
-//! would get alone. The bits are the same on machines with the same vector instructions and cache sizes; between
-//! others, sums are blocked differently and may differ in the last place.
+//! would get alone. The bits are the same on all machines with fused multiply-add, whatever the width of their vectors,
+//! and in portable arithmetic ([`dunlin_core::recipe::Arithmetic`]) on all machines. What else changes them: the number of
+//! threads of a training, another device ([`model::Model::on`]), and a registered model's use of candle's own operations.
 
 pub mod allocator;
 pub mod data;

@@ -31,6 +31,8 @@ pub struct Model {
     is_taped: bool,
     layout: Layout,
     init: Vec<Init>,
+    /// Whether each tensor of the layout is trained.
+    trained: Vec<bool>,
     flat: Var,
     /// The tensors of the layout, which share the memory of `flat`.
     views: Vec<Tensor>,
@@ -86,7 +88,8 @@ impl Model {
         let is_trivial = config.kind == ModelKind::Trivial;
         let flat = Var::zeros(if is_trivial { 0 } else { layout.len() }, dtype, &Device::Cpu)?;
         let views = if is_trivial { Vec::new() } else { views(&flat.as_detached_tensor(), &layout)? };
-        Ok(Self { config, input: *input, architecture, is_taped, layout, init, flat, views, remote: None })
+        let trained = vec![true; layout.tensors().len()];
+        Ok(Self { config, input: *input, architecture, is_taped, layout, init, trained, flat, views, remote: None })
     }
 
     /// The model with its computations on another device, where they are candle's own operations; parameters and
@@ -109,6 +112,36 @@ impl Model {
     /// Brings the parameters to where they are computed with.
     fn upload(&self) -> candle_core::Result<()> {
         self.remote.as_ref().map_or(Ok(()), |remote| remote.set(self.flat.as_tensor()))
+    }
+
+    /// Decides which tensors are trained: all but those whose names begin with one of `frozen`.
+    ///
+    /// # Errors
+    /// When a beginning is that of no tensor, or nothing is left to train.
+    pub(crate) fn freeze<'f>(&mut self, frozen: impl Iterator<Item = &'f str>) -> Result<(), Error> {
+        self.trained.fill(true);
+        for prefix in frozen {
+            let mut is_found = false;
+            for (is_trained, tensor) in self.trained.iter_mut().zip(self.layout.tensors()) {
+                let matches = tensor.name.starts_with(prefix);
+                *is_trained &= !matches;
+                is_found |= matches;
+            }
+            if !is_found {
+                let names: Vec<_> = self.layout.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
+                let remedy = format!("no tensor's name begins so; there are {}", names.join(", "));
+                return Err(Error::config("training.frozen", prefix, remedy));
+            }
+        }
+        if !self.trained.contains(&true) {
+            return Err(Error::config("training.frozen", self.kind(), "every tensor of the model is frozen"));
+        }
+        Ok(())
+    }
+
+    /// Whether a tensor of the layout is trained.
+    pub(crate) fn is_trained(&self, index: usize) -> bool {
+        self.trained[index]
     }
 
     /// Names and shapes of the parameters in their order in the flat vector.
@@ -234,7 +267,8 @@ impl Model {
         count: usize,
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
-        let mut tape = Tape::default();
+        let trained = self.views.iter().zip(&self.trained).filter_map(|(view, is_trained)| is_trained.then_some(view));
+        let mut tape = Tape::of(trained);
         let mut graph = with_noise(Graph::on(&mut tape), noise);
         let logits = self.architecture.forward(&self.input, &mut graph, x, &self.views)?;
         let loss = cross_entropy(&mut graph, &logits, labels, count)?;
@@ -252,13 +286,15 @@ impl Model {
         count: usize,
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
-        let variables = self.views.iter().map(Var::from_tensor).collect::<Result<Vec<_>, _>>()?;
-        let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
+        let mut tensors = self.views.clone();
+        for (tensor, _) in tensors.iter_mut().zip(&self.trained).filter(|(_, is_trained)| **is_trained) {
+            *tensor = Var::from_tensor(tensor)?.into_inner();
+        }
         let mut graph = with_noise(Graph::candle(), noise);
         let logits = self.architecture.forward(&self.input, &mut graph, x, &tensors)?;
         let loss = cross_entropy(&mut graph, &logits, labels, count)?;
         let mut gradients = loss.backward()?;
-        let tensors = variables.iter().map(|variable| gradients.remove(variable)).collect();
+        let tensors = tensors.iter().map(|tensor| gradients.remove(tensor)).collect();
         Ok(Gradients { loss: scalar(&loss)?, tensors })
     }
 
@@ -276,15 +312,13 @@ impl Model {
         let x = x.to_device(remote.device())?;
         let logits = self.architecture.forward(&self.input, &mut graph, &x, &tensors)?;
         let loss = cross_entropy(&mut graph, &logits, labels, count)?;
-        let tensors = match loss.backward()?.remove(&flat) {
-            Some(gradient) => views(&gradient.to_device(&Device::Cpu)?.contiguous()?, &self.layout)?,
-            None => Vec::new(),
-        };
-        let tensors = if tensors.is_empty() {
-            vec![None; self.layout.tensors().len()]
-        } else {
-            tensors.into_iter().map(Some).collect()
-        };
+        let mut tensors = vec![None; self.layout.tensors().len()];
+        if let Some(gradient) = loss.backward()?.remove(&flat) {
+            let parts = views(&gradient.to_device(&Device::Cpu)?.contiguous()?, &self.layout)?;
+            for ((tensor, part), is_trained) in tensors.iter_mut().zip(parts).zip(&self.trained) {
+                *tensor = is_trained.then_some(part);
+            }
+        }
         Ok(Gradients { loss: scalar(&loss)?, tensors })
     }
 

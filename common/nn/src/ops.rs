@@ -46,7 +46,7 @@ pub use tape::Graph;
 
 pub(crate) use dropout::mixed;
 #[cfg(test)]
-pub(crate) use kernel::as_on_any_machine;
+pub(crate) use kernel::{as_on_any_machine, fuses};
 pub(crate) use kernel::{vectorised, with_arithmetic};
 pub(crate) use loss::row_loss;
 pub(crate) use tape::Tape;

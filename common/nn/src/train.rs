@@ -79,6 +79,7 @@ pub fn train(
         let remedy = format!("the rows of {} are no images; \"none\" is right", data.dataset().name());
         return Err(Error::config("training.augment", format!("{:?}", augment.name()), remedy));
     }
+    model.freeze(task.config.frozen())?;
     // Read only by the proximal term; without it, memory for a second model is not spent.
     let start = if task.config.proximal == 0.0 { Vec::new() } else { params.clone() };
     model.swap(params)?;

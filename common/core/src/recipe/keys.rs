@@ -127,9 +127,10 @@ pub const KEYS: &[Key] = &[
         "model.arithmetic",
         "",
         Form::Choice(&["fast", "portable"]),
-        "fast uses fused multiply-add where a processor has it, so that training gives the same bits only on processors \
-         that have it; portable rounds products and sums one after the other and gives the same bits on all of them, \
-         in up to 1.4 times the time.",
+        "fast uses fused multiply-add where a processor has it, as nearly all of this decade do, and then gives the same \
+         bits on all of those; portable rounds products and sums one after the other and gives the same bits on every \
+         processor, in up to 1.4 times the time. Training on another number of threads, or on a --device other than the \
+         CPU, sums in another order with either.",
     ),
     key(
         "data.source",
@@ -269,6 +270,13 @@ pub const KEYS: &[Key] = &[
         Form::Choice(&["none", "flip", "crop-flip"]),
         "What is done to images on which a client trains: flip mirrors one in two left to right; crop-flip also moves \
          them by up to four pixels, with zeros where nothing is left (He et al. 2016).",
+    ),
+    key(
+        "training.frozen",
+        "",
+        Form::Text,
+        "Tensors that keep their values, for which no gradient is computed and nothing is sent: names or how they begin, \
+         separated by commas, such as conv1, conv2.weight.",
     ),
     key(
         "strategy.kind",

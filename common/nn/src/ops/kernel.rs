@@ -1,11 +1,14 @@
 //! Loops for the vector instructions of the machine that runs them: a shipped program is built for the oldest one.
 //!
-//! AVX-512 and AVX2 with FMA are looked for at run time; elsewhere portable code runs, which is also what the vector
-//! code is tested against. Elementwise loops give the same bits everywhere, because they round after every operation;
-//! products do not, because FMA rounds once, unless [`with_arithmetic`] asks for portable ones.
+//! AVX-512 and AVX2 with FMA are looked for at run time, NEON is part of its architecture; elsewhere portable code runs,
+//! which is also what the vector code is tested against. Elementwise loops give the same bits everywhere, because they
+//! round after every operation; products do not, because FMA rounds once, unless [`with_arithmetic`] asks for portable
+//! ones.
 #![expect(unsafe_code, reason = "a function compiled for more instructions may be called only where they exist")]
 
 mod functions;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod packed;
 mod portable;
 mod product;
@@ -39,6 +42,8 @@ impl Float for f32 {
             Instructions::Avx512 => 32,
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => 16,
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => 8,
             Instructions::Portable => 8,
         }
     }
@@ -55,6 +60,12 @@ impl Float for f32 {
                 (Instructions::Avx2, Arithmetic::Fast) => x86::sum_of_products_avx2(operands),
                 #[cfg(target_arch = "x86_64")]
                 (Instructions::Avx2, Arithmetic::Portable) => x86::portable_sum_of_products_avx2(operands),
+                #[cfg(target_arch = "aarch64")]
+                (Instructions::Neon, Arithmetic::Fast) => tile::sum_of_products::<neon::Neon>(operands),
+                #[cfg(target_arch = "aarch64")]
+                (Instructions::Neon, Arithmetic::Portable) => {
+                    tile::sum_of_products::<tile::Portable<neon::Neon>>(operands);
+                }
                 (Instructions::Portable, _) => tile::sum_of_products::<portable::Lanes<Self>>(operands),
             }
         }
@@ -79,6 +90,8 @@ enum Instructions {
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     Portable,
 }
 
@@ -98,6 +111,9 @@ impl Instructions {
                 return Self::Avx2;
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        return Self::Neon;
+        #[cfg(not(target_arch = "aarch64"))]
         Self::Portable
     }
 }
@@ -111,6 +127,9 @@ pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx2 => unsafe { x86::with_avx2(work) },
+        // The compiler knows of them anyway.
+        #[cfg(target_arch = "aarch64")]
+        Instructions::Neon => work(),
         Instructions::Portable => work(),
     }
 }
@@ -134,6 +153,12 @@ pub(crate) fn with_arithmetic<R>(arithmetic: Arithmetic, work: impl FnOnce() -> 
 #[cfg(test)]
 pub(crate) fn as_on_any_machine<R>(work: impl FnOnce() -> R) -> R {
     with(&AS_ON_ANY_MACHINE, true, work)
+}
+
+/// Whether fast products are rounded once on this machine.
+#[cfg(test)]
+pub(crate) fn fuses() -> bool {
+    Instructions::here() != Instructions::Portable
 }
 
 /// Sets a cell of this thread for as long as the work lasts, also when that panics.

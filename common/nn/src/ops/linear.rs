@@ -12,8 +12,8 @@ pub fn linear(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Resu
     if graph.composes(x) {
         return composed::linear(x, w, b);
     }
-    let input_gradient = graph.needs_gradient(x);
-    graph.apply3(x, w, b, Linear { rectify: false, input_gradient })
+    let wanted = Wanted { input: graph.needs_gradient(x), weights: graph.needs_gradient(w) };
+    graph.apply3(x, w, b, Linear { rectify: false, wanted })
 }
 
 /// `max(x·wᵀ + b, 0)`: [`linear`] and the rectifier, whose gradient at 0 is 0, in one pass.
@@ -21,8 +21,8 @@ pub fn linear_relu(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) ->
     if graph.composes(x) {
         return composed::relu(&composed::linear(x, w, b)?);
     }
-    let input_gradient = graph.needs_gradient(x);
-    graph.apply3(x, w, b, Linear { rectify: true, input_gradient })
+    let wanted = Wanted { input: graph.needs_gradient(x), weights: graph.needs_gradient(w) };
+    graph.apply3(x, w, b, Linear { rectify: true, wanted })
 }
 
 /// Rows from which the weights are turned rather than the input.
@@ -30,8 +30,16 @@ const MANY_ROWS: usize = 128;
 
 struct Linear {
     rectify: bool,
-    /// False for a network's input, whose gradient nobody asks for.
-    input_gradient: bool,
+    wanted: Wanted,
+}
+
+/// The gradients that somebody asks for, beside that of the bias.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// Not that of a network's input.
+    input: bool,
+    /// Not that of frozen weights.
+    weights: bool,
 }
 
 impl CustomOp3 for Linear {
@@ -116,15 +124,18 @@ impl Linear {
         let batch = x.elem_count() / inputs.max(1);
         let mut db = vec![T::zero(); outputs];
         let dy_matrix = Strided::matrix(dy, outputs);
-        let dw = with_elements::<T, _>(x, |x| {
-            let x = Strided::matrix(x, inputs);
-            Ok(Sum::product((outputs, batch, inputs), dy_matrix.transposed(), x).into_vec())
-        })?;
+        let dw = self.wanted.weights.then(|| {
+            with_elements::<T, _>(x, |x| {
+                let x = Strided::matrix(x, inputs);
+                Ok(Sum::product((outputs, batch, inputs), dy_matrix.transposed(), x).into_vec())
+            })
+        });
+        let dw = dw.transpose()?.map(|dw| Tensor::from_vec(dw, w.shape(), w.device())).transpose()?;
         vectorised(
             #[inline(always)]
             || add_columns(dy, &mut db),
         );
-        let dx = self.input_gradient.then(|| {
+        let dx = self.wanted.input.then(|| {
             with_elements::<T, _>(w, |w| {
                 let w = Strided::matrix(w, inputs);
                 Ok(Sum::product((batch, outputs, inputs), dy_matrix, w).into_vec())
@@ -132,7 +143,7 @@ impl Linear {
         });
         let dx = dx.transpose()?;
         let dx = dx.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()?;
-        Ok((dx, Some(Tensor::from_vec(dw, w.shape(), w.device())?), Some(Tensor::from_vec(db, b.shape(), b.device())?)))
+        Ok((dx, dw, Some(Tensor::from_vec(db, b.shape(), b.device())?)))
     }
 }
 

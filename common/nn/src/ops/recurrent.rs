@@ -45,6 +45,7 @@ pub fn gru(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<
 fn recurrent<C: Cell, T: Float>(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
     let op = Recurrent::<C, T> {
         input_gradient: graph.needs_gradient(x),
+        weight_gradient: graph.needs_gradient(w),
         keep: graph.records(&[x, w, b]),
         saved: Saved::nothing(),
         cell: PhantomData,
@@ -55,6 +56,8 @@ fn recurrent<C: Cell, T: Float>(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b
 struct Recurrent<C, T> {
     /// False for a network's input, whose gradient nobody asks for.
     input_gradient: bool,
+    /// False for frozen weights.
+    weight_gradient: bool,
     /// Whether a gradient will be asked for at all.
     keep: bool,
     saved: Saved<Pass<T>>,
@@ -242,7 +245,7 @@ impl<C: Cell, T: Float> Recurrent<C, T> {
         }
         Gradients {
             x: self.input_gradient.then(|| Self::input_gradient(extent, &pass, w)),
-            w: Self::weight_gradient(extent, &pass),
+            w: self.weight_gradient.then(|| Self::weight_gradient(extent, &pass)),
             b: Self::bias_gradient(extent, &pass),
         }
     }
@@ -362,7 +365,7 @@ fn add_gradients<T: Float>(slots: &Steps<T>, steps: Range<usize>, part: Range<us
 /// The gradients with respect to each operand.
 struct Gradients<T> {
     x: Option<Vec<T>>,
-    w: Vec<T>,
+    w: Option<Vec<T>>,
     b: Vec<T>,
 }
 
@@ -417,7 +420,7 @@ impl<C: Cell, T: Float> CustomOp3 for Recurrent<C, T> {
         let dx = gradients.x.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()?;
         Ok((
             dx,
-            Some(Tensor::from_vec(gradients.w, w.shape(), w.device())?),
+            gradients.w.map(|dw| Tensor::from_vec(dw, w.shape(), w.device())).transpose()?,
             Some(Tensor::from_vec(gradients.b, b.shape(), b.device())?),
         ))
     }

@@ -7,12 +7,13 @@
 use super::{for_float, with_elements};
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Shape, Tensor, TensorId, WithDType};
 use dunlin_core::Seed;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The operations of one forward pass, in order.
-#[derive(Default)]
 pub(crate) struct Tape {
     calls: Vec<Call>,
+    /// The parameters that are trained, and all results that depend on one.
+    wanted: HashSet<TensorId>,
 }
 
 struct Call {
@@ -54,9 +55,15 @@ impl Gradients {
 }
 
 impl Tape {
-    /// Whether a tensor came from this tape; the gradient of one that did not, the network's input, is not needed.
-    pub(super) fn produced(&self, tensor: &Tensor) -> bool {
-        self.calls.iter().any(|call| call.result.id() == tensor.id())
+    /// For the gradients with respect to these parameters.
+    pub(crate) fn of<'t>(parameters: impl IntoIterator<Item = &'t Tensor>) -> Self {
+        Self { calls: Vec::new(), wanted: parameters.into_iter().map(Tensor::id).collect() }
+    }
+
+    /// Whether a tensor is a parameter that is trained, or depends on one: not a network's input, nor what has been
+    /// computed from it by frozen layers.
+    pub(super) fn wants(&self, tensor: &Tensor) -> bool {
+        self.wanted.contains(&tensor.id())
     }
 
     pub(super) fn apply1(&mut self, x: &Tensor, op: impl CustomOp1 + 'static) -> Result<Tensor> {
@@ -81,6 +88,7 @@ impl Tape {
     }
 
     fn record(&mut self, operation: Operation, result: Tensor) -> Tensor {
+        self.wanted.insert(result.id());
         self.calls.push(Call { operation, result: result.clone() });
         result
     }
@@ -92,7 +100,8 @@ impl Tape {
 
     fn walk<T: WithDType>(self, loss: &Tensor) -> Result<Gradients> {
         let mut gradients = Gradients(HashMap::from([(loss.id(), loss.ones_like()?)]));
-        for Call { operation, result } in self.calls.into_iter().rev() {
+        let Self { calls, wanted } = self;
+        for Call { operation, result } in calls.into_iter().rev() {
             // Taken out, so that a layer's gradient is freed as soon as it has been passed on.
             let Some(dy) = gradients.0.remove(&result.id()) else { continue };
             let passed_on = match operation {
@@ -108,7 +117,7 @@ impl Tape {
                 Operation::Reshape(x) => vec![(Some(dy.reshape(x.shape())?), x)],
             };
             for (gradient, tensor) in passed_on {
-                if let Some(gradient) = gradient {
+                if let Some(gradient) = gradient.filter(|_| wanted.contains(&tensor.id())) {
                     gradients.add::<T>(&tensor, gradient)?;
                 }
             }
@@ -171,8 +180,7 @@ impl<'a> Graph<'a> {
     pub(super) fn apply1(&mut self, x: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
         match &mut self.tape {
             None => x.apply_op1(op),
-            // Of what is no parameter and does not depend on one: no parameter is ever alone in an operation.
-            Some(tape) if !tape.produced(x) => x.apply_op1_no_bwd(&op),
+            Some(tape) if !tape.wants(x) => x.apply_op1_no_bwd(&op),
             Some(tape) => tape.apply1(x, op),
         }
     }
@@ -185,6 +193,7 @@ impl<'a> Graph<'a> {
     ) -> Result<Tensor> {
         match &mut self.tape {
             None => x.apply_op2(y, op),
+            Some(tape) if !tape.wants(x) && !tape.wants(y) => x.apply_op2_no_bwd(y, &op),
             Some(tape) => tape.apply2(x, y, op),
         }
     }
@@ -198,6 +207,7 @@ impl<'a> Graph<'a> {
     ) -> Result<Tensor> {
         match &mut self.tape {
             None => x.apply_op3(w, b, op),
+            Some(tape) if ![x, w, b].iter().any(|operand| tape.wants(operand)) => x.apply_op3_no_bwd(w, b, &op),
             Some(tape) => tape.apply3(x, w, b, op),
         }
     }
@@ -206,21 +216,20 @@ impl<'a> Graph<'a> {
     pub(super) fn needs_gradient(&self, x: &Tensor) -> bool {
         match &self.tape {
             None => x.track_op(),
-            Some(tape) => tape.produced(x),
+            Some(tape) => tape.wants(x),
         }
     }
 
-    /// Whether somebody will ask for the gradient with respect to one of an operation's operands; on a tape it is asked
-    /// for whenever there are parameters among them.
+    /// Whether somebody will ask for the gradient with respect to one of an operation's operands.
     pub(super) fn records(&self, operands: &[&Tensor]) -> bool {
-        self.tape.is_some() || operands.iter().any(|operand| operand.track_op())
+        operands.iter().any(|operand| self.needs_gradient(operand))
     }
 
     /// The same elements in another shape, without a copy.
     pub(super) fn reshape(&mut self, x: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
         let result = x.reshape(shape.into())?;
         Ok(match &mut self.tape {
-            Some(tape) if tape.produced(x) => tape.record(Operation::Reshape(x.clone()), result),
+            Some(tape) if tape.wants(x) => tape.record(Operation::Reshape(x.clone()), result),
             _ => result,
         })
     }

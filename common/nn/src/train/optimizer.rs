@@ -89,7 +89,7 @@ impl<'a> Optimizer<'a> {
             .map(|part| part.tensors.iter().map(|tensor| Some(tensor.as_ref()?.storage_and_layout())).collect())
             .collect();
         let mut tensors = Vec::with_capacity(model.layout().tensors().len());
-        for index in 0..model.layout().tensors().len() {
+        for index in (0..model.layout().tensors().len()).filter(|&index| model.is_trained(index)) {
             let range = model.layout().range(index);
             let mut gradients = Vec::with_capacity(parts.len());
             for (storage, layout) in guards.iter().filter_map(|part| part[index].as_ref()) {

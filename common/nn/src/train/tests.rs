@@ -193,6 +193,36 @@ fn parameters_that_overflow_in_the_last_step_are_divergence_too() {
 }
 
 #[test]
+fn frozen_tensors_keep_their_values_and_the_others_learn_as_if_nothing_were_computed_for_them() {
+    let training = small(&digits().0, 100);
+    for kind in [ModelKind::TwoNn, ModelKind::McmahanCnn, ModelKind::ResNet8] {
+        let start = start_of(&kind, &training);
+        let layout = Model::new(&kind, training.dataset().input()).unwrap().layout().clone();
+        let first = layout.tensors()[0].name.split('.').next().unwrap().to_owned();
+        let config = TrainingConfig {
+            frozen: format!("{first}, {}", layout.tensors()[2].name),
+            weight_decay: 0.01,
+            momentum: 0.5,
+            proximal: 0.1,
+            epochs: 1,
+            ..TrainingConfig::default()
+        };
+        let trained = run(&kind, &training, &config).unwrap().params;
+        for (index, tensor) in layout.tensors().iter().enumerate() {
+            let is_frozen = tensor.name.starts_with(&first) || index == 2;
+            let range = layout.range(index);
+            assert_eq!(start[range.clone()] == trained[range], is_frozen, "{kind}: {}", tensor.name);
+        }
+    }
+    let message = |frozen: &str| {
+        let config = TrainingConfig { frozen: frozen.into(), ..TrainingConfig::default() };
+        run(&ModelKind::Softmax, &training, &config).unwrap_err().to_string()
+    };
+    assert!(message("hidden").starts_with("training.frozen = hidden: no tensor's name begins so; there are "));
+    assert_eq!(message("fc,"), "training.frozen = softmax: every tensor of the model is frozen");
+}
+
+#[test]
 fn the_proximal_term_keeps_the_client_near_its_start() {
     let training = small(&digits().0, 100);
     let start = start_of(&ModelKind::TwoNn, &training);
@@ -219,9 +249,9 @@ fn one_clipped_full_step_moves_by_rate_times_bound() {
 fn every_optimizer_lowers_the_loss() {
     let training = small(&digits().0, 200);
     let sgd = TrainingConfig { learning_rate: 0.1, epochs: 5, ..TrainingConfig::default() };
-    let momentum = TrainingConfig { momentum: 0.9, weight_decay: 1e-4, ..sgd };
+    let momentum = TrainingConfig { momentum: 0.9, weight_decay: 1e-4, ..sgd.clone() };
     let adam = dunlin_core::recipe::OptimizerKind::Adam;
-    let adam = TrainingConfig { optimizer: adam, learning_rate: 1e-3, ..sgd };
+    let adam = TrainingConfig { optimizer: adam, learning_rate: 1e-3, ..sgd.clone() };
     for config in [sgd, momentum, adam] {
         let result = run(&ModelKind::TwoNn, &training, &config).unwrap();
         assert!(result.loss < 1.8, "{:?}: {}", config.optimizer, result.loss);

@@ -1,7 +1,7 @@
 //! Portable arithmetic: bits that no processor's instructions change.
 
 use super::*;
-use crate::ops::as_on_any_machine;
+use crate::ops::{as_on_any_machine, fuses};
 use dunlin_core::recipe::Arithmetic;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -22,24 +22,37 @@ fn computed(kind: &ModelKind, input: &InputShape, arithmetic: Arithmetic) -> Vec
     all
 }
 
-/// Also the definition of the portable arithmetic: this file's digests must come out on every machine.
-#[test]
-fn portable_arithmetic_gives_the_stored_bits_on_any_machine() {
+/// A line for each model: its name and a digest of what it computes.
+fn digests(arithmetic: Arithmetic) -> String {
     let mut digests = String::new();
     for kind in trainable() {
         let mut digest = Sha256::new();
         for input in small_inputs(&kind) {
-            let here = computed(&kind, &input, Arithmetic::Portable);
-            let anywhere = as_on_any_machine(|| computed(&kind, &input, Arithmetic::Portable));
-            assert!(here == anywhere, "{kind} on {input:?}");
-            assert!(here.iter().any(|value| *value != 0.0), "{kind} on {input:?} computes nothing");
+            let values = computed(&kind, &input, arithmetic);
+            assert!(values.iter().any(|value| *value != 0.0), "{kind} on {input:?} computes nothing");
             // Adding 0 makes −0 and 0 the same.
-            here.iter().for_each(|value| digest.update((value + 0.0).to_le_bytes()));
+            values.iter().for_each(|value| digest.update((value + 0.0).to_le_bytes()));
         }
         let digest: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         writeln!(digests, "{kind} {digest}").unwrap();
     }
-    insta::assert_snapshot!(digests);
+    digests
+}
+
+/// Also the definition of the portable arithmetic: this file's digests must come out on every machine.
+#[test]
+fn portable_arithmetic_gives_the_stored_bits_on_any_machine() {
+    let here = digests(Arithmetic::Portable);
+    assert_eq!(here, as_on_any_machine(|| digests(Arithmetic::Portable)));
+    insta::assert_snapshot!(here);
+}
+
+/// However wide its vectors are: each element is summed in the same order.
+#[test]
+fn fast_arithmetic_gives_the_stored_bits_on_any_machine_with_fused_multiply_add() {
+    if fuses() {
+        insta::assert_snapshot!(digests(Arithmetic::Fast));
+    }
 }
 
 #[test]

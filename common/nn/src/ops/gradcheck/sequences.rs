@@ -194,7 +194,7 @@ fn summaries_of_steps_have_the_right_gradient() {
 #[test]
 fn a_tape_finds_its_way_through_a_change_of_shape() {
     let (x, w, b) = (variable(1, &[2, 3, 4]), variable(2, &[5, 4]), variable(3, &[5]));
-    let mut tape = Tape::default();
+    let mut tape = Tape::of([x.as_tensor(), w.as_tensor(), b.as_tensor()]);
     let recorded = &mut Graph::on(&mut tape);
     let y = linear(recorded, &x, &w, &b).unwrap();
     let y = rows_of_steps(recorded, &y).unwrap();

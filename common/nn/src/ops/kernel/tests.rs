@@ -15,10 +15,18 @@ fn implementations() -> Vec<(&'static str, Implementation)> {
         use super::super::x86;
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             list.push(("avx2", x86::sum_of_products_avx2));
+            list.push(("avx2, rounded twice", x86::portable_sum_of_products_avx2));
         }
         if is_x86_feature_detected!("avx512f") {
             list.push(("avx512", x86::sum_of_products_avx512));
+            list.push(("avx512, rounded twice", x86::portable_sum_of_products_avx512));
         }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        use super::super::neon::Neon;
+        list.push(("neon", tile::sum_of_products::<Neon>));
+        list.push(("neon, rounded twice", tile::sum_of_products::<tile::Portable<Neon>>));
     }
     list
 }

@@ -1,0 +1,167 @@
+//! What must hold for any bytes, as functions that a fuzzer and a test can call. They panic when it does not.
+
+use dunlin_codec::{Encoder, IntegerSink, Limits, Segment, Segments, Sink, decode_integers, grid, verify};
+use dunlin_core::Recipe;
+use dunlin_core::message::{CatchUp, CheckIn, FetchModel, Join, Receipt};
+use dunlin_core::wire;
+use dunlin_proto::v1;
+use prost::Message;
+
+/// The names of the functions here.
+pub const TARGETS: [&str; 3] = ["decode", "boundary", "catch_up"];
+
+/// A frame for one of a few models: the first byte says which. What verifies decodes to as many finite values as it
+/// says, within the model; what does not verify does not decode.
+pub fn decode(data: &[u8]) {
+    let Some((model, content)) = data.split_first() else { return };
+    let segments = segments(*model);
+    let frame = sealed(content);
+    let limits = Limits::for_segments(&segments);
+    let verified = verify(&frame, &segments, &limits);
+    let (mut floats, mut integers) = (Strict::of(&segments), Strict::of(&segments));
+    let decoded = dunlin_codec::decode(&frame, &segments, &limits, &mut floats);
+    let as_integers = decode_integers(&frame, &segments, &limits, &mut integers);
+    assert_eq!(verified.is_ok(), decoded.is_ok() || as_integers.is_ok(), "{verified:?} {decoded:?} {as_integers:?}");
+    if let Ok(verified) = verified {
+        let added = if decoded.is_ok() { floats.added } else { integers.added };
+        assert_eq!(verified.nonzeros, added);
+    }
+}
+
+/// A message of one of the protocol's kinds, or a recipe: the first byte says which. What is read can be written, and is
+/// then read again as the same.
+pub fn boundary(data: &[u8]) {
+    let Some((kind, bytes)) = data.split_first() else { return };
+    match kind % 12 {
+        0 => {
+            let Some(join) = read::<v1::JoinRequest>(bytes).and_then(|message| Join::try_from(&message).ok()) else {
+                return;
+            };
+            assert_eq!(Join::try_from(&join.to_wire("fuzz")), Ok(join));
+        }
+        1 => drop(read(bytes).map(wire::read_join_reply)),
+        2 => {
+            let Some(check_in) = read(bytes).and_then(|message: v1::CheckInRequest| CheckIn::try_from(&message).ok())
+            else {
+                return;
+            };
+            assert_eq!(CheckIn::try_from(&v1::CheckInRequest::from(&check_in)), Ok(check_in));
+        }
+        3 => {
+            let Some(Ok(assignment)) = read(bytes).map(wire::read_check_in_reply) else { return };
+            assert_eq!(wire::read_check_in_reply(wire::check_in_reply(Ok(assignment.clone()))), Ok(assignment));
+        }
+        4 => {
+            let Some(fetch) =
+                read(bytes).and_then(|message: v1::FetchModelRequest| FetchModel::try_from(&message).ok())
+            else {
+                return;
+            };
+            assert_eq!(FetchModel::try_from(&v1::FetchModelRequest::from(&fetch)), Ok(fetch));
+        }
+        5 => {
+            let Some(plan) = read(bytes).and_then(|message: v1::CatchUp| CatchUp::try_from(message).ok()) else {
+                return;
+            };
+            assert_eq!(CatchUp::try_from(v1::CatchUp::from(&plan)), Ok(plan));
+        }
+        6 => {
+            let Some(Ok((session, header))) = read(bytes).map(|message| wire::read_update_header(Some(message))) else {
+                return;
+            };
+            let again = wire::read_update_header(Some(wire::update_header(&session, &header)));
+            // A loss may be NaN, which is not equal to itself.
+            assert_eq!(format!("{again:?}"), format!("{:?}", Ok::<_, ()>((session, header))));
+        }
+        7 => {
+            let Some(receipt) = read(bytes).and_then(|message: v1::Receipt| Receipt::try_from(message).ok()) else {
+                return;
+            };
+            assert_eq!(Receipt::try_from(v1::Receipt::from(receipt)), Ok(receipt));
+        }
+        8 => drop(read(bytes).map(wire::read_upload_reply)),
+        9 => drop(read(bytes).map(wire::read_upload_offset_reply)),
+        10 => {
+            let _ = read(bytes).map(|message: v1::ReportEvaluationRequest| wire::read_evaluation(&message));
+        }
+        _ => {
+            let Some(recipe) = std::str::from_utf8(bytes).ok().and_then(|text| Recipe::from_toml(text).ok()) else {
+                return;
+            };
+            assert_eq!(Recipe::from_toml(&recipe.to_toml()).as_ref(), Ok(&recipe));
+        }
+    }
+}
+
+/// Packets, one after the other, each behind its length in two bytes; the first byte says for which model. Applied, they
+/// lead to a model which, as one frame, leads from nothing to itself.
+pub fn catch_up(data: &[u8]) {
+    let Some((model, mut rest)) = data.split_first() else { return };
+    let segments = segments(*model);
+    let limits = Limits::for_segments(&segments);
+    let mut held = vec![0; segments.len()];
+    while let Some((len, after)) = rest.split_first_chunk::<2>() {
+        let (content, after) = after.split_at(usize::from(u16::from_le_bytes(*len)).min(after.len()));
+        rest = after;
+        let frame = sealed(content);
+        let is_valid = verify(&frame, &segments, &limits).is_ok();
+        let before = held.clone();
+        let applied = grid::apply_update(&frame, &segments, &limits, &mut held);
+        assert_eq!(is_valid, applied.is_ok(), "{applied:?}");
+        if applied.is_err() {
+            held = before;
+        }
+    }
+    let snapshot = Encoder::new().encode_integers(&segments, &held).expect("a model fits its own layout");
+    let mut fresh = vec![0; segments.len()];
+    grid::apply_update(&snapshot.frame, &segments, &limits, &mut fresh).expect("a snapshot applies");
+    assert_eq!(grid::digest(&fresh), grid::digest(&held));
+}
+
+/// Small models with what makes layouts differ: a matrix and its bias, one row, single elements.
+fn segments(choice: u8) -> Segments {
+    let shapes: &[(usize, usize)] = match choice % 4 {
+        0 => &[(700, 25), (30, 30), (400, 400)],
+        1 => &[(1, 1)],
+        2 => &[(5, 5), (1, 1), (64, 8)],
+        _ => &[(4096, 64)],
+    };
+    Segments::new(shapes.iter().map(|&(len, row)| Segment { len, row }).collect()).expect("shapes of a model")
+}
+
+/// A frame's content with the checksum that it should have, without which nothing else would ever be tried.
+fn sealed(content: &[u8]) -> Vec<u8> {
+    let mut frame = content.to_vec();
+    frame.extend(crc32c::crc32c(content).to_le_bytes());
+    frame
+}
+
+fn read<M: Message + Default>(bytes: &[u8]) -> Option<M> {
+    M::decode(bytes).ok()
+}
+
+/// Refuses what no sink should ever see.
+struct Strict {
+    len: usize,
+    added: usize,
+}
+
+impl Strict {
+    fn of(segments: &Segments) -> Self {
+        Self { len: segments.len(), added: 0 }
+    }
+}
+
+impl Sink for Strict {
+    fn add(&mut self, index: usize, value: f32) {
+        assert!(index < self.len && value.is_finite(), "{value} at {index} of {}", self.len);
+        self.added += usize::from(value != 0.0);
+    }
+}
+
+impl IntegerSink for Strict {
+    fn add(&mut self, index: usize, value: i32) {
+        assert!(index < self.len, "{value} at {index} of {}", self.len);
+        self.added += usize::from(value != 0);
+    }
+}

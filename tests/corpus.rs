@@ -1,0 +1,122 @@
+//! The fuzzer's functions over its committed corpus, and one seed of each kind of frame and message.
+//!
+//! `UPDATE_CORPUS=1 cargo test --test corpus` writes the seeds anew; `cargo fuzz run TARGET -s none` looks for more.
+
+#[path = "../fuzz/src/lib.rs"]
+mod fuzz;
+
+use dunlin_codec::{Codec, Encoder, EntropyCoder, Quantizer, Segment, Segments};
+use prost::Message;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
+}
+
+#[test]
+fn whatever_the_fuzzer_has_found_is_dealt_with() {
+    let functions: [fn(&[u8]); 3] = [fuzz::decode, fuzz::boundary, fuzz::catch_up];
+    for (target, function) in fuzz::TARGETS.into_iter().zip(functions) {
+        let mut files = 0;
+        for entry in std::fs::read_dir(corpus(target)).unwrap() {
+            function(&std::fs::read(entry.unwrap().path()).unwrap());
+            files += 1;
+        }
+        assert!(files >= 10, "{target} has {files} inputs");
+        function(&[]);
+    }
+}
+
+/// A frame of every kind and layout for the first of the fuzzer's models, without its checksum.
+fn frames() -> BTreeMap<String, Vec<u8>> {
+    let shapes = [(700, 25), (30, 30), (400, 400)];
+    let segments = Segments::new(shapes.map(|(len, row)| Segment { len, row }).to_vec()).unwrap();
+    let update: Vec<f32> = (0..segments.len()).map(|i| ((i * 7919 % 2001) as f32 - 1000.0) * 1e-5).collect();
+    let mut encoder = Encoder::new();
+    let mut frames = BTreeMap::new();
+    for quantizer in [Quantizer::F32, Quantizer::F16, Quantizer::Int8, Quantizer::Ternary] {
+        for coder in [EntropyCoder::Raw, EntropyCoder::Rice, EntropyCoder::Enumerative, EntropyCoder::Adaptive] {
+            for density in [0.02, 0.5, 1.0] {
+                let codec = Codec { density, quantizer, coder };
+                let frame = encoder.encode(&codec, &segments, &update).unwrap().frame;
+                frames.insert(format!("{quantizer:?}-{coder:?}-{density}").to_lowercase(), frame);
+            }
+        }
+    }
+    let integers: Vec<i32> = (0..segments.len() as i32).map(|i| if i % 5 == 0 { i % 7 - 3 } else { 0 }).collect();
+    frames.insert("integers".into(), encoder.encode_integers(&segments, &integers).unwrap().frame);
+    frames.values_mut().for_each(|frame| frame.truncate(frame.len() - 4));
+    frames
+}
+
+/// One message of each kind, by the number that the fuzzer's function knows it by.
+fn messages() -> BTreeMap<String, Vec<u8>> {
+    use dunlin_core::message::*;
+    use dunlin_core::{ClientId, Digest, ModelVersion, Recipe, RoundId, RunId, Token, wire};
+    use dunlin_proto::v1;
+    let session = Session { run: RunId([1; 8]), client: ClientId::new("phone-1").unwrap(), token: Token([2; 16]) };
+    let round = RoundId { term: 1, number: 7 };
+    let header = UpdateHeader {
+        client: session.client.clone(),
+        round,
+        base: ModelVersion(6),
+        examples: 600,
+        loss: 0.25,
+        frame_len: 1234,
+        digest: Digest([3; 32]),
+    };
+    let plan = CatchUp {
+        base: CatchUpBase::Held,
+        version: ModelVersion(6),
+        digest: Digest([4; 32]),
+        frame_lens: vec![100, 2000],
+    };
+    let join = Join { protocol: 1, client: session.client.clone(), token: session.token };
+    let check_in = CheckIn { session: session.clone(), examples: 600, held: Some(ModelVersion(5)), wait_ms: 20_000 };
+    let fetch = FetchModel { session: session.clone(), held: None, wanted: ModelVersion(6) };
+    let codec = Codec { density: 0.01, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
+    let task = TrainTask { round, base: ModelVersion(6), deadline_ms: 60_000, codec };
+    let of = |kind: u8, bytes: Vec<u8>| [vec![kind], bytes].concat();
+    let encoded = |kind: u8, message: &dyn Fn() -> Vec<u8>| of(kind, message());
+    BTreeMap::from([
+        ("join".into(), encoded(0, &|| join.to_wire("dunlin").encode_to_vec())),
+        ("check-in".into(), encoded(2, &|| v1::CheckInRequest::from(&check_in).encode_to_vec())),
+        (
+            "assignment".into(),
+            encoded(3, &|| wire::check_in_reply(Ok(Assignment::Train(task.clone()))).encode_to_vec()),
+        ),
+        ("fetch".into(), encoded(4, &|| v1::FetchModelRequest::from(&fetch).encode_to_vec())),
+        ("plan".into(), encoded(5, &|| v1::CatchUp::from(&plan).encode_to_vec())),
+        ("header".into(), encoded(6, &|| wire::update_header(&session, &header).encode_to_vec())),
+        ("recipe".into(), of(11, Recipe::default().to_toml().into_bytes())),
+        ("short-recipe".into(), of(11, b"[model]\nkind = \"softmax\"\n".to_vec())),
+        ("wrong-recipe".into(), of(11, b"[uplink]\ndensity = 2.0\n".to_vec())),
+        ("nothing".into(), of(1, Vec::new())),
+    ])
+}
+
+#[test]
+fn the_corpus_has_a_seed_of_every_kind() {
+    let mut seeds = BTreeMap::new();
+    let frames = frames();
+    for (name, frame) in &frames {
+        seeds.insert(corpus("decode").join(name), [&[0], frame.as_slice()].concat());
+    }
+    for (name, message) in messages() {
+        seeds.insert(corpus("boundary").join(name), message);
+    }
+    let packet = |frame: &Vec<u8>| [(frame.len() as u16).to_le_bytes().as_slice(), frame].concat();
+    for (name, frame) in frames.iter().step_by(4) {
+        let packets = [vec![0], packet(frame), packet(&frames["integers"])].concat();
+        seeds.insert(corpus("catch_up").join(name), packets);
+    }
+    for (path, seed) in seeds {
+        if std::env::var_os("UPDATE_CORPUS").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &seed).unwrap();
+        }
+        let held = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(held == seed, "{} is out of date: UPDATE_CORPUS=1 cargo test --test corpus", path.display());
+    }
+}
