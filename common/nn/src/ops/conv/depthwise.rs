@@ -95,30 +95,40 @@ impl Extent {
         while first < self.area() {
             let rest = self.area() - first;
             if rest == RUNS[0] {
-                run.run::<{ RUNS[0] }>(first, std::array::from_fn(|i| offset(first + i)));
+                self.for_all_channels::<T, { RUNS[0] }>(first, std::array::from_fn(|i| offset(first + i)), &mut run);
                 first += RUNS[0];
             } else if rest >= RUNS[1] {
-                run.run::<{ RUNS[1] }>(first, std::array::from_fn(|i| offset(first + i)));
+                self.for_all_channels::<T, { RUNS[1] }>(first, std::array::from_fn(|i| offset(first + i)), &mut run);
                 first += RUNS[1];
             } else {
-                run.run::<{ RUNS[2] }>(first, [offset(first)]);
+                self.for_all_channels::<T, { RUNS[2] }>(first, [offset(first)], &mut run);
                 first += RUNS[2];
             }
         }
     }
 
+    /// A vector of channels at a time, and those that fill none one by one.
+    #[inline(always)]
+    fn for_all_channels<T, const LEN: usize>(&self, first: usize, offsets: [usize; LEN], run: &mut impl Run<T>) {
+        let whole = self.channels - self.channels % LANES;
+        for channel in (0..whole).step_by(LANES) {
+            run.run::<LEN, LANES>(first, offsets, channel);
+        }
+        for channel in whole..self.channels {
+            run.run::<LEN, 1>(first, offsets, channel);
+        }
+    }
+
     /// Appends the result for one image: `filters` are [pixel][c].
     fn correlate<T: Float>(&self, frame: &Frame<T>, filters: &[T], bias: &[T], rectify: bool, y: &mut Vec<T>) {
-        let biases: Vec<T> = bias.iter().copied().cycle().take(self.out_width * self.channels).collect();
-        let mut sums = biases.clone();
+        let mut sums = vec![T::zero(); self.out_width * self.channels];
         vectorised(
             #[inline(always)]
             || {
                 // Row by row through a short vector, so that the result's memory is written once.
                 for row in 0..self.out_height {
-                    sums.copy_from_slice(&biases);
                     let x = &frame.data[row * self.stride[0] * frame.row()..];
-                    self.for_each_run(frame, Correlate { extent: self, x, filters, y: &mut sums });
+                    self.for_each_run(frame, Correlate { extent: self, x, filters, bias, y: &mut sums });
                     if rectify {
                         for y in &mut sums {
                             *y = if *y < T::zero() { T::zero() } else { *y };
@@ -134,7 +144,13 @@ impl Extent {
     fn add_weight_gradient<T: Float>(&self, frame: &Frame<T>, dy: &Frame<T>, dw: &mut [T]) {
         vectorised(
             #[inline(always)]
-            || self.for_each_run(frame, WeightGradient { extent: self, frame, dy, dw }),
+            || {
+                for row in 0..self.out_height {
+                    let x = &frame.data[row * self.stride[0] * frame.row()..];
+                    let dy = &dy.data[dy.first() + row * dy.row()..][..self.out_width * self.channels];
+                    self.for_each_run(frame, WeightGradient { extent: self, x, dy, dw });
+                }
+            },
         );
     }
 
@@ -163,96 +179,74 @@ impl Extent {
 
 /// What is done for a run of a kernel's pixels.
 trait Run<T> {
-    /// `first` is the run's first pixel, `offsets` where they lie in a frame.
-    fn run<const LEN: usize>(&mut self, first: usize, offsets: [usize; LEN]);
+    /// For `LANES` channels from `channel` on; `first` is the run's first pixel, `offsets` where they lie in a frame.
+    fn run<const LEN: usize, const LANES: usize>(&mut self, first: usize, offsets: [usize; LEN], channel: usize);
 }
 
-/// y += the correlation of one row with some pixels of the filters.
+/// y = bias + the correlation of one row with the filters.
 struct Correlate<'a, T> {
     extent: &'a Extent,
     /// The frame from the row on.
     x: &'a [T],
     filters: &'a [T],
+    bias: &'a [T],
     y: &'a mut [T],
 }
 
 impl<T: Float> Run<T> for Correlate<'_, T> {
     #[inline(always)]
-    fn run<const LEN: usize>(&mut self, first: usize, offsets: [usize; LEN]) {
+    fn run<const LEN: usize, const LANES: usize>(&mut self, first: usize, offsets: [usize; LEN], channel: usize) {
         let Extent { channels, stride, .. } = *self.extent;
-        for channel in (0..channels).step_by(LANES) {
-            let len = (channels - channel).min(LANES);
-            let weights: [[T; LANES]; LEN] =
-                std::array::from_fn(|i| load(&self.filters[(first + i) * channels + channel..], len));
-            for (column, y) in self.y.chunks_exact_mut(channels).enumerate() {
-                let x = &self.x[column * stride[1] * channels + channel..];
-                let mut sum = load(&y[channel..], len);
-                for (offset, weights) in offsets.into_iter().zip(&weights) {
-                    let x = load(&x[offset..], len);
-                    for (sum, (x, &w)) in sum.iter_mut().zip(x.into_iter().zip(weights)) {
-                        *sum += x * w;
-                    }
+        let weights: [[T; LANES]; LEN] = std::array::from_fn(|i| lanes(self.filters, (first + i) * channels + channel));
+        let bias: [T; LANES] = lanes(self.bias, channel);
+        for (column, y) in self.y.chunks_exact_mut(channels).enumerate() {
+            let x = &self.x[column * stride[1] * channels + channel..];
+            let mut sum = if first == 0 { bias } else { lanes(y, channel) };
+            for (offset, weights) in offsets.into_iter().zip(&weights) {
+                let x: [T; LANES] = lanes(x, offset);
+                for (sum, (x, &w)) in sum.iter_mut().zip(x.into_iter().zip(weights)) {
+                    *sum += x * w;
                 }
-                store(sum, &mut y[channel..], len);
             }
+            y[channel..channel + LANES].copy_from_slice(&sum);
         }
     }
 }
 
-/// dw += Σ x·dy for some pixels of the kernel.
+/// dw += Σ x·dy over one row of the result.
 struct WeightGradient<'a, T> {
     extent: &'a Extent,
-    frame: &'a Frame<T>,
-    dy: &'a Frame<T>,
+    /// The frame from the row on.
+    x: &'a [T],
+    dy: &'a [T],
     dw: &'a mut [T],
 }
 
 impl<T: Float> Run<T> for WeightGradient<'_, T> {
     #[inline(always)]
-    fn run<const LEN: usize>(&mut self, first: usize, offsets: [usize; LEN]) {
-        let Extent { channels, out_height, out_width, stride, .. } = *self.extent;
-        for channel in (0..channels).step_by(LANES) {
-            let len = (channels - channel).min(LANES);
-            let mut sums: [[T; LANES]; LEN] =
-                std::array::from_fn(|i| load(&self.dw[(first + i) * channels + channel..], len));
-            for row in 0..out_height {
-                let x = &self.frame.data[row * stride[0] * self.frame.row() + channel..];
-                let dy = &self.dy.data[self.dy.first() + row * self.dy.row()..][..out_width * channels];
-                for (column, dy) in dy.chunks_exact(channels).enumerate() {
-                    let x = &x[column * stride[1] * channels..];
-                    let dy = load(&dy[channel..], len);
-                    for (offset, sums) in offsets.into_iter().zip(&mut sums) {
-                        let x = load(&x[offset..], len);
-                        for (sum, (x, dy)) in sums.iter_mut().zip(x.into_iter().zip(dy)) {
-                            *sum += x * dy;
-                        }
-                    }
+    fn run<const LEN: usize, const LANES: usize>(&mut self, first: usize, offsets: [usize; LEN], channel: usize) {
+        let Extent { channels, stride, .. } = *self.extent;
+        let mut sums: [[T; LANES]; LEN] = std::array::from_fn(|i| lanes(self.dw, (first + i) * channels + channel));
+        for (column, dy) in self.dy.chunks_exact(channels).enumerate() {
+            let x = &self.x[column * stride[1] * channels + channel..];
+            let dy: [T; LANES] = lanes(dy, channel);
+            for (offset, sums) in offsets.into_iter().zip(&mut sums) {
+                let x: [T; LANES] = lanes(x, offset);
+                for (sum, (x, dy)) in sums.iter_mut().zip(x.into_iter().zip(dy)) {
+                    *sum += x * dy;
                 }
             }
-            for (i, sums) in sums.into_iter().enumerate() {
-                store(sums, &mut self.dw[(first + i) * channels + channel..], len);
-            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            self.dw[(first + i) * channels + channel..][..LANES].copy_from_slice(sums);
         }
     }
 }
 
-/// The first `len` elements; the others are zero.
+/// `LANES` elements: with a length that the compiler knows they are a vector, with another a call.
 #[inline(always)]
-fn load<T: Float>(from: &[T], len: usize) -> [T; LANES] {
+fn lanes<T: Float, const LANES: usize>(from: &[T], first: usize) -> [T; LANES] {
     let mut lanes = [T::zero(); LANES];
-    if len == LANES {
-        lanes.copy_from_slice(&from[..LANES]);
-    } else {
-        lanes[..len].copy_from_slice(&from[..len]);
-    }
+    lanes.copy_from_slice(&from[first..first + LANES]);
     lanes
-}
-
-#[inline(always)]
-fn store<T: Float>(lanes: [T; LANES], to: &mut [T], len: usize) {
-    if len == LANES {
-        to[..LANES].copy_from_slice(&lanes);
-    } else {
-        to[..len].copy_from_slice(&lanes[..len]);
-    }
 }
