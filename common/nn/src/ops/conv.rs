@@ -4,11 +4,16 @@ mod dense;
 mod depthwise;
 mod frame;
 mod grouped;
+mod pointwise;
 
 use super::kernel::Float;
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use dense::{DenseBackward, DenseForward};
+use depthwise::{DepthwiseBackward, DepthwiseForward};
+use grouped::{GroupedBackward, GroupedForward};
+use pointwise::{PointwiseBackward, PointwiseForward};
 
 /// How a convolution moves over its image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +86,8 @@ impl CustomOp3 for Conv2d {
         let extent = self.extent(x_layout.shape(), w_layout.shape(), b_layout.shape())?;
         for_float!(x.dtype(), T => {
             let x = elements::<T>(x, x_layout)?;
-            let y = extent.forward(x, elements(w, w_layout)?, elements(b, b_layout)?, self.config.relu);
+            let mut y = Vec::with_capacity(extent.batch * extent.out_len());
+            extent.forward(elements(w, w_layout)?, elements(b, b_layout)?, self.config.relu).append(x, &mut y);
             let shape = Shape::from((extent.batch, extent.out_height, extent.out_width, extent.outputs));
             Ok((candle_core::WithDType::to_cpu_storage_owned(y), shape))
         })
@@ -99,7 +105,9 @@ impl CustomOp3 for Conv2d {
         for_float!(x.dtype(), T => {
             let gradients = with_elements::<T, _>(x, |x| with_elements(w, |w| with_elements(y, |y| {
                 with_elements(dy, |dy| {
-                    Ok(extent.backward(x, w, self.config.relu.then_some(y), dy, self.wanted))
+                    let mut pass = extent.backward(w, self.wanted);
+                    pass.add(x, self.config.relu.then_some(y), dy);
+                    Ok(pass.gradients())
                 })
             })))?;
             let dx = gradients.x.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()?;
@@ -158,22 +166,46 @@ struct Gradients<T> {
     b: Option<Vec<T>>,
 }
 
+/// A pass forward, for images that may come in portions.
+trait Forward<T> {
+    /// Appends the results for some images.
+    fn append(&mut self, x: &[T], y: &mut Vec<T>);
+}
+
+/// A pass back, for images that may come in portions: the gradients do not depend on how they are cut.
+trait Backward<T> {
+    /// Takes some images along; `y` is given if it was rectified.
+    fn add(&mut self, x: &[T], y: Option<&[T]>, dy: &[T]);
+
+    /// The gradients of all images so far.
+    fn gradients(self: Box<Self>) -> Gradients<T>;
+}
+
 impl Extent {
-    fn forward<T: Float>(&self, x: &[T], w: &[T], b: &[T], rectify: bool) -> Vec<T> {
+    fn forward<'a, T: Float>(&self, w: &'a [T], b: &'a [T], rectify: bool) -> Box<dyn Forward<T> + 'a> {
+        if self.is_pointwise() {
+            return Box::new(PointwiseForward::new(self, w, b, rectify));
+        }
         match self.groups {
-            1 => self.dense_forward(x, w, b, rectify),
-            groups if groups == self.channels && groups == self.outputs => self.depthwise_forward(x, w, b, rectify),
-            _ => self.grouped_forward(x, w, b, rectify),
+            1 => Box::new(DenseForward::new(self, w, b, rectify)),
+            _ if self.is_depthwise() => Box::new(DepthwiseForward::new(self, w, b, rectify)),
+            _ => Box::new(GroupedForward::new(self, w, b, rectify)),
         }
     }
 
-    /// `y` is given if it was rectified.
-    fn backward<T: Float>(&self, x: &[T], w: &[T], y: Option<&[T]>, dy: &[T], wanted: Wanted) -> Gradients<T> {
-        match self.groups {
-            1 => self.dense_backward(x, w, y, dy, wanted),
-            groups if groups == self.channels && groups == self.outputs => self.depthwise_backward(x, w, y, dy, wanted),
-            _ => self.grouped_backward(x, w, y, dy, wanted),
+    fn backward<'a, T: Float>(&self, w: &'a [T], wanted: Wanted) -> Box<dyn Backward<T> + 'a> {
+        if self.is_pointwise() {
+            return Box::new(PointwiseBackward::new(self, w, wanted));
         }
+        match self.groups {
+            1 => Box::new(DenseBackward::new(self, w, wanted)),
+            _ if self.is_depthwise() => Box::new(DepthwiseBackward::new(self, w, wanted)),
+            _ => Box::new(GroupedBackward::new(self, w, wanted)),
+        }
+    }
+
+    fn is_depthwise(&self) -> bool {
+        self.groups == self.channels && self.groups == self.outputs
     }
 
     /// Elements of an input image.
