@@ -169,6 +169,19 @@ impl Extent {
         }
     }
 
+    /// What the pixels of a run meet while the kernel moves along a row, from a channel on: slices of one length, so
+    /// that a single comparison tells that a step is within all of them.
+    #[inline(always)]
+    fn rows<'a, T, const LEN: usize, const LANES: usize>(
+        &self,
+        x: &'a [T],
+        offsets: [usize; LEN],
+        channel: usize,
+    ) -> [&'a [T]; LEN] {
+        let len = (self.out_width - 1) * self.stride[1] * self.channels + LANES;
+        std::array::from_fn(|i| &x[offsets[i] + channel..][..len])
+    }
+
     /// Appends the result for one image: `filters` are [pixel][c].
     fn correlate<T: Float>(&self, frame: &Frame<T>, filters: &[T], bias: &[T], rectify: bool, y: &mut Vec<T>) {
         let mut sums = vec![T::zero(); self.out_width * self.channels];
@@ -249,11 +262,12 @@ impl<T: Float> Run<T> for Correlate<'_, T> {
         let Extent { channels, stride, .. } = *self.extent;
         let weights: [[T; LANES]; LEN] = std::array::from_fn(|i| load(self.filters, (first + i) * channels + channel));
         let bias: [T; LANES] = load(self.bias, channel);
+        let step = stride[1] * channels;
+        let rows: [&[T]; LEN] = self.extent.rows::<T, LEN, LANES>(self.x, offsets, channel);
         for (column, y) in self.y.chunks_exact_mut(channels).enumerate() {
-            let x = &self.x[column * stride[1] * channels + channel..];
             let mut sum = if first == 0 { bias } else { load(y, channel) };
-            for (offset, weights) in offsets.into_iter().zip(&weights) {
-                let x: [T; LANES] = load(x, offset);
+            for (x, weights) in rows.iter().zip(&weights) {
+                let x: [T; LANES] = load(x, column * step);
                 for (sum, (x, &w)) in sum.iter_mut().zip(x.into_iter().zip(weights)) {
                     *sum += x * w;
                 }
@@ -277,11 +291,12 @@ impl<T: Float> Run<T> for WeightGradient<'_, T> {
     fn run<const LEN: usize, const LANES: usize>(&mut self, first: usize, offsets: [usize; LEN], channel: usize) {
         let Extent { channels, stride, .. } = *self.extent;
         let mut sums: [[T; LANES]; LEN] = std::array::from_fn(|i| load(self.dw, (first + i) * channels + channel));
+        let step = stride[1] * channels;
+        let rows: [&[T]; LEN] = self.extent.rows::<T, LEN, LANES>(self.x, offsets, channel);
         for (column, dy) in self.dy.chunks_exact(channels).enumerate() {
-            let x = &self.x[column * stride[1] * channels + channel..];
             let dy: [T; LANES] = load(dy, channel);
-            for (offset, sums) in offsets.into_iter().zip(&mut sums) {
-                let x: [T; LANES] = load(x, offset);
+            for (x, sums) in rows.iter().zip(&mut sums) {
+                let x: [T; LANES] = load(x, column * step);
                 for (sum, (x, dy)) in sums.iter_mut().zip(x.into_iter().zip(dy)) {
                     *sum += x * dy;
                 }
