@@ -6,6 +6,7 @@
 
 mod attention;
 mod conv;
+mod conv_norm;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -29,6 +30,7 @@ mod tape;
 
 pub use attention::{attention, self_attention};
 pub use conv::{Conv2dConfig, conv2d};
+pub use conv_norm::conv_norm;
 pub use dropout::dropout;
 pub use elementwise::{add, add_relu, gelu, sigmoid, silu, tanh};
 pub use embedding::{add_positions, embedding};

@@ -62,11 +62,11 @@ struct Conv2d {
 
 /// The gradients that somebody asks for, beside that of the weights.
 #[derive(Clone, Copy)]
-struct Wanted {
+pub(super) struct Wanted {
     /// Not that of a network's input.
-    input: bool,
+    pub(super) input: bool,
     /// Not that of a bias that is not there.
-    bias: bool,
+    pub(super) bias: bool,
 }
 
 impl CustomOp3 for Conv2d {
@@ -88,8 +88,7 @@ impl CustomOp3 for Conv2d {
             let x = elements::<T>(x, x_layout)?;
             let mut y = Vec::with_capacity(extent.batch * extent.out_len());
             extent.forward(elements(w, w_layout)?, elements(b, b_layout)?, self.config.relu).append(x, &mut y);
-            let shape = Shape::from((extent.batch, extent.out_height, extent.out_width, extent.outputs));
-            Ok((candle_core::WithDType::to_cpu_storage_owned(y), shape))
+            Ok((candle_core::WithDType::to_cpu_storage_owned(y), Shape::from(&extent.out_dims())))
         })
     }
 
@@ -120,32 +119,17 @@ impl CustomOp3 for Conv2d {
 
 impl Conv2d {
     fn extent(&self, x: &Shape, w: &Shape, b: &Shape) -> Result<Extent> {
-        let ((batch, height, width, channels), (outputs, per_group, rows, columns)) = (x.dims4()?, w.dims4()?);
-        let Conv2dConfig { padding, stride, groups, .. } = self.config;
-        let fits = groups > 0
-            && channels == per_group * groups
-            && outputs % groups == 0
-            && b.dims() == [outputs]
-            && rows * columns * channels * outputs > 0
-            && stride[0] * stride[1] > 0;
-        let (out_height, out_width) = (
-            (height + 2 * padding[0]).checked_sub(rows).filter(|_| fits).map(|rest| rest / stride[0] + 1),
-            (width + 2 * padding[1]).checked_sub(columns).filter(|_| fits).map(|rest| rest / stride[1] + 1),
-        );
-        let (Some(out_height), Some(out_width), true) = (out_height, out_width, height * width > 0) else {
-            candle_core::bail!(
-                "conv2d: x {x:?}, w {w:?}, b {b:?}, {:?}; want [n, h, w, c], [o, c/groups, k, l], [o]",
-                self.config
-            );
-        };
-        let kernel = [rows, columns];
-        Ok(Extent { batch, channels, height, width, outputs, kernel, padding, stride, groups, out_height, out_width })
+        let extent = Extent::new(self.config, x, w)?;
+        if b.dims() != [extent.outputs] {
+            candle_core::bail!("conv2d: w {w:?}, b {b:?}; want [o, c/groups, k, l], [o]");
+        }
+        Ok(extent)
     }
 }
 
 /// All extents of one convolution.
 #[derive(Clone, Copy)]
-struct Extent {
+pub(super) struct Extent {
     batch: usize,
     channels: usize,
     height: usize,
@@ -160,20 +144,20 @@ struct Extent {
 }
 
 /// The gradients with respect to each operand.
-struct Gradients<T> {
-    x: Option<Vec<T>>,
-    w: Vec<T>,
+pub(super) struct Gradients<T> {
+    pub(super) x: Option<Vec<T>>,
+    pub(super) w: Vec<T>,
     b: Option<Vec<T>>,
 }
 
 /// A pass forward, for images that may come in portions.
-trait Forward<T> {
+pub(super) trait Forward<T> {
     /// Appends the results for some images.
     fn append(&mut self, x: &[T], y: &mut Vec<T>);
 }
 
 /// A pass back, for images that may come in portions: the gradients do not depend on how they are cut.
-trait Backward<T> {
+pub(super) trait Backward<T> {
     /// Takes some images along; `y` is given if it was rectified.
     fn add(&mut self, x: &[T], y: Option<&[T]>, dy: &[T]);
 
@@ -182,7 +166,26 @@ trait Backward<T> {
 }
 
 impl Extent {
-    fn forward<'a, T: Float>(&self, w: &'a [T], b: &'a [T], rectify: bool) -> Box<dyn Forward<T> + 'a> {
+    pub(super) fn new(config: Conv2dConfig, x: &Shape, w: &Shape) -> Result<Self> {
+        let ((batch, height, width, channels), (outputs, per_group, rows, columns)) = (x.dims4()?, w.dims4()?);
+        let Conv2dConfig { padding, stride, groups, .. } = config;
+        let fits = groups > 0
+            && channels == per_group * groups
+            && outputs % groups == 0
+            && rows * columns * channels * outputs > 0
+            && stride[0] * stride[1] > 0;
+        let (out_height, out_width) = (
+            (height + 2 * padding[0]).checked_sub(rows).filter(|_| fits).map(|rest| rest / stride[0] + 1),
+            (width + 2 * padding[1]).checked_sub(columns).filter(|_| fits).map(|rest| rest / stride[1] + 1),
+        );
+        let (Some(out_height), Some(out_width), true) = (out_height, out_width, height * width > 0) else {
+            candle_core::bail!("conv2d: x {x:?}, w {w:?}, {config:?}; want [n, h, w, c], [o, c/groups, k, l]");
+        };
+        let kernel = [rows, columns];
+        Ok(Self { batch, channels, height, width, outputs, kernel, padding, stride, groups, out_height, out_width })
+    }
+
+    pub(super) fn forward<'a, T: Float>(&self, w: &'a [T], b: &'a [T], rectify: bool) -> Box<dyn Forward<T> + 'a> {
         if self.is_pointwise() {
             return Box::new(PointwiseForward::new(self, w, b, rectify));
         }
@@ -193,7 +196,7 @@ impl Extent {
         }
     }
 
-    fn backward<'a, T: Float>(&self, w: &'a [T], wanted: Wanted) -> Box<dyn Backward<T> + 'a> {
+    pub(super) fn backward<'a, T: Float>(&self, w: &'a [T], wanted: Wanted) -> Box<dyn Backward<T> + 'a> {
         if self.is_pointwise() {
             return Box::new(PointwiseBackward::new(self, w, wanted));
         }
@@ -209,13 +212,23 @@ impl Extent {
     }
 
     /// Elements of an input image.
-    fn in_len(&self) -> usize {
+    pub(super) fn in_len(&self) -> usize {
         self.height * self.width * self.channels
     }
 
     /// Elements of an output image.
-    fn out_len(&self) -> usize {
+    pub(super) fn out_len(&self) -> usize {
         self.out_height * self.out_width * self.outputs
+    }
+
+    /// Pixels of an output image.
+    pub(super) fn out_area(&self) -> usize {
+        self.out_height * self.out_width
+    }
+
+    /// The result's shape.
+    pub(super) fn out_dims(&self) -> [usize; 4] {
+        [self.batch, self.out_height, self.out_width, self.outputs]
     }
 
     /// Whether the gradient of the input is itself a convolution of the output's gradient.

@@ -6,8 +6,7 @@ use super::kernel::Float;
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
-use images::Moments;
-pub(super) use images::{Norm, NormBackward, NormForward};
+pub(super) use images::{Moments, Norm, NormBackward, NormForward};
 use std::sync::OnceLock;
 
 /// Each group of channels of an image scaled to mean 0 and variance 1, then `gamma·x + beta` per channel.
@@ -41,6 +40,16 @@ struct GroupNorm {
     moments: OnceLock<Vec<Moments>>,
 }
 
+/// Whether the operands' extents fit together.
+pub(super) fn expect(x: &[usize], gamma: &[usize], beta: &[usize], groups: usize) -> Result<()> {
+    let fits =
+        matches!(*x, [_, h, w, c] if groups > 0 && c % groups == 0 && c * h * w > 0 && gamma == [c] && beta == [c]);
+    if !fits {
+        candle_core::bail!("group_norm: x {x:?}, gamma {gamma:?}, beta {beta:?} in {groups} groups");
+    }
+    Ok(())
+}
+
 impl GroupNorm {
     fn norm<'a, T: Float>(&self, area: usize, gamma: &'a [T], beta: &'a [T]) -> Norm<'a, T> {
         Norm { area, groups: self.groups, rectify: self.rectify, gamma, beta }
@@ -61,13 +70,8 @@ impl CustomOp3 for GroupNorm {
         beta: &CpuStorage,
         beta_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (_, h, w, channels) = x_layout.shape().dims4()?;
-        let (gamma_dims, beta_dims) = (gamma_layout.dims(), beta_layout.dims());
-        let is_cut = self.groups > 0 && channels % self.groups == 0 && channels * h * w > 0;
-        if !is_cut || gamma_dims != [channels] || beta_dims != [channels] {
-            let (x, groups) = (x_layout.dims(), self.groups);
-            candle_core::bail!("group_norm: x {x:?}, gamma {gamma_dims:?}, beta {beta_dims:?} in {groups} groups");
-        }
+        expect(x_layout.dims(), gamma_layout.dims(), beta_layout.dims(), self.groups)?;
+        let (_, h, w, _) = x_layout.shape().dims4()?;
         for_float!(x.dtype(), T => {
             let x = elements::<T>(x, x_layout)?;
             let (gamma, beta) = (elements::<T>(gamma, gamma_layout)?, elements::<T>(beta, beta_layout)?);
