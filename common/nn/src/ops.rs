@@ -7,12 +7,14 @@
 mod attention;
 mod composed;
 mod conv;
+mod conv_norm;
 mod dropout;
 mod elementwise;
 mod embedding;
 #[cfg(test)]
 mod gradcheck;
 mod kernel;
+mod lanes;
 mod layout;
 mod linear;
 mod loss;
@@ -29,6 +31,7 @@ mod tape;
 
 pub use attention::{attention, self_attention};
 pub use conv::{Conv2dConfig, conv2d};
+pub use conv_norm::conv_norm;
 pub use dropout::dropout;
 pub use elementwise::{add, add_relu, gelu, sigmoid, silu, tanh};
 pub use embedding::{add_positions, embedding};
@@ -52,6 +55,8 @@ pub(crate) use loss::row_loss;
 pub(crate) use tape::Tape;
 
 use candle_core::{CpuStorage, Error, Layout, Result, Storage, Tensor, WithDType};
+use kernel::Float;
+use lanes::Lanes;
 
 /// The elements of a contiguous operand.
 fn elements<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
@@ -96,53 +101,32 @@ use for_float;
 
 /// Adds each row of a row-major matrix, as wide as `sums` is long, to `sums`. To be called where it is vectorised.
 #[inline(always)]
-fn add_columns<T: WithDType>(rows: &[T], sums: &mut [T]) {
+fn add_columns<T: Float>(rows: &[T], sums: &mut [T]) {
     let width = sums.len();
     // A few rows at a time, which stay in the first-level cache while block after block goes over them.
-    let rows = rows.chunks((RUN / width).max(1) * width);
-    for rows in rows {
-        add_columns_of_few(rows, sums);
+    for rows in rows.chunks((RUN / width).max(1) * width) {
+        lanes::for_all_channels(width, &mut AddColumns { rows, sums });
     }
 }
 
-#[inline(always)]
-fn add_columns_of_few<T: WithDType>(rows: &[T], sums: &mut [T]) {
-    let width = sums.len();
-    for_each_block(
-        width,
-        #[inline(always)]
-        |first, len| {
-            let mut block = [T::zero(); BLOCK];
-            if len == BLOCK {
-                for row in rows.chunks_exact(width) {
-                    for (sum, &value) in block.iter_mut().zip(&row[first..first + BLOCK]) {
-                        *sum += value;
-                    }
-                }
-            } else {
-                for row in rows.chunks_exact(width) {
-                    for (sum, &value) in block.iter_mut().zip(&row[first..first + len]) {
-                        *sum += value;
-                    }
-                }
-            }
-            for (sum, value) in sums[first..].iter_mut().zip(block) {
-                *sum += value;
-            }
-        },
-    );
+struct AddColumns<'a, T> {
+    rows: &'a [T],
+    sums: &'a mut [T],
 }
 
-/// Calls `f(first, length)` for runs of [`BLOCK`] columns, of which the last may be shorter.
-#[inline(always)]
-fn for_each_block(columns: usize, mut f: impl FnMut(usize, usize)) {
-    for first in (0..columns).step_by(BLOCK) {
-        f(first, (columns - first).min(BLOCK));
+impl<T: Float> Lanes for AddColumns<'_, T> {
+    #[inline(always)]
+    fn run<const LANES: usize>(&mut self, channel: usize) {
+        let mut sums: [T; LANES] = lanes::load(self.sums, channel);
+        for row in self.rows.chunks_exact(self.sums.len()) {
+            let row: [T; LANES] = lanes::load(row, channel);
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += value;
+            }
+        }
+        lanes::store(&sums, self.sums, channel);
     }
 }
 
 /// Elements that go by together: a part of a first-level cache.
 const RUN: usize = 2048;
-
-/// Columns whose running sums stay in registers: a cache line of f32.
-const BLOCK: usize = 16;

@@ -9,7 +9,7 @@ mod transformer;
 
 use super::InputShape;
 use crate::Error;
-use crate::ops::{Conv2dConfig, Graph, conv2d, group_norm, group_norm_relu, linear, linear_relu, silu};
+use crate::ops::{Conv2dConfig, Graph, conv_norm, conv2d, linear, linear_relu, silu};
 use candle_core::{Result as CandleResult, Tensor};
 use chain::Chain;
 use dunlin_core::recipe::{ModelConfig, ModelKind};
@@ -195,7 +195,7 @@ impl<'a, 'g> Net<'a, 'g> {
     }
 
     fn conv_norm_relu(&mut self, x: &Tensor, padding: usize, stride: usize) -> CandleResult<Tensor> {
-        self.configured_conv_norm_relu(x, square(padding, stride, 1))
+        self.configured_conv_norm(x, Conv2dConfig { relu: true, ..square(padding, stride, 1) })
     }
 
     fn conv_norm_silu(&mut self, x: &Tensor, padding: usize, stride: usize) -> CandleResult<Tensor> {
@@ -205,7 +205,7 @@ impl<'a, 'g> Net<'a, 'g> {
 
     /// A convolution with a kernel of its own for each channel.
     fn depthwise_norm_relu(&mut self, x: &Tensor, padding: usize, stride: usize) -> CandleResult<Tensor> {
-        self.configured_conv_norm_relu(x, square(padding, stride, x.dim(3)?))
+        self.configured_conv_norm(x, Conv2dConfig { relu: true, ..square(padding, stride, x.dim(3)?) })
     }
 
     fn depthwise_norm_silu(&mut self, x: &Tensor, padding: usize, stride: usize) -> CandleResult<Tensor> {
@@ -215,14 +215,7 @@ impl<'a, 'g> Net<'a, 'g> {
 
     fn configured_conv_norm(&mut self, x: &Tensor, config: Conv2dConfig) -> CandleResult<Tensor> {
         let (weight, gamma, beta) = (self.next()?, self.next()?, self.next()?);
-        let y = conv2d(self.graph, x, weight, None, config)?;
-        group_norm(self.graph, &y, gamma, beta, GROUPS)
-    }
-
-    fn configured_conv_norm_relu(&mut self, x: &Tensor, config: Conv2dConfig) -> CandleResult<Tensor> {
-        let (weight, gamma, beta) = (self.next()?, self.next()?, self.next()?);
-        let y = conv2d(self.graph, x, weight, None, config)?;
-        group_norm_relu(self.graph, &y, gamma, beta, GROUPS)
+        conv_norm(self.graph, x, weight, [gamma, beta], config, GROUPS)
     }
 }
 

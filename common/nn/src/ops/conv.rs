@@ -4,12 +4,17 @@ mod dense;
 mod depthwise;
 mod frame;
 mod grouped;
+mod pointwise;
 
 use super::composed;
 use super::kernel::Float;
 use super::{Graph, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use dense::{DenseBackward, DenseForward};
+use depthwise::{DepthwiseBackward, DepthwiseForward};
+use grouped::{GroupedBackward, GroupedForward};
+use pointwise::{PointwiseBackward, PointwiseForward};
 
 /// How a convolution moves over its image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +51,11 @@ pub fn conv2d(
     if graph.composes(x) {
         return composed::conv2d(x, w, b, config);
     }
-    let wanted = Wanted { input: graph.needs_gradient(x), bias: b.is_some() };
+    let wanted = Wanted {
+        input: graph.needs_gradient(x),
+        weights: graph.needs_gradient(w),
+        bias: b.is_some_and(|b| graph.needs_gradient(b)),
+    };
     let op = Conv2d { config, wanted };
     match b {
         Some(b) => graph.apply3(x, w, b, op),
@@ -59,13 +68,15 @@ struct Conv2d {
     wanted: Wanted,
 }
 
-/// The gradients that somebody asks for, beside that of the weights.
+/// The gradients that somebody asks for.
 #[derive(Clone, Copy)]
-struct Wanted {
+pub(super) struct Wanted {
     /// Not that of a network's input.
-    input: bool,
+    pub(super) input: bool,
+    /// Not that of frozen ones.
+    pub(super) weights: bool,
     /// Not that of a bias that is not there.
-    bias: bool,
+    pub(super) bias: bool,
 }
 
 impl CustomOp3 for Conv2d {
@@ -85,9 +96,9 @@ impl CustomOp3 for Conv2d {
         let extent = self.extent(x_layout.shape(), w_layout.shape(), b_layout.shape())?;
         for_float!(x.dtype(), T => {
             let x = elements::<T>(x, x_layout)?;
-            let y = extent.forward(x, elements(w, w_layout)?, elements(b, b_layout)?, self.config.relu);
-            let shape = Shape::from((extent.batch, extent.out_height, extent.out_width, extent.outputs));
-            Ok((candle_core::WithDType::to_cpu_storage_owned(y), shape))
+            let mut y = Vec::with_capacity(extent.batch * extent.out_len());
+            extent.forward(elements(w, w_layout)?, elements(b, b_layout)?, self.config.relu).append(x, &mut y);
+            Ok((candle_core::WithDType::to_cpu_storage_owned(y), Shape::from(&extent.out_dims())))
         })
     }
 
@@ -103,45 +114,32 @@ impl CustomOp3 for Conv2d {
         for_float!(x.dtype(), T => {
             let gradients = with_elements::<T, _>(x, |x| with_elements(w, |w| with_elements(y, |y| {
                 with_elements(dy, |dy| {
-                    Ok(extent.backward(x, w, self.config.relu.then_some(y), dy, self.wanted))
+                    let mut pass = extent.backward(w, self.wanted);
+                    pass.add(x, self.config.relu.then_some(y), dy);
+                    Ok(pass.gradients())
                 })
             })))?;
             let dx = gradients.x.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()?;
-            let dw = Tensor::from_vec(gradients.w, w.shape(), w.device())?;
+            let dw = gradients.w.map(|dw| Tensor::from_vec(dw, w.shape(), w.device())).transpose()?;
             let db = gradients.b.map(|db| Tensor::from_vec(db, b.shape(), b.device())).transpose()?;
-            Ok((dx, Some(dw), db))
+            Ok((dx, dw, db))
         })
     }
 }
 
 impl Conv2d {
     fn extent(&self, x: &Shape, w: &Shape, b: &Shape) -> Result<Extent> {
-        let ((batch, height, width, channels), (outputs, per_group, rows, columns)) = (x.dims4()?, w.dims4()?);
-        let Conv2dConfig { padding, stride, groups, .. } = self.config;
-        let fits = groups > 0
-            && channels == per_group * groups
-            && outputs % groups == 0
-            && b.dims() == [outputs]
-            && rows * columns * channels * outputs > 0
-            && stride[0] * stride[1] > 0;
-        let (out_height, out_width) = (
-            (height + 2 * padding[0]).checked_sub(rows).filter(|_| fits).map(|rest| rest / stride[0] + 1),
-            (width + 2 * padding[1]).checked_sub(columns).filter(|_| fits).map(|rest| rest / stride[1] + 1),
-        );
-        let (Some(out_height), Some(out_width), true) = (out_height, out_width, height * width > 0) else {
-            candle_core::bail!(
-                "conv2d: x {x:?}, w {w:?}, b {b:?}, {:?}; want [n, h, w, c], [o, c/groups, k, l], [o]",
-                self.config
-            );
-        };
-        let kernel = [rows, columns];
-        Ok(Extent { batch, channels, height, width, outputs, kernel, padding, stride, groups, out_height, out_width })
+        let extent = Extent::new(self.config, x, w)?;
+        if b.dims() != [extent.outputs] {
+            candle_core::bail!("conv2d: w {w:?}, b {b:?}; want [o, c/groups, k, l], [o]");
+        }
+        Ok(extent)
     }
 }
 
 /// All extents of one convolution.
 #[derive(Clone, Copy)]
-struct Extent {
+pub(super) struct Extent {
     batch: usize,
     channels: usize,
     height: usize,
@@ -156,38 +154,91 @@ struct Extent {
 }
 
 /// The gradients with respect to each operand.
-struct Gradients<T> {
-    x: Option<Vec<T>>,
-    w: Vec<T>,
+pub(super) struct Gradients<T> {
+    pub(super) x: Option<Vec<T>>,
+    pub(super) w: Option<Vec<T>>,
     b: Option<Vec<T>>,
 }
 
+/// A pass forward, for images that may come in portions.
+pub(super) trait Forward<T> {
+    /// Appends the results for some images.
+    fn append(&mut self, x: &[T], y: &mut Vec<T>);
+}
+
+/// A pass back, for images that may come in portions: the gradients do not depend on how they are cut.
+pub(super) trait Backward<T> {
+    /// Takes some images along; `y` is given if it was rectified.
+    fn add(&mut self, x: &[T], y: Option<&[T]>, dy: &[T]);
+
+    /// The gradients of all images so far.
+    fn gradients(self: Box<Self>) -> Gradients<T>;
+}
+
 impl Extent {
-    fn forward<T: Float>(&self, x: &[T], w: &[T], b: &[T], rectify: bool) -> Vec<T> {
+    pub(super) fn new(config: Conv2dConfig, x: &Shape, w: &Shape) -> Result<Self> {
+        let ((batch, height, width, channels), (outputs, per_group, rows, columns)) = (x.dims4()?, w.dims4()?);
+        let Conv2dConfig { padding, stride, groups, .. } = config;
+        let fits = groups > 0
+            && channels == per_group * groups
+            && outputs % groups == 0
+            && rows * columns * channels * outputs > 0
+            && stride[0] * stride[1] > 0;
+        let (out_height, out_width) = (
+            (height + 2 * padding[0]).checked_sub(rows).filter(|_| fits).map(|rest| rest / stride[0] + 1),
+            (width + 2 * padding[1]).checked_sub(columns).filter(|_| fits).map(|rest| rest / stride[1] + 1),
+        );
+        let (Some(out_height), Some(out_width), true) = (out_height, out_width, height * width > 0) else {
+            candle_core::bail!("conv2d: x {x:?}, w {w:?}, {config:?}; want [n, h, w, c], [o, c/groups, k, l]");
+        };
+        let kernel = [rows, columns];
+        Ok(Self { batch, channels, height, width, outputs, kernel, padding, stride, groups, out_height, out_width })
+    }
+
+    pub(super) fn forward<'a, T: Float>(&self, w: &'a [T], b: &'a [T], rectify: bool) -> Box<dyn Forward<T> + 'a> {
+        if self.is_pointwise() {
+            return Box::new(PointwiseForward::new(self, w, b, rectify));
+        }
         match self.groups {
-            1 => self.dense_forward(x, w, b, rectify),
-            groups if groups == self.channels && groups == self.outputs => self.depthwise_forward(x, w, b, rectify),
-            _ => self.grouped_forward(x, w, b, rectify),
+            1 => Box::new(DenseForward::new(self, w, b, rectify)),
+            _ if self.is_depthwise() => Box::new(DepthwiseForward::new(self, w, b, rectify)),
+            _ => Box::new(GroupedForward::new(self, w, b, rectify)),
         }
     }
 
-    /// `y` is given if it was rectified.
-    fn backward<T: Float>(&self, x: &[T], w: &[T], y: Option<&[T]>, dy: &[T], wanted: Wanted) -> Gradients<T> {
-        match self.groups {
-            1 => self.dense_backward(x, w, y, dy, wanted),
-            groups if groups == self.channels && groups == self.outputs => self.depthwise_backward(x, w, y, dy, wanted),
-            _ => self.grouped_backward(x, w, y, dy, wanted),
+    pub(super) fn backward<'a, T: Float>(&self, w: &'a [T], wanted: Wanted) -> Box<dyn Backward<T> + 'a> {
+        if self.is_pointwise() {
+            return Box::new(PointwiseBackward::new(self, w, wanted));
         }
+        match self.groups {
+            1 => Box::new(DenseBackward::new(self, w, wanted)),
+            _ if self.is_depthwise() => Box::new(DepthwiseBackward::new(self, w, wanted)),
+            _ => Box::new(GroupedBackward::new(self, w, wanted)),
+        }
+    }
+
+    fn is_depthwise(&self) -> bool {
+        self.groups == self.channels && self.groups == self.outputs
     }
 
     /// Elements of an input image.
-    fn in_len(&self) -> usize {
+    pub(super) fn in_len(&self) -> usize {
         self.height * self.width * self.channels
     }
 
     /// Elements of an output image.
-    fn out_len(&self) -> usize {
+    pub(super) fn out_len(&self) -> usize {
         self.out_height * self.out_width * self.outputs
+    }
+
+    /// Pixels of an output image.
+    pub(super) fn out_area(&self) -> usize {
+        self.out_height * self.out_width
+    }
+
+    /// The result's shape.
+    pub(super) fn out_dims(&self) -> [usize; 4] {
+        [self.batch, self.out_height, self.out_width, self.outputs]
     }
 
     /// Whether the gradient of the input is itself a convolution of the output's gradient.

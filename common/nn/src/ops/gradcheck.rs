@@ -168,6 +168,38 @@ fn group_norm_has_the_right_gradient() {
     }
 }
 
+/// On a tape they are one operation, of a few images at a time: of most shapes here fewer than the fifteen.
+#[test]
+fn a_convolution_with_its_norm_is_both_of_them_one_after_the_other() {
+    for ([h, w, c, o], [k, l], padding, stride, groups) in CONVOLUTIONS {
+        let shapes = [&[15, h, w, c][..], &[o, c / groups, k, l], &[o], &[o]];
+        let v: Vec<Var> = (1..).zip(shapes).map(|(seed, shape)| variable(seed, shape)).collect();
+        for relu in [false, true] {
+            let config = Conv2dConfig { padding, stride, groups, relu };
+            let loss = |graph: &mut Graph<'_>| {
+                // The input comes from the tape, too, so that its gradient is asked for.
+                let x = add(graph, &v[0], &v[0]).unwrap();
+                let y = conv_norm(graph, &x, &v[1], [&v[2], &v[3]], config, 1).unwrap();
+                let y = flatten(graph, &y).unwrap();
+                let classes = y.dim(1).unwrap() as u32;
+                let labels: Vec<u32> = (0..15).map(|row| row % classes).collect();
+                cross_entropy(graph, &y, &labels, 15).unwrap()
+            };
+            let apart = loss(&mut Graph::candle());
+            let mut tape = Tape::of(v.iter().map(Var::as_tensor));
+            let together = loss(&mut Graph::on(&mut tape));
+            let difference =
+                |x: &Tensor, y: &Tensor| (x - y).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+            assert!(difference(&together, &apart) < 1e-14, "{config:?}");
+            let (apart, mut together) = (apart.backward().unwrap(), tape.backward(&together).unwrap());
+            for (index, v) in v.iter().enumerate() {
+                let off = difference(&together.take(v).unwrap(), apart.get(v).unwrap());
+                assert!(off < 1e-13, "operand {index} of {config:?}: off by {off}");
+            }
+        }
+    }
+}
+
 #[test]
 fn cross_entropy_has_the_right_gradient() {
     check(&[variable(1, &[4, 5])], |v| cross_entropy(&mut Graph::candle(), &(&v[0] * 6.0)?, &[0, 4, 2, 2], 7));

@@ -25,7 +25,14 @@ enum Operation {
     One(Box<dyn CustomOp1>, Tensor),
     Two(Box<dyn CustomOp2>, [Tensor; 2]),
     Three(Box<dyn CustomOp3>, [Tensor; 3]),
+    Fused(Box<dyn Fused>, Vec<Tensor>),
     Reshape(Tensor),
+}
+
+/// An operation that only a tape knows: candle has no interface for so many operands, and computes it in parts.
+pub(super) trait Fused {
+    /// The gradient with respect to each operand, unless nobody asks for it.
+    fn backward(self: Box<Self>, operands: &[Tensor], dy: &Tensor) -> Result<Vec<Option<Tensor>>>;
 }
 
 /// The gradients of a loss with respect to everything that went into it.
@@ -114,6 +121,7 @@ impl Tape {
                     let (dx, dw, db) = op.bwd(&x, &w, &b, &result, &dy)?;
                     vec![(dx, x), (dw, w), (db, b)]
                 }
+                Operation::Fused(op, operands) => op.backward(&operands, &dy)?.into_iter().zip(operands).collect(),
                 Operation::Reshape(x) => vec![(Some(dy.reshape(x.shape())?), x)],
             };
             for (gradient, tensor) in passed_on {
@@ -232,6 +240,15 @@ impl<'a> Graph<'a> {
             Some(tape) if tape.wants(x) => tape.record(Operation::Reshape(x.clone()), result),
             _ => result,
         })
+    }
+
+    /// Records on the tape what an operation made of its operands.
+    pub(super) fn record(&mut self, op: impl Fused + 'static, operands: Vec<Tensor>, result: Tensor) -> Tensor {
+        match &mut self.tape {
+            None => result,
+            Some(tape) if !operands.iter().any(|operand| tape.wants(operand)) => result,
+            Some(tape) => tape.record(Operation::Fused(Box::new(op), operands), result),
+        }
     }
 
     /// Whether operations are recorded on a tape.

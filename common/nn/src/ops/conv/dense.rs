@@ -3,55 +3,131 @@
 //! With the channels of a pixel side by side, the inputs that an output pixel meets in one row of the kernel are
 //! contiguous, and those of the next output pixel begin `stride` pixels on. So an output row is a sum over the
 //! kernel's rows of products of a matrix that overlaps itself: nothing is unfolded, only the padding is written out.
-//! With a kernel of one pixel a whole batch is one product.
 
-use super::super::add_columns;
-use super::super::elementwise::where_positive;
 use super::super::kernel::{Float, Start, Strided, Sum, vectorised};
 use super::frame::Frame;
-use super::{Extent, Gradients, Wanted};
+use super::{Backward, Extent, Forward, Gradients, Wanted};
+
+pub(super) struct DenseForward<'a, T> {
+    extent: Extent,
+    /// [ky][kx][c][o]
+    filters: Vec<T>,
+    bias: &'a [T],
+    rectify: bool,
+    frame: Frame<T>,
+}
+
+impl<'a, T: Float> DenseForward<'a, T> {
+    pub(super) fn new(extent: &Extent, w: &[T], bias: &'a [T], rectify: bool) -> Self {
+        let Extent { kernel, channels, outputs, .. } = *extent;
+        let filters = extent.permuted(w, |ky, kx, c, o| ((ky * kernel[1] + kx) * channels + c) * outputs + o);
+        Self { extent: *extent, filters, bias, rectify, frame: extent.frame() }
+    }
+}
+
+impl<T: Float> Forward<T> for DenseForward<'_, T> {
+    fn append(&mut self, x: &[T], y: &mut Vec<T>) {
+        let extent = &self.extent;
+        for x in x.chunks_exact(extent.in_len()) {
+            self.frame.fill(x);
+            for row in 0..extent.out_height {
+                let b_segment = extent.row_window() * extent.outputs;
+                let sum = Sum {
+                    rows: extent.out_width,
+                    columns: extent.outputs,
+                    depth: extent.row_window(),
+                    segments: extent.kernel[0],
+                    a: extent.windows(&self.frame, row),
+                    b: Strided { data: &self.filters, row: extent.outputs, column: 1, segment: b_segment },
+                    start: Start::Bias(self.bias),
+                    rectify: self.rectify,
+                };
+                sum.append_to(y);
+            }
+        }
+    }
+}
+
+pub(super) struct DenseBackward<T> {
+    extent: Extent,
+    /// [ky][kx][c][o], as the filters in the forward pass.
+    dw: Option<Vec<T>>,
+    db: Option<Vec<T>>,
+    input: Option<InputGradient<T>>,
+    frame: Frame<T>,
+    dy_frame: Frame<T>,
+}
+
+impl<T: Float> DenseBackward<T> {
+    pub(super) fn new(extent: &Extent, w: &[T], wanted: Wanted) -> Self {
+        // With stride 1 the input's gradient is itself a convolution, of the output's gradient with this padding.
+        let padding = if wanted.input && extent.is_correlation() { extent.opposite_padding() } else { [0, 0] };
+        Self {
+            extent: *extent,
+            dw: wanted.weights.then(|| vec![T::zero(); w.len()]),
+            db: wanted.bias.then(|| vec![T::zero(); extent.outputs]),
+            input: wanted.input.then(|| InputGradient::new(extent, w)),
+            frame: extent.frame(),
+            dy_frame: Frame::new(extent.out_height, extent.out_width, extent.outputs, padding),
+        }
+    }
+}
+
+impl<T: Float> Backward<T> for DenseBackward<T> {
+    fn add(&mut self, x: &[T], y: Option<&[T]>, dy: &[T]) {
+        let Self { extent, frame, dy_frame, .. } = self;
+        let filter_row = extent.row_window() * extent.outputs;
+        for (index, (x, dy)) in x.chunks_exact(extent.in_len()).zip(dy.chunks_exact(extent.out_len())).enumerate() {
+            frame.fill(x);
+            match y {
+                Some(y) => dy_frame.fill_where_positive(dy, &y[index * extent.out_len()..][..extent.out_len()]),
+                None => dy_frame.fill(dy),
+            }
+            if let Some(db) = &mut self.db {
+                dy_frame.add_columns_to(db);
+            }
+            let dy_rows = &dy_frame.data[dy_frame.first()..];
+            for (ky, dw) in self.dw.iter_mut().flat_map(|dw| dw.chunks_exact_mut(filter_row)).enumerate() {
+                let x_rows = &frame.data[ky * frame.row()..];
+                let sum = Sum {
+                    rows: extent.row_window(),
+                    columns: extent.outputs,
+                    depth: extent.out_width,
+                    segments: extent.out_height,
+                    a: Strided {
+                        data: x_rows,
+                        row: 1,
+                        column: extent.stride[1] * extent.channels,
+                        segment: extent.stride[0] * frame.row(),
+                    },
+                    b: Strided { data: dy_rows, row: extent.outputs, column: 1, segment: dy_frame.row() },
+                    start: Start::Result,
+                    rectify: false,
+                };
+                sum.run(dw);
+            }
+            if let Some(input) = &mut self.input {
+                input.add_image(extent, dy_frame);
+            }
+        }
+    }
+
+    fn gradients(self: Box<Self>) -> Gradients<T> {
+        let Extent { channels, outputs, .. } = self.extent;
+        let w = self.dw.map(|dw| {
+            let mut w = Vec::with_capacity(dw.len());
+            for o in 0..outputs {
+                for c in 0..channels {
+                    w.extend(dw.iter().skip(c * outputs + o).step_by(channels * outputs).copied());
+                }
+            }
+            w
+        });
+        Gradients { x: self.input.map(|input| input.dx), w, b: self.db }
+    }
+}
 
 impl Extent {
-    /// Whether each output pixel depends on the input pixel in its place alone.
-    fn is_pointwise(&self) -> bool {
-        self.kernel == [1, 1] && self.stride == [1, 1] && self.padding == [0, 0]
-    }
-
-    fn pointwise_forward<T: Float>(&self, x: &[T], w: &[T], b: &[T], rectify: bool) -> Vec<T> {
-        // [c][o]
-        let filters = self.permuted(w, |_, _, c, o| c * self.outputs + o);
-        let shape = (self.batch * self.height * self.width, self.channels, self.outputs);
-        let product = Sum::product(shape, Strided::matrix(x, self.channels), Strided::matrix(&filters, self.outputs));
-        Sum { start: Start::Bias(b), rectify, ..product }.into_vec()
-    }
-
-    fn pointwise_backward<T: Float>(
-        &self,
-        x: &[T],
-        w: &[T],
-        y: Option<&[T]>,
-        dy: &[T],
-        wanted: Wanted,
-    ) -> Gradients<T> {
-        let masked = y.map(|y| where_positive(y, dy));
-        let dy = masked.as_deref().unwrap_or(dy);
-        let pixels = self.batch * self.height * self.width;
-        let dy_matrix = Strided::matrix(dy, self.outputs);
-        let dw = (self.outputs, pixels, self.channels);
-        let dw = Sum::product(dw, dy_matrix.transposed(), Strided::matrix(x, self.channels)).into_vec();
-        let db = wanted.bias.then(|| {
-            let mut db = vec![T::zero(); self.outputs];
-            vectorised(
-                #[inline(always)]
-                || add_columns(dy, &mut db),
-            );
-            db
-        });
-        let dx = (pixels, self.outputs, self.channels);
-        let dx = wanted.input.then(|| Sum::product(dx, dy_matrix, Strided::matrix(w, self.channels)).into_vec());
-        Gradients { x: dx, w: dw, b: db }
-    }
-
     /// Inputs that one output meets in one row of the kernel.
     fn row_window(&self) -> usize {
         self.kernel[1] * self.channels
@@ -66,99 +142,6 @@ impl Extent {
     fn windows<'a, T>(&self, frame: &'a Frame<T>, row: usize) -> Strided<'a, T> {
         let data = &frame.data[row * self.stride[0] * frame.row()..];
         Strided { data, row: self.stride[1] * self.channels, column: 1, segment: frame.row() }
-    }
-
-    pub(super) fn dense_forward<T: Float>(&self, x: &[T], w: &[T], b: &[T], rectify: bool) -> Vec<T> {
-        if self.is_pointwise() {
-            return self.pointwise_forward(x, w, b, rectify);
-        }
-        // [ky][kx][c][o]
-        let filters =
-            self.permuted(w, |ky, kx, c, o| ((ky * self.kernel[1] + kx) * self.channels + c) * self.outputs + o);
-        let mut frame = self.frame();
-        let mut y = Vec::with_capacity(self.batch * self.out_len());
-        for x in x.chunks_exact(self.in_len()) {
-            frame.fill(x);
-            for row in 0..self.out_height {
-                let b_segment = self.row_window() * self.outputs;
-                let sum = Sum {
-                    rows: self.out_width,
-                    columns: self.outputs,
-                    depth: self.row_window(),
-                    segments: self.kernel[0],
-                    a: self.windows(&frame, row),
-                    b: Strided { data: &filters, row: self.outputs, column: 1, segment: b_segment },
-                    start: Start::Bias(b),
-                    rectify,
-                };
-                sum.append_to(&mut y);
-            }
-        }
-        y
-    }
-
-    /// `y` is given if it was rectified.
-    pub(super) fn dense_backward<T: Float>(
-        &self,
-        x: &[T],
-        w: &[T],
-        y: Option<&[T]>,
-        dy: &[T],
-        wanted: Wanted,
-    ) -> Gradients<T> {
-        if self.is_pointwise() {
-            return self.pointwise_backward(x, w, y, dy, wanted);
-        }
-        let filter_row = self.row_window() * self.outputs;
-        // [ky][kx][c][o], as the filters in the forward pass.
-        let mut dw = vec![T::zero(); self.kernel[0] * filter_row];
-        let mut db = wanted.bias.then(|| vec![T::zero(); self.outputs]);
-        let mut input = wanted.input.then(|| InputGradient::new(self, w));
-        let mut frame = self.frame();
-        // With stride 1 the input's gradient is itself a convolution, of the output's gradient with this padding.
-        let padding = if wanted.input && self.is_correlation() { self.opposite_padding() } else { [0, 0] };
-        let mut dy_frame = Frame::new(self.out_height, self.out_width, self.outputs, padding);
-        for (index, (x, dy)) in x.chunks_exact(self.in_len()).zip(dy.chunks_exact(self.out_len())).enumerate() {
-            frame.fill(x);
-            match y {
-                Some(y) => dy_frame.fill_where_positive(dy, &y[index * self.out_len()..][..self.out_len()]),
-                None => dy_frame.fill(dy),
-            }
-            if let Some(db) = &mut db {
-                dy_frame.add_columns_to(db);
-            }
-            let dy_rows = &dy_frame.data[dy_frame.first()..];
-            for (ky, dw) in dw.chunks_exact_mut(filter_row).enumerate() {
-                let x_rows = &frame.data[ky * frame.row()..];
-                let sum = Sum {
-                    rows: self.row_window(),
-                    columns: self.outputs,
-                    depth: self.out_width,
-                    segments: self.out_height,
-                    a: Strided {
-                        data: x_rows,
-                        row: 1,
-                        column: self.stride[1] * self.channels,
-                        segment: self.stride[0] * frame.row(),
-                    },
-                    b: Strided { data: dy_rows, row: self.outputs, column: 1, segment: dy_frame.row() },
-                    start: Start::Result,
-                    rectify: false,
-                };
-                sum.run(dw);
-            }
-            if let Some(input) = &mut input {
-                input.add_image(self, &dy_frame);
-            }
-        }
-        let mut w_gradient = Vec::with_capacity(w.len());
-        for o in 0..self.outputs {
-            for c in 0..self.channels {
-                let pixels = dw.iter().skip(c * self.outputs + o).step_by(self.channels * self.outputs);
-                w_gradient.extend(pixels.copied());
-            }
-        }
-        Gradients { x: input.map(|input| input.dx), w: w_gradient, b: db }
     }
 
     /// The filters [o][c][ky][kx] in another order.

@@ -4,8 +4,9 @@
 //! of a row go by; the kernel's weights for them stay in registers.
 
 use super::frame::Frame;
-use super::{Extent, Gradients, Wanted};
+use super::{Backward, Extent, Forward, Gradients, Wanted};
 use crate::ops::kernel::{Float, vectorised};
+use crate::ops::lanes::{load, store};
 
 /// Channels that are taken together: a vector of f32 on most machines.
 const LANES: usize = 8;
@@ -14,73 +15,124 @@ const LANES: usize = 8;
 /// one, and what remains of others one by one.
 const RUNS: [usize; 3] = [9, 5, 1];
 
-impl Extent {
-    pub(super) fn depthwise_forward<T: Float>(&self, x: &[T], w: &[T], b: &[T], rectify: bool) -> Vec<T> {
-        let filters = self.by_pixel(w);
-        let mut frame = Frame::new(self.height, self.width, self.channels, self.padding);
-        let mut y = Vec::with_capacity(self.batch * self.out_len());
-        for x in x.chunks_exact(self.in_len()) {
-            frame.fill(x);
-            self.correlate(&frame, &filters, b, rectify, &mut y);
-        }
-        y
-    }
+pub(super) struct DepthwiseForward<'a, T> {
+    extent: Extent,
+    filters: Vec<T>,
+    bias: &'a [T],
+    rectify: bool,
+    frame: Frame<T>,
+}
 
-    pub(super) fn depthwise_backward<T: Float>(
-        &self,
-        x: &[T],
-        w: &[T],
-        y: Option<&[T]>,
-        dy: &[T],
-        wanted: Wanted,
-    ) -> Gradients<T> {
-        let filters = self.by_pixel(w);
-        let turned: Vec<T> = filters.chunks_exact(self.channels).rev().flatten().copied().collect();
-        let around = if wanted.input && self.is_correlation() { self.opposite_padding() } else { [0, 0] };
-        // The convolution whose result is the input's gradient.
-        let back = Self {
-            height: self.out_height,
-            width: self.out_width,
-            out_height: self.height,
-            out_width: self.width,
-            padding: around,
-            ..*self
+impl<'a, T: Float> DepthwiseForward<'a, T> {
+    pub(super) fn new(extent: &Extent, w: &[T], bias: &'a [T], rectify: bool) -> Self {
+        let frame = Frame::new(extent.height, extent.width, extent.channels, extent.padding);
+        Self { extent: *extent, filters: extent.by_pixel(w), bias, rectify, frame }
+    }
+}
+
+impl<T: Float> Forward<T> for DepthwiseForward<'_, T> {
+    fn append(&mut self, x: &[T], y: &mut Vec<T>) {
+        for x in x.chunks_exact(self.extent.in_len()) {
+            self.frame.fill(x);
+            self.extent.correlate(&self.frame, &self.filters, self.bias, self.rectify, y);
+        }
+    }
+}
+
+pub(super) struct DepthwiseBackward<T> {
+    extent: Extent,
+    /// [pixel][c], like their gradient.
+    filters: Vec<T>,
+    dw: Option<Vec<T>>,
+    db: Option<Vec<T>>,
+    dx: Option<Vec<T>>,
+    frame: Frame<T>,
+    dy_frame: Frame<T>,
+    way: Way<T>,
+}
+
+/// The way from the output's gradient to the input's.
+enum Way<T> {
+    /// Itself a convolution, with these filters and without bias.
+    Correlation { extent: Extent, turned: Vec<T>, no_bias: Vec<T> },
+    /// Added up in a padded image.
+    Fold(Frame<T>),
+}
+
+impl<T: Float> DepthwiseBackward<T> {
+    pub(super) fn new(extent: &Extent, w: &[T], wanted: Wanted) -> Self {
+        let Extent { height, width, out_height, out_width, channels, padding, .. } = *extent;
+        let filters = extent.by_pixel(w);
+        let around = if wanted.input && extent.is_correlation() { extent.opposite_padding() } else { [0, 0] };
+        let frame = Frame::new(height, width, channels, padding);
+        let way = if extent.is_correlation() {
+            let (inner, outer) = ([out_height, out_width], [height, width]);
+            Way::Correlation {
+                extent: Extent {
+                    height: inner[0],
+                    width: inner[1],
+                    out_height: outer[0],
+                    out_width: outer[1],
+                    padding: around,
+                    ..*extent
+                },
+                turned: filters.chunks_exact(channels).rev().flatten().copied().collect(),
+                no_bias: vec![T::zero(); channels],
+            }
+        } else {
+            Way::Fold(Frame::new(height, width, channels, padding))
         };
-        let no_bias = vec![T::zero(); self.channels];
-        let mut frame = Frame::new(self.height, self.width, self.channels, self.padding);
-        let mut dy_frame = Frame::new(self.out_height, self.out_width, self.channels, around);
-        let mut folded = Frame::new(self.height, self.width, self.channels, self.padding);
-        let mut dw = vec![T::zero(); filters.len()];
-        let mut db = wanted.bias.then(|| vec![T::zero(); self.channels]);
-        let mut dx = Vec::with_capacity(if wanted.input { x.len() } else { 0 });
-        for (index, (x, dy)) in x.chunks_exact(self.in_len()).zip(dy.chunks_exact(self.out_len())).enumerate() {
+        Self {
+            extent: *extent,
+            dw: wanted.weights.then(|| vec![T::zero(); filters.len()]),
+            db: wanted.bias.then(|| vec![T::zero(); channels]),
+            dx: wanted.input.then(|| Vec::with_capacity(extent.batch * extent.in_len())),
+            filters,
+            frame,
+            dy_frame: Frame::new(out_height, out_width, channels, around),
+            way,
+        }
+    }
+}
+
+impl<T: Float> Backward<T> for DepthwiseBackward<T> {
+    fn add(&mut self, x: &[T], y: Option<&[T]>, dy: &[T]) {
+        let Self { extent, frame, dy_frame, .. } = self;
+        for (index, (x, dy)) in x.chunks_exact(extent.in_len()).zip(dy.chunks_exact(extent.out_len())).enumerate() {
             frame.fill(x);
             match y {
-                Some(y) => dy_frame.fill_where_positive(dy, &y[index * self.out_len()..][..self.out_len()]),
+                Some(y) => dy_frame.fill_where_positive(dy, &y[index * extent.out_len()..][..extent.out_len()]),
                 None => dy_frame.fill(dy),
             }
-            if let Some(db) = &mut db {
+            if let Some(db) = &mut self.db {
                 dy_frame.add_columns_to(db);
             }
-            self.add_weight_gradient(&frame, &dy_frame, &mut dw);
-            if !wanted.input {
-                continue;
+            if let Some(dw) = &mut self.dw {
+                extent.add_weight_gradient(frame, dy_frame, dw);
             }
-            if self.is_correlation() {
-                back.correlate(&dy_frame, &turned, &no_bias, false, &mut dx);
-            } else {
-                folded.data.fill(T::zero());
-                self.fold(&dy_frame, &filters, &mut folded);
-                for row in 0..self.height {
-                    let start = folded.first() + row * folded.row();
-                    dx.extend_from_slice(&folded.data[start..start + self.width * self.channels]);
+            let Some(dx) = &mut self.dx else { continue };
+            match &mut self.way {
+                Way::Correlation { extent, turned, no_bias } => extent.correlate(dy_frame, turned, no_bias, false, dx),
+                Way::Fold(folded) => {
+                    folded.data.fill(T::zero());
+                    extent.fold(dy_frame, &self.filters, folded);
+                    for row in 0..extent.height {
+                        let start = folded.first() + row * folded.row();
+                        dx.extend_from_slice(&folded.data[start..start + extent.width * extent.channels]);
+                    }
                 }
             }
         }
-        let dw = (0..self.channels).flat_map(|c| dw.iter().skip(c).step_by(self.channels)).copied().collect();
-        Gradients { x: wanted.input.then_some(dx), w: dw, b: db }
     }
 
+    fn gradients(self: Box<Self>) -> Gradients<T> {
+        let channels = self.extent.channels;
+        let w = self.dw.map(|dw| (0..channels).flat_map(|c| dw.iter().skip(c).step_by(channels)).copied().collect());
+        Gradients { x: self.dx, w, b: self.db }
+    }
+}
+
+impl Extent {
     /// The filters [c][pixel] as [pixel][c].
     fn by_pixel<T: Float>(&self, w: &[T]) -> Vec<T> {
         (0..self.area()).flat_map(|pixel| w.iter().skip(pixel).step_by(self.area())).copied().collect()
@@ -95,30 +147,53 @@ impl Extent {
         while first < self.area() {
             let rest = self.area() - first;
             if rest == RUNS[0] {
-                run.run::<{ RUNS[0] }>(first, std::array::from_fn(|i| offset(first + i)));
+                self.for_all_channels::<T, { RUNS[0] }>(first, std::array::from_fn(|i| offset(first + i)), &mut run);
                 first += RUNS[0];
             } else if rest >= RUNS[1] {
-                run.run::<{ RUNS[1] }>(first, std::array::from_fn(|i| offset(first + i)));
+                self.for_all_channels::<T, { RUNS[1] }>(first, std::array::from_fn(|i| offset(first + i)), &mut run);
                 first += RUNS[1];
             } else {
-                run.run::<{ RUNS[2] }>(first, [offset(first)]);
+                self.for_all_channels::<T, { RUNS[2] }>(first, [offset(first)], &mut run);
                 first += RUNS[2];
             }
         }
     }
 
+    /// A vector of channels at a time, and those that fill none one by one.
+    #[inline(always)]
+    fn for_all_channels<T, const LEN: usize>(&self, first: usize, offsets: [usize; LEN], run: &mut impl Run<T>) {
+        let whole = self.channels - self.channels % LANES;
+        for channel in (0..whole).step_by(LANES) {
+            run.run::<LEN, LANES>(first, offsets, channel);
+        }
+        for channel in whole..self.channels {
+            run.run::<LEN, 1>(first, offsets, channel);
+        }
+    }
+
+    /// What the pixels of a run meet while the kernel moves along a row, from a channel on: slices of one length, so
+    /// that a single comparison tells that a step is within all of them.
+    #[inline(always)]
+    fn rows<'a, T, const LEN: usize, const LANES: usize>(
+        &self,
+        x: &'a [T],
+        offsets: [usize; LEN],
+        channel: usize,
+    ) -> [&'a [T]; LEN] {
+        let len = (self.out_width - 1) * self.stride[1] * self.channels + LANES;
+        std::array::from_fn(|i| &x[offsets[i] + channel..][..len])
+    }
+
     /// Appends the result for one image: `filters` are [pixel][c].
     fn correlate<T: Float>(&self, frame: &Frame<T>, filters: &[T], bias: &[T], rectify: bool, y: &mut Vec<T>) {
-        let biases: Vec<T> = bias.iter().copied().cycle().take(self.out_width * self.channels).collect();
-        let mut sums = biases.clone();
+        let mut sums = vec![T::zero(); self.out_width * self.channels];
         vectorised(
             #[inline(always)]
             || {
                 // Row by row through a short vector, so that the result's memory is written once.
                 for row in 0..self.out_height {
-                    sums.copy_from_slice(&biases);
                     let x = &frame.data[row * self.stride[0] * frame.row()..];
-                    self.for_each_run(frame, Correlate { extent: self, x, filters, y: &mut sums });
+                    self.for_each_run(frame, Correlate { extent: self, x, filters, bias, y: &mut sums });
                     if rectify {
                         for y in &mut sums {
                             *y = if *y < T::zero() { T::zero() } else { *y };
@@ -134,7 +209,13 @@ impl Extent {
     fn add_weight_gradient<T: Float>(&self, frame: &Frame<T>, dy: &Frame<T>, dw: &mut [T]) {
         vectorised(
             #[inline(always)]
-            || self.for_each_run(frame, WeightGradient { extent: self, frame, dy, dw }),
+            || {
+                for row in 0..self.out_height {
+                    let x = &frame.data[row * self.stride[0] * frame.row()..];
+                    let dy = &dy.data[dy.first() + row * dy.row()..][..self.out_width * self.channels];
+                    self.for_each_run(frame, WeightGradient { extent: self, x, dy, dw });
+                }
+            },
         );
     }
 
@@ -163,96 +244,68 @@ impl Extent {
 
 /// What is done for a run of a kernel's pixels.
 trait Run<T> {
-    /// `first` is the run's first pixel, `offsets` where they lie in a frame.
-    fn run<const LEN: usize>(&mut self, first: usize, offsets: [usize; LEN]);
+    /// For `LANES` channels from `channel` on; `first` is the run's first pixel, `offsets` where they lie in a frame.
+    fn run<const LEN: usize, const LANES: usize>(&mut self, first: usize, offsets: [usize; LEN], channel: usize);
 }
 
-/// y += the correlation of one row with some pixels of the filters.
+/// y = bias + the correlation of one row with the filters.
 struct Correlate<'a, T> {
     extent: &'a Extent,
     /// The frame from the row on.
     x: &'a [T],
     filters: &'a [T],
+    bias: &'a [T],
     y: &'a mut [T],
 }
 
 impl<T: Float> Run<T> for Correlate<'_, T> {
     #[inline(always)]
-    fn run<const LEN: usize>(&mut self, first: usize, offsets: [usize; LEN]) {
+    fn run<const LEN: usize, const LANES: usize>(&mut self, first: usize, offsets: [usize; LEN], channel: usize) {
         let Extent { channels, stride, .. } = *self.extent;
-        for channel in (0..channels).step_by(LANES) {
-            let len = (channels - channel).min(LANES);
-            let weights: [[T; LANES]; LEN] =
-                std::array::from_fn(|i| load(&self.filters[(first + i) * channels + channel..], len));
-            for (column, y) in self.y.chunks_exact_mut(channels).enumerate() {
-                let x = &self.x[column * stride[1] * channels + channel..];
-                let mut sum = load(&y[channel..], len);
-                for (offset, weights) in offsets.into_iter().zip(&weights) {
-                    let x = load(&x[offset..], len);
-                    for (sum, (x, &w)) in sum.iter_mut().zip(x.into_iter().zip(weights)) {
-                        *sum += x * w;
-                    }
+        let weights: [[T; LANES]; LEN] = std::array::from_fn(|i| load(self.filters, (first + i) * channels + channel));
+        let bias: [T; LANES] = load(self.bias, channel);
+        let step = stride[1] * channels;
+        let rows: [&[T]; LEN] = self.extent.rows::<T, LEN, LANES>(self.x, offsets, channel);
+        for (column, y) in self.y.chunks_exact_mut(channels).enumerate() {
+            let mut sum = if first == 0 { bias } else { load(y, channel) };
+            for (x, weights) in rows.iter().zip(&weights) {
+                let x: [T; LANES] = load(x, column * step);
+                for (sum, (x, &w)) in sum.iter_mut().zip(x.into_iter().zip(weights)) {
+                    *sum += x * w;
                 }
-                store(sum, &mut y[channel..], len);
             }
+            store(&sum, y, channel);
         }
     }
 }
 
-/// dw += Σ x·dy for some pixels of the kernel.
+/// dw += Σ x·dy over one row of the result.
 struct WeightGradient<'a, T> {
     extent: &'a Extent,
-    frame: &'a Frame<T>,
-    dy: &'a Frame<T>,
+    /// The frame from the row on.
+    x: &'a [T],
+    dy: &'a [T],
     dw: &'a mut [T],
 }
 
 impl<T: Float> Run<T> for WeightGradient<'_, T> {
     #[inline(always)]
-    fn run<const LEN: usize>(&mut self, first: usize, offsets: [usize; LEN]) {
-        let Extent { channels, out_height, out_width, stride, .. } = *self.extent;
-        for channel in (0..channels).step_by(LANES) {
-            let len = (channels - channel).min(LANES);
-            let mut sums: [[T; LANES]; LEN] =
-                std::array::from_fn(|i| load(&self.dw[(first + i) * channels + channel..], len));
-            for row in 0..out_height {
-                let x = &self.frame.data[row * stride[0] * self.frame.row() + channel..];
-                let dy = &self.dy.data[self.dy.first() + row * self.dy.row()..][..out_width * channels];
-                for (column, dy) in dy.chunks_exact(channels).enumerate() {
-                    let x = &x[column * stride[1] * channels..];
-                    let dy = load(&dy[channel..], len);
-                    for (offset, sums) in offsets.into_iter().zip(&mut sums) {
-                        let x = load(&x[offset..], len);
-                        for (sum, (x, dy)) in sums.iter_mut().zip(x.into_iter().zip(dy)) {
-                            *sum += x * dy;
-                        }
-                    }
+    fn run<const LEN: usize, const LANES: usize>(&mut self, first: usize, offsets: [usize; LEN], channel: usize) {
+        let Extent { channels, stride, .. } = *self.extent;
+        let mut sums: [[T; LANES]; LEN] = std::array::from_fn(|i| load(self.dw, (first + i) * channels + channel));
+        let step = stride[1] * channels;
+        let rows: [&[T]; LEN] = self.extent.rows::<T, LEN, LANES>(self.x, offsets, channel);
+        for (column, dy) in self.dy.chunks_exact(channels).enumerate() {
+            let dy: [T; LANES] = load(dy, channel);
+            for (x, sums) in rows.iter().zip(&mut sums) {
+                let x: [T; LANES] = load(x, column * step);
+                for (sum, (x, dy)) in sums.iter_mut().zip(x.into_iter().zip(dy)) {
+                    *sum += x * dy;
                 }
             }
-            for (i, sums) in sums.into_iter().enumerate() {
-                store(sums, &mut self.dw[(first + i) * channels + channel..], len);
-            }
         }
-    }
-}
-
-/// The first `len` elements; the others are zero.
-#[inline(always)]
-fn load<T: Float>(from: &[T], len: usize) -> [T; LANES] {
-    let mut lanes = [T::zero(); LANES];
-    if len == LANES {
-        lanes.copy_from_slice(&from[..LANES]);
-    } else {
-        lanes[..len].copy_from_slice(&from[..len]);
-    }
-    lanes
-}
-
-#[inline(always)]
-fn store<T: Float>(lanes: [T; LANES], to: &mut [T], len: usize) {
-    if len == LANES {
-        to[..LANES].copy_from_slice(&lanes);
-    } else {
-        to[..len].copy_from_slice(&lanes[..len]);
+        for (i, sums) in sums.iter().enumerate() {
+            store(sums, self.dw, (first + i) * channels + channel);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Convolution in groups: each one's channels are taken out, convolved densely and put back.
 
-use super::{Extent, Gradients, Wanted};
+use super::{Backward, Extent, Forward, Gradients, Wanted};
 use crate::ops::kernel::Float;
 
 impl Extent {
@@ -8,44 +8,70 @@ impl Extent {
     fn group(&self) -> Self {
         Self { channels: self.channels / self.groups, outputs: self.outputs / self.groups, groups: 1, ..*self }
     }
+}
 
-    pub(super) fn grouped_forward<T: Float>(&self, x: &[T], w: &[T], b: &[T], rectify: bool) -> Vec<T> {
-        let group = self.group();
-        let mut y = vec![T::zero(); self.batch * self.out_len()];
-        let filters = w.chunks_exact(w.len() / self.groups).zip(b.chunks_exact(group.outputs));
-        for (index, (w, b)) in filters.enumerate() {
-            let x = taken(x, self.channels, index, group.channels);
-            put(&group.dense_forward(&x, w, b, rectify), &mut y, self.outputs, index, group.outputs);
+pub(super) struct GroupedForward<'a, T> {
+    extent: Extent,
+    groups: Vec<Box<dyn Forward<T> + 'a>>,
+}
+
+impl<'a, T: Float> GroupedForward<'a, T> {
+    pub(super) fn new(extent: &Extent, w: &'a [T], bias: &'a [T], rectify: bool) -> Self {
+        let group = extent.group();
+        let parts = w.chunks_exact(w.len() / extent.groups).zip(bias.chunks_exact(group.outputs));
+        Self { extent: *extent, groups: parts.map(|(w, b)| group.forward(w, b, rectify)).collect() }
+    }
+}
+
+impl<T: Float> Forward<T> for GroupedForward<'_, T> {
+    fn append(&mut self, x: &[T], y: &mut Vec<T>) {
+        let (Extent { channels, outputs, .. }, group) = (self.extent, self.extent.group());
+        let first = y.len();
+        y.resize(first + x.len() / self.extent.in_len() * self.extent.out_len(), T::zero());
+        for (index, pass) in self.groups.iter_mut().enumerate() {
+            let mut part = Vec::new();
+            pass.append(&taken(x, channels, index, group.channels), &mut part);
+            put(&part, &mut y[first..], outputs, index, group.outputs);
         }
-        y
+    }
+}
+
+pub(super) struct GroupedBackward<'a, T> {
+    extent: Extent,
+    groups: Vec<Box<dyn Backward<T> + 'a>>,
+}
+
+impl<'a, T: Float> GroupedBackward<'a, T> {
+    pub(super) fn new(extent: &Extent, w: &'a [T], wanted: Wanted) -> Self {
+        let group = extent.group();
+        let groups = w.chunks_exact(w.len() / extent.groups).map(|w| group.backward(w, wanted)).collect();
+        Self { extent: *extent, groups }
+    }
+}
+
+impl<T: Float> Backward<T> for GroupedBackward<'_, T> {
+    fn add(&mut self, x: &[T], y: Option<&[T]>, dy: &[T]) {
+        let (Extent { channels, outputs, .. }, group) = (self.extent, self.extent.group());
+        for (index, pass) in self.groups.iter_mut().enumerate() {
+            let y = y.map(|y| taken(y, outputs, index, group.outputs));
+            let dy = taken(dy, outputs, index, group.outputs);
+            pass.add(&taken(x, channels, index, group.channels), y.as_deref(), &dy);
+        }
     }
 
-    pub(super) fn grouped_backward<T: Float>(
-        &self,
-        x: &[T],
-        w: &[T],
-        y: Option<&[T]>,
-        dy: &[T],
-        wanted: Wanted,
-    ) -> Gradients<T> {
-        let group = self.group();
-        let mut dx = wanted.input.then(|| vec![T::zero(); x.len()]);
-        let mut dw = Vec::with_capacity(w.len());
-        let mut db = wanted.bias.then(|| Vec::with_capacity(self.outputs));
-        for (index, w) in w.chunks_exact(w.len() / self.groups).enumerate() {
-            let x = taken(x, self.channels, index, group.channels);
-            let y = y.map(|y| taken(y, self.outputs, index, group.outputs));
-            let dy = taken(dy, self.outputs, index, group.outputs);
-            let gradients = group.dense_backward(&x, w, y.as_deref(), &dy, wanted);
-            dw.extend(gradients.w);
-            if let (Some(db), Some(part)) = (&mut db, gradients.b) {
-                db.extend(part);
+    fn gradients(self: Box<Self>) -> Gradients<T> {
+        let (channels, group) = (self.extent.channels, self.extent.group());
+        let parts: Vec<_> = self.groups.into_iter().map(|pass| pass.gradients()).collect();
+        let w = parts.iter().map(|part| part.w.as_deref()).collect::<Option<Vec<_>>>().map(|parts| parts.concat());
+        let b = parts.iter().map(|part| part.b.as_deref()).collect::<Option<Vec<_>>>().map(|parts| parts.concat());
+        let x = parts.iter().map(|part| part.x.as_deref()).collect::<Option<Vec<_>>>().map(|parts| {
+            let mut dx = vec![T::zero(); parts.iter().map(|part| part.len()).sum()];
+            for (index, part) in parts.into_iter().enumerate() {
+                put(part, &mut dx, channels, index, group.channels);
             }
-            if let (Some(dx), Some(part)) = (&mut dx, gradients.x) {
-                put(&part, dx, self.channels, index, group.channels);
-            }
-        }
-        Gradients { x: dx, w: dw, b: db }
+            dx
+        });
+        Gradients { x, w, b }
     }
 }
 

@@ -153,9 +153,12 @@ unsafe fn copy<T: Float>(
         if from_column == 1 {
             for (row, to) in rows {
                 let from = std::slice::from_raw_parts(from.add(row * from_row), columns);
-                // A length that the compiler knows makes a copy of a few instructions.
-                match (to.first_chunk_mut::<16>(), from.first_chunk::<16>()) {
-                    (Some(to), Some(from)) if columns == 16 => *to = *from,
+                // Those of a whole panel, whatever its width.
+                match columns {
+                    8 => copy_few::<_, 8>(from, to),
+                    16 => copy_few::<_, 16>(from, to),
+                    24 => copy_few::<_, 24>(from, to),
+                    32 => copy_few::<_, 32>(from, to),
                     _ => to[..columns].copy_from_slice(from),
                 }
             }
@@ -166,5 +169,13 @@ unsafe fn copy<T: Float>(
                 }
             }
         }
+    }
+}
+
+/// A length that the compiler knows makes a copy of a few instructions, another a call.
+#[inline(always)]
+fn copy_few<T: Copy, const COUNT: usize>(from: &[T], to: &mut [T]) {
+    if let (Some(from), Some(to)) = (from.first_chunk::<COUNT>(), to.first_chunk_mut::<COUNT>()) {
+        *to = *from;
     }
 }
