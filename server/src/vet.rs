@@ -1,6 +1,6 @@
 //! Whether a received frame may count: the codec's verdict in the protocol's words.
 
-use dunlin_codec::{Error, FrameHeader, FrameKind, Limits, Quantizer, Segments, Sink, StageBytes};
+use dunlin_codec::{Error, FrameHeader, FrameKind, Limits, Segments, Sink, StageBytes};
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{Digest, Recipe, Reject};
 
@@ -34,12 +34,7 @@ impl Rules {
     /// The rules of a recipe for a model with these tensors.
     #[must_use]
     pub fn new(recipe: &Recipe, segments: Segments) -> Self {
-        let kind = match recipe.uplink.quantizer {
-            Quantizer::F32 => FrameKind::F32,
-            Quantizer::F16 => FrameKind::F16,
-            Quantizer::Int8 => FrameKind::Int8,
-            Quantizer::Ternary => FrameKind::Ternary,
-        };
+        let kind = recipe.uplink.quantizer.kind();
         let limits = Limits::for_segments(&segments);
         Self { segments, limits, max_abs: recipe.limits.max_update_abs, kind }
     }
@@ -158,7 +153,7 @@ fn reason(error: &Error) -> Reject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dunlin_codec::{Codec, Encoder, EntropyCoder, Segment};
+    use dunlin_codec::{Codec, Encoder, EntropyCoder, Quantizer, Segment};
     use dunlin_core::{ClientId, ModelVersion, RoundId};
 
     fn header(frame: &[u8]) -> UpdateHeader {
