@@ -206,6 +206,19 @@ impl Rate {
         Err(Error::BadRate { bits })
     }
 
+    /// The nearest possible one; the least for what is not a number.
+    #[must_use]
+    pub fn nearest(bits: f64) -> Self {
+        let bits = if bits.is_nan() { Self::LEAST } else { bits.clamp(Self::LEAST, Self::MOST) };
+        Self { thousandths: (bits * 1000.0).round() as u16 }
+    }
+
+    /// In 1/1000 bits per coordinate.
+    #[must_use]
+    pub fn thousandths(self) -> u16 {
+        self.thousandths
+    }
+
     /// In bits per coordinate.
     #[must_use]
     pub fn bits(self) -> f64 {

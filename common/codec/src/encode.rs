@@ -166,10 +166,9 @@ impl Encoder {
         self.sent.nonzeros = u.len();
         let mut frame = Vec::with_capacity(64);
         self.header(Layout::Dense, false, segments).write(&mut frame);
-        let quantized = self.whole.write(codec.quantizer, segments, u, &mut frame)?;
+        self.whole.write(codec.quantizer, segments, u, &mut frame)?;
         header::seal(&mut frame);
-        let dense = 4 * u.len() as u64;
-        let stages = StageBytes { dense, sparse: dense, quantized, coded: frame.len() as u64 };
+        let stages = FrameHeader::parse(&frame)?.stages(segments, &frame);
         Ok(Encoded { frame, stages, nonzeros: u.len() })
     }
 

@@ -8,6 +8,7 @@
 use crate::{
     Error, Segments, StageBytes,
     values::{is_scaled, width_of},
+    whole,
 };
 
 /// What a frame says about itself before its body.
@@ -133,12 +134,15 @@ impl FrameHeader {
         Ok(Self { kind, layout, coordinates, nonzeros, values_coded, body })
     }
 
-    /// What the frame of `coded` bytes would have cost without its later stages.
+    /// What the frame, of which this is the header, would have cost without its later stages.
     #[must_use]
-    pub fn stages(&self, segments: &Segments, coded: usize) -> StageBytes {
+    pub fn stages(&self, segments: &Segments, frame: &[u8]) -> StageBytes {
         let (len, values) = (segments.len() as u64, u64::from(self.nonzeros));
-        if let FrameKind::Whole(_) = self.kind {
-            return StageBytes { dense: 4 * len, sparse: 4 * len, quantized: coded as u64, coded: coded as u64 };
+        let coded = frame.len() as u64;
+        if let FrameKind::Whole(scheme) = self.kind {
+            let body = frame.get(self.body..frame.len().saturating_sub(TRAILER_BYTES)).unwrap_or_default();
+            let quantized = whole::quantized(scheme, body, segments);
+            return StageBytes { dense: 4 * len, sparse: 4 * len, quantized, coded };
         }
         let width = u64::from(width_of(self.kind));
         let scales = if is_scaled(self.kind) && values > 0 { 2 * segments.count() as u64 } else { 0 };
@@ -149,7 +153,7 @@ impl FrameHeader {
             Layout::Dense => (dense, whole),
             _ => ((8 * values).min(dense), (4 * values + (width * values).div_ceil(8) + scales).min(whole)),
         };
-        StageBytes { dense, sparse, quantized, coded: coded as u64 }
+        StageBytes { dense, sparse, quantized, coded }
     }
 
     /// Starts a frame.

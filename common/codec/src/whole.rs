@@ -27,7 +27,7 @@ pub(crate) trait Each: FnMut(usize, &[f32]) -> Result<(), Error> {}
 impl<F: FnMut(usize, &[f32]) -> Result<(), Error>> Each for F {}
 
 impl Whole {
-    /// Appends a body to the header in `out`; returns what it would be without entropy coding, in bytes.
+    /// Appends a body to the header in `out`.
     ///
     /// # Errors
     /// [`Error::NotFinite`].
@@ -37,7 +37,7 @@ impl Whole {
         segments: &Segments,
         u: &[f32],
         out: &mut Vec<u8>,
-    ) -> Result<u64, Error> {
+    ) -> Result<(), Error> {
         check_finite(0, u)?;
         let (values, seed) = (&mut self.values, self.seed);
         values.clear();
@@ -45,17 +45,16 @@ impl Whole {
             #[inline(always)]
             || values.extend(u.iter().map(|value| value.clamp(-LARGEST, LARGEST))),
         );
-        let before = out.len() as u64;
         match quantizer {
-            Quantizer::Rotated { rate, fit } => return Ok(self.rotated.write(rate, fit, seed, values, out)),
+            Quantizer::Rotated { rate, fit } => self.rotated.write(rate, fit, seed, values, out),
             Quantizer::Eden { bits, fit } => eden::write(bits.into(), fit, seed, values, out),
-            Quantizer::Qsgd { levels } => return Ok(norms::write(&Norms::qsgd(levels), seed, segments, values, out)),
-            Quantizer::Terngrad => return Ok(norms::write(&Norms::TERNGRAD, seed, segments, values, out)),
+            Quantizer::Qsgd { levels } => norms::write(&Norms::qsgd(levels), seed, segments, values, out),
+            Quantizer::Terngrad => norms::write(&Norms::TERNGRAD, seed, segments, values, out),
             Quantizer::Sign => sign::write(segments, values, out),
             Quantizer::LowRank { rank } => low_rank::write(rank.into(), seed, segments, values, out),
             Quantizer::F32 | Quantizer::F16 | Quantizer::Int8 | Quantizer::Ternary => {}
         }
-        Ok(out.len() as u64 - before)
+        Ok(())
     }
 
     /// Subtracts from `u` what was written last, exactly as it is decoded.
@@ -93,6 +92,15 @@ pub(crate) fn read(
         Scheme::Qsgd | Scheme::Terngrad => norms::read(scheme, body, frame_bytes, segments, each),
         Scheme::Sign => sign::read(body, frame_bytes, segments, each),
         Scheme::LowRank => low_rank::read(body, frame_bytes, segments, each),
+    }
+}
+
+/// What a body would be without entropy coding, in bytes.
+pub(crate) fn quantized(scheme: Scheme, body: &[u8], segments: &Segments) -> u64 {
+    match scheme {
+        Scheme::Rotated => rotated::quantized(body, segments.len()),
+        Scheme::Qsgd | Scheme::Terngrad => norms::quantized(scheme, body, segments),
+        Scheme::Eden | Scheme::Sign | Scheme::LowRank => body.len() as u64,
     }
 }
 

@@ -52,14 +52,13 @@ impl Norms {
     }
 }
 
-/// Appends a body to `out`; returns what it would be without entropy coding, in bytes.
-pub(super) fn write(norms: &Norms, seed: u64, segments: &Segments, u: &[f32], out: &mut Vec<u8>) -> u64 {
+/// Appends a body to `out`.
+pub(super) fn write(norms: &Norms, seed: u64, segments: &Segments, u: &[f32], out: &mut Vec<u8>) {
     let mut stream = RangeWriter::new(out);
     stream.bits(norms.levels.into(), 8);
     let mut model = Frequencies::of(2 * usize::from(norms.levels) + 1);
     let mut levels = Vec::new();
-    let buckets = norms.buckets(segments);
-    for bucket in &buckets {
+    for bucket in norms.buckets(segments) {
         let code = norms.norm(&u[bucket.clone()]);
         stream.bits(code.into(), 16);
         if code > 0 {
@@ -70,8 +69,14 @@ pub(super) fn write(norms: &Norms, seed: u64, segments: &Segments, u: &[f32], ou
         }
     }
     stream.finish();
-    let width = u64::from((2 * u32::from(norms.levels)).ilog2() + 1);
-    (width * u.len() as u64).div_ceil(8) + 2 * buckets.len() as u64
+}
+
+/// What a body would be without entropy coding, in bytes.
+pub(super) fn quantized(scheme: Scheme, body: &[u8], segments: &Segments) -> u64 {
+    let levels = RangeReader::new(body).bits(0, 8);
+    let width = (2 * levels).checked_ilog2().map_or(0, |log2| log2 + 1);
+    let buckets = if scheme == Scheme::Terngrad { segments.count() } else { segments.len().div_ceil(BUCKET) } as u64;
+    (u64::from(width) * segments.len() as u64).div_ceil(8) + 2 * buckets
 }
 
 /// Reads a body.

@@ -49,7 +49,7 @@ struct Head {
 }
 
 /// What is known before the blocks.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Shape {
     seed: u64,
     /// Largest blocks have 2^`log2` coordinates.
@@ -75,9 +75,8 @@ enum Step {
 }
 
 impl Writer {
-    /// Appends a body to `out`, so that the whole frame has the wanted rate or just below; returns what it would be
-    /// without entropy coding, in bytes.
-    pub(super) fn write(&mut self, rate: Rate, fit: Fit, seed: u64, u: &[f32], out: &mut Vec<u8>) -> u64 {
+    /// Appends a body to `out`, so that the whole frame has the wanted rate or just below.
+    pub(super) fn write(&mut self, rate: Rate, fit: Fit, seed: u64, u: &[f32], out: &mut Vec<u8>) {
         self.rotate(seed, u);
         let (start, n) = (out.len(), u.len() as f64);
         let mean_square = (self.energies.iter().sum::<f64>() / n).max(f64::MIN_POSITIVE);
@@ -120,8 +119,6 @@ impl Writer {
                 fineness = (fineness + (wanted * spare - bits) / slope).clamp(COARSEST, FINEST);
             }
         }
-        let width = (2 * shape.most + 2).ilog2() + 1 + shape.plain;
-        (u64::from(width) * u.len() as u64).div_ceil(8) + 2 * self.heads.len() as u64
     }
 
     /// What was written last, as it is decoded.
@@ -284,10 +281,17 @@ impl Writer {
     }
 }
 
+/// What a body would be without entropy coding, in bytes: levels in as many bits as all have, and scales.
+pub(super) fn quantized(body: &[u8], n: usize) -> u64 {
+    let shape = Shape::default().code(&mut RangeReader::new(body));
+    let width = (2 * shape.most + 1).ilog2() + 1 + shape.plain;
+    (u64::from(width) * n as u64).div_ceil(8) + 2 * blocks(n, shape.log2).count() as u64
+}
+
 /// Reads a body.
 pub(super) fn read(body: &[u8], frame_bytes: usize, n: usize, each: &mut impl Each) -> Result<(), Error> {
     let mut stream = RangeReader::new(body);
-    let shape = Shape { seed: 0, log2: 0, plain: 0, most: 0 }.code(&mut stream);
+    let shape = Shape::default().code(&mut stream);
     if shape.log2 > LARGEST_BLOCK.ilog2() || shape.plain > PLAIN_MOST || shape.most > MOST {
         return Err(Error::BadBlock { index: 0 });
     }
