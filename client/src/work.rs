@@ -99,6 +99,8 @@ pub fn train_and_encode(
         residual: held.map(|held| (held.values.as_slice(), factor(held))),
         bound: recipe.limits.max_update_abs,
     };
+    let random = Seed::from_u64(recipe.seed).derive_client(round, client.as_str(), "quantizer");
+    encoder.seed(u64::from_le_bytes(std::array::from_fn(|i| random.as_bytes()[i])));
     let (encoded, residual) = if beta > 0.0 {
         let mut left = Residual { round, values: Vec::with_capacity(base.len()) };
         (encoder.encode_source(&task.codec, segments, &change, &mut left)?, Some(left))

@@ -208,9 +208,9 @@ impl Broadcast {
         // A model has at most 2³⁰ parameters; one whose frame exceeds 4 GiB is refused by the client's length check.
         let frame_lens = frames.iter().map(|frame| u32::try_from(frame.len()).unwrap_or(u32::MAX)).collect();
         let mut stages = StageBytes::default();
-        for header in frames.iter().map(|frame| (FrameHeader::parse(frame), frame.len())) {
-            if let (Ok(header), len) = header {
-                stages += header.stages(&self.segments, len);
+        for frame in &frames {
+            if let Ok(header) = FrameHeader::parse(frame) {
+                stages += header.stages(&self.segments, frame);
             }
         }
         // However many frames lead to it, the client gets one model.

@@ -10,8 +10,8 @@ use crate::aggregate::{self, Aggregator, ExactSum, Scale};
 use crate::broadcast::Broadcast;
 use crate::strategy::{self, Strategy};
 use bytes::Bytes;
-use dunlin_codec::{Encoder, EntropyCoder, Limits, Quantizer, Segments, Source, StageBytes, grid, vectorised};
-use dunlin_core::recipe::LinkConfig;
+use dunlin_codec::{Encoder, EntropyCoder, Limits, Segments, Source, StageBytes, grid, vectorised};
+use dunlin_core::recipe::{LinkConfig, QuantizerKind};
 use dunlin_core::{Digest, Layout, ModelVersion, Recipe};
 use std::sync::Arc;
 
@@ -132,7 +132,7 @@ impl GlobalModel {
         self.strategy.step(round, &self.mean, &mut self.w);
         check_range(&self.layout, &self.w)?;
 
-        let encoded = if self.downlink.density >= 1.0 && self.downlink.quantizer == Quantizer::F32 {
+        let encoded = if self.downlink.density >= 1.0 && self.downlink.quantizer == QuantizerKind::F32 {
             let mut steps = Vec::with_capacity(self.w.len());
             grid::from_f32(&self.w, &mut steps);
             for (step, &held) in steps.iter_mut().zip(self.broadcast.iter()) {
@@ -145,6 +145,8 @@ impl GlobalModel {
             }
         } else {
             let behind = Behind { w: &self.w, held: &self.broadcast };
+            // Another rotation each time, and the same one when a round is published again.
+            self.encoder.seed(self.version.0);
             self.encoder.encode_source(&Recipe::codec(&self.downlink, round), &self.segments, &behind, &mut ())?
         };
 
@@ -188,7 +190,7 @@ impl GlobalModel {
     /// Whether everything is sent as it is.
     fn is_plain(&self) -> bool {
         let LinkConfig { density, quantizer, coder, .. } = self.downlink;
-        density >= 1.0 && quantizer == Quantizer::F32 && coder == EntropyCoder::Raw
+        density >= 1.0 && quantizer == QuantizerKind::F32 && coder == EntropyCoder::Raw
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether a received frame may count: the codec's verdict in the protocol's words.
 
-use dunlin_codec::{Error, FrameHeader, FrameKind, Limits, Quantizer, Segments, Sink, StageBytes};
+use dunlin_codec::{Error, FrameHeader, FrameKind, Limits, Segments, Sink, StageBytes};
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{Digest, Recipe, Reject};
 
@@ -34,12 +34,7 @@ impl Rules {
     /// The rules of a recipe for a model with these tensors.
     #[must_use]
     pub fn new(recipe: &Recipe, segments: Segments) -> Self {
-        let kind = match recipe.uplink.quantizer {
-            Quantizer::F32 => FrameKind::F32,
-            Quantizer::F16 => FrameKind::F16,
-            Quantizer::Int8 => FrameKind::Int8,
-            Quantizer::Ternary => FrameKind::Ternary,
-        };
+        let kind = recipe.uplink.quantizer().kind();
         let limits = Limits::for_segments(&segments);
         Self { segments, limits, max_abs: recipe.limits.max_update_abs, kind }
     }
@@ -100,7 +95,7 @@ impl Rules {
         if max_abs > self.max_abs {
             return Err(Reject::ValueTooLarge);
         }
-        Ok(Vetted { stages: parsed.stages(&self.segments, frame.len()), values })
+        Ok(Vetted { stages: parsed.stages(&self.segments, frame), values })
     }
 
     /// Most memory that the values of one frame take beside it, in bytes.
@@ -116,7 +111,7 @@ impl Rules {
 
     /// The sizes of the stages of a frame that was vetted before.
     pub(crate) fn stages_of(&self, frame: &[u8]) -> Result<StageBytes, Error> {
-        Ok(FrameHeader::parse(frame)?.stages(&self.segments, frame.len()))
+        Ok(FrameHeader::parse(frame)?.stages(&self.segments, frame))
     }
 }
 
@@ -158,7 +153,8 @@ fn reason(error: &Error) -> Reject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dunlin_codec::{Codec, Encoder, EntropyCoder, Segment};
+    use dunlin_codec::{Codec, Encoder, EntropyCoder, Quantizer, Segment};
+    use dunlin_core::recipe::{LinkConfig, QuantizerKind};
     use dunlin_core::{ClientId, ModelVersion, RoundId};
 
     fn header(frame: &[u8]) -> UpdateHeader {
@@ -173,9 +169,10 @@ mod tests {
         }
     }
 
-    fn setting(quantizer: Quantizer) -> (Rules, Vec<u8>) {
+    fn setting(kind: QuantizerKind) -> (Rules, Vec<u8>) {
         let mut recipe = Recipe::default();
-        recipe.uplink.quantizer = quantizer;
+        recipe.uplink.quantizer = kind;
+        let quantizer = recipe.uplink.quantizer();
         let segments = Segments::new(vec![Segment { len: 1000, row: 10 }]).unwrap();
         let codec = Codec { density: 1.0, quantizer, coder: EntropyCoder::Raw };
         let u: Vec<f32> = (0..1000).map(|i| i as f32 / 100.0 - 5.0).collect();
@@ -193,7 +190,7 @@ mod tests {
 
     #[test]
     fn each_fault_of_a_frame_has_its_own_reason() {
-        let (rules, frame) = setting(Quantizer::F32);
+        let (rules, frame) = setting(QuantizerKind::F32);
         let verdict = |frame: &[u8]| rules.vet(&header(frame), frame).map(|_| ());
         assert_eq!(verdict(&frame), Ok(()));
         let last_value = frame.len() - 8;
@@ -205,7 +202,7 @@ mod tests {
         assert_eq!(verdict(&with(1e6)), Err(Reject::ValueTooLarge));
         assert_eq!(verdict(&resealed(frame.clone(), |frame| frame.truncate(500))), Err(Reject::Truncated));
         assert_eq!(verdict(b"random bytes that nobody encoded"), Err(Reject::Corrupt));
-        let (other, other_frame) = setting(Quantizer::F16);
+        let (other, other_frame) = setting(QuantizerKind::F16);
         assert_eq!(verdict(&other_frame), Err(Reject::WrongCodec));
         assert_eq!(other.vet(&header(&frame), &frame).map(|_| ()), Err(Reject::WrongCodec));
         let announced = UpdateHeader { frame_len: 9999, ..header(&frame) };
@@ -216,9 +213,10 @@ mod tests {
 
     #[test]
     fn every_quantizer_passes_its_own_rules_with_the_sizes_that_its_encoder_counts() {
-        for quantizer in [Quantizer::F32, Quantizer::F16, Quantizer::Int8, Quantizer::Ternary] {
+        for kind in [QuantizerKind::F32, QuantizerKind::F16, QuantizerKind::Int8, QuantizerKind::Ternary] {
             for (density, value) in [(1.0, 0.5), (0.05, 0.5), (0.05, 0.0)] {
-                let (rules, _) = setting(quantizer);
+                let (rules, _) = setting(kind);
+                let quantizer = LinkConfig { quantizer: kind, ..LinkConfig::default() }.quantizer();
                 let u: Vec<f32> = (0..1000).map(|i| value * (i as f32).cos()).collect();
                 let codec = Codec { density, quantizer, coder: EntropyCoder::Auto };
                 let encoded = Encoder::new().encode(&codec, rules.segments(), &u).unwrap();
@@ -232,8 +230,29 @@ mod tests {
     }
 
     #[test]
+    fn whole_vectors_pass_their_own_rules_with_the_sizes_that_their_encoder_counts() {
+        for kind in [
+            QuantizerKind::Rotated,
+            QuantizerKind::Eden,
+            QuantizerKind::Qsgd,
+            QuantizerKind::Terngrad,
+            QuantizerKind::Sign,
+            QuantizerKind::LowRank,
+        ] {
+            let (rules, _) = setting(kind);
+            let quantizer = LinkConfig { quantizer: kind, ..LinkConfig::default() }.quantizer();
+            let u: Vec<f32> = (0..1000).map(|i| (i as f32).cos()).collect();
+            let codec = Codec { density: 1.0, quantizer, coder: EntropyCoder::Auto };
+            let encoded = Encoder::new().encode(&codec, rules.segments(), &u).unwrap();
+            let vetted = rules.vet(&header(&encoded.frame), &encoded.frame).unwrap();
+            assert_eq!(vetted, Vetted { stages: encoded.stages, values: None }, "{kind:?}");
+            assert_eq!(rules.stages_of(&encoded.frame), Ok(encoded.stages));
+        }
+    }
+
+    #[test]
     fn a_frame_whose_values_are_kept_is_held_against_the_same_rules() {
-        let (rules, _) = setting(Quantizer::F32);
+        let (rules, _) = setting(QuantizerKind::F32);
         let verdict = |value: f32| {
             let mut u = vec![0.0; 1000];
             u[7] = value;
@@ -243,7 +262,7 @@ mod tests {
         };
         assert_eq!(verdict(-0.5), Ok(Some(vec![(7, -0.5)])));
         assert_eq!(verdict(1e6), Err(Reject::ValueTooLarge));
-        let (other, _) = setting(Quantizer::F16);
+        let (other, _) = setting(QuantizerKind::F16);
         let codec = Codec { density: 0.001, quantizer: Quantizer::F32, coder: EntropyCoder::Raw };
         let frame = Encoder::new().encode(&codec, rules.segments(), &[0.5; 1000]).unwrap().frame;
         assert_eq!(other.vet(&header(&frame), &frame), Err(Reject::WrongCodec));
@@ -251,14 +270,14 @@ mod tests {
 
     #[test]
     fn exact_integers_are_not_an_update() {
-        let (rules, _) = setting(Quantizer::F32);
+        let (rules, _) = setting(QuantizerKind::F32);
         let frame = Encoder::new().encode_integers(rules.segments(), &[1; 1000]).unwrap().frame;
         assert_eq!(rules.vet(&header(&frame), &frame), Err(Reject::WrongCodec));
     }
 
     #[test]
     fn the_largest_value_allowed_is_the_recipes() {
-        let (rules, _) = setting(Quantizer::F32);
+        let (rules, _) = setting(QuantizerKind::F32);
         let verdict = |value: f32| {
             let codec = Codec { density: 1.0, quantizer: Quantizer::F32, coder: EntropyCoder::Raw };
             let frame = Encoder::new().encode(&codec, rules.segments(), &[value; 1000]).unwrap().frame;
@@ -272,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_frame_beyond_the_bound_is_refused_before_it_is_decoded() {
-        let (rules, frame) = setting(Quantizer::F32);
+        let (rules, frame) = setting(QuantizerKind::F32);
         let mut long = frame;
         long.resize(rules.max_frame_bytes() as usize + 1, 0);
         assert_eq!(rules.vet(&header(&long), &long), Err(Reject::FrameTooLarge));
@@ -280,10 +299,10 @@ mod tests {
 
     #[test]
     fn a_frame_for_another_model_has_the_wrong_shape() {
-        let (_, frame) = setting(Quantizer::F32);
+        let (_, frame) = setting(QuantizerKind::F32);
         let segments = Segments::new(vec![Segment { len: 2000, row: 10 }]).unwrap();
         let mut recipe = Recipe::default();
-        recipe.uplink.quantizer = Quantizer::F32;
+        recipe.uplink.quantizer = QuantizerKind::F32;
         let rules = Rules::new(&recipe, segments);
         assert_eq!(rules.vet(&header(&frame), &frame).map(|_| ()), Err(Reject::WrongShape));
     }

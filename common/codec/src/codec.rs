@@ -4,7 +4,7 @@ use std::ops::{Add, AddAssign};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, FrameKind, Scheme};
 
 /// How an update becomes bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,65 @@ pub enum Quantizer {
     Int8,
     /// To a sign and a scale per tensor, `f16(mean |u|)` over the coordinates that are sent.
     Ternary,
+    /// Whole blocks at once: rotated by signs and a Hadamard transform, to a uniform grid, entropy-coded. The fewest
+    /// bytes of all that send every coordinate.
+    Rotated {
+        /// Wanted size of the whole frame; the grid's step is searched for it.
+        rate: Rate,
+        /// What the values sent are fitted to.
+        fit: Fit,
+    },
+    /// Rotated as well, to the centroids of a normal variable, as they are (Vargaftik et al. 2022, "EDEN"; with one bit
+    /// "DRIVE", 2021).
+    Eden {
+        /// Bits per coordinate, 1 to [`Self::EDEN_MAX_BITS`].
+        bits: u8,
+        /// What the values sent are fitted to.
+        fit: Fit,
+    },
+    /// To random levels of the norm of every 512 coordinates (Alistarh et al. 2017), entropy-coded.
+    Qsgd {
+        /// Levels on either side of zero, 1 to [`Self::QSGD_MAX_LEVELS`]; 2^(b−1) − 1 for what is called b bits.
+        levels: u8,
+    },
+    /// To a sign or zero at random, times the largest magnitude of the tensor (Wen et al. 2017), entropy-coded.
+    Terngrad,
+    /// To a sign and the mean magnitude of the tensor (Bernstein et al. 2018, Karimireddy et al. 2019).
+    Sign,
+    /// Matrices to a product of two thin ones by one power iteration (Vogels et al. 2019, "PowerSGD").
+    LowRank {
+        /// Columns of the thin matrices, 1 to [`Self::MAX_RANK`].
+        rank: u8,
+    },
+}
+
+/// A wanted size in bits per coordinate, in steps of 1/1000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Rate {
+    thousandths: u16,
+}
+
+/// What the scale of a rotated block makes of its rounded values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fit {
+    /// Right on average over the rotations, so that errors of many senders cancel. Not for error feedback: these errors
+    /// are larger than what they are made of, and would grow.
+    Unbiased,
+    /// The least squared error, which comes out too small. For error feedback, which makes up for that.
+    LeastError,
+}
+
+/// Whether the expectation of what is decoded is what was encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bias {
+    /// Nothing is lost.
+    Exact,
+    /// Over the encoder's random numbers it is. Must not be combined with error feedback.
+    Unbiased,
+    /// It is not, but the error is smaller than the vector, so that error feedback makes up for it.
+    Biased,
 }
 
 /// How the positions of the sent coordinates, and 8-bit values, are written.
@@ -62,15 +121,122 @@ pub struct StageBytes {
 }
 
 impl Codec {
-    /// Checks that the density is in (0, 1].
+    /// Checks that the density is in (0, 1], that it is 1 where the quantizer takes whole vectors, and that the
+    /// quantizer's own numbers are in their ranges.
     ///
     /// # Errors
-    /// [`Error::BadDensity`].
+    /// [`Error::BadDensity`], [`Error::NotWhole`] or [`Error::BadQuantizer`].
     pub fn validate(&self) -> Result<(), Error> {
-        if self.density > 0.0 && self.density <= 1.0 {
-            return Ok(());
+        if !(self.density > 0.0 && self.density <= 1.0) {
+            return Err(Error::BadDensity { density: self.density });
         }
-        Err(Error::BadDensity { density: self.density })
+        if self.density < 1.0 && self.quantizer.is_whole() {
+            return Err(Error::NotWhole { density: self.density });
+        }
+        let (number, most) = match self.quantizer {
+            Quantizer::Eden { bits, .. } => (bits, Quantizer::EDEN_MAX_BITS),
+            Quantizer::Qsgd { levels } => (levels, Quantizer::QSGD_MAX_LEVELS),
+            Quantizer::LowRank { rank } => (rank, Quantizer::MAX_RANK),
+            _ => return Ok(()),
+        };
+        if (1..=most).contains(&number) { Ok(()) } else { Err(Error::BadQuantizer { number, most }) }
+    }
+}
+
+impl Quantizer {
+    /// Centroids are known for so many bits.
+    pub const EDEN_MAX_BITS: u8 = 4;
+    /// A level and its sign are one of at most 255 symbols.
+    pub const QSGD_MAX_LEVELS: u8 = 127;
+    /// Beyond it low rank saves nothing on the models that this is for.
+    pub const MAX_RANK: u8 = 64;
+
+    /// Whether it takes whole vectors, so that there is nothing to choose by magnitude.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        !matches!(self, Self::F32 | Self::F16 | Self::Int8 | Self::Ternary)
+    }
+
+    /// What the expectation of a decoded vector is.
+    #[must_use]
+    pub fn bias(self) -> Bias {
+        match self {
+            Self::F32 => Bias::Exact,
+            Self::F16 | Self::Int8 | Self::Ternary | Self::Sign | Self::LowRank { .. } => Bias::Biased,
+            Self::Qsgd { .. } | Self::Terngrad => Bias::Unbiased,
+            Self::Rotated { fit, .. } | Self::Eden { fit, .. } => match fit {
+                Fit::Unbiased => Bias::Unbiased,
+                Fit::LeastError => Bias::Biased,
+            },
+        }
+    }
+
+    /// What its frames say that they hold.
+    #[must_use]
+    pub fn kind(self) -> FrameKind {
+        match self {
+            Self::F32 => FrameKind::F32,
+            Self::F16 => FrameKind::F16,
+            Self::Int8 => FrameKind::Int8,
+            Self::Ternary => FrameKind::Ternary,
+            Self::Rotated { .. } => FrameKind::Whole(Scheme::Rotated),
+            Self::Eden { .. } => FrameKind::Whole(Scheme::Eden),
+            Self::Qsgd { .. } => FrameKind::Whole(Scheme::Qsgd),
+            Self::Terngrad => FrameKind::Whole(Scheme::Terngrad),
+            Self::Sign => FrameKind::Whole(Scheme::Sign),
+            Self::LowRank { .. } => FrameKind::Whole(Scheme::LowRank),
+        }
+    }
+}
+
+impl Rate {
+    /// The least: a tenth of a bit.
+    pub const LEAST: f64 = 0.1;
+    /// The most: a byte.
+    pub const MOST: f64 = 8.0;
+
+    /// Rounded to the nearest thousandth.
+    ///
+    /// # Errors
+    /// [`Error::BadRate`] outside of [`Self::LEAST`] to [`Self::MOST`].
+    pub fn new(bits: f64) -> Result<Self, Error> {
+        if (Self::LEAST..=Self::MOST).contains(&bits) {
+            return Ok(Self { thousandths: (bits * 1000.0).round() as u16 });
+        }
+        Err(Error::BadRate { bits })
+    }
+
+    /// The nearest possible one; the least for what is not a number.
+    #[must_use]
+    pub fn nearest(bits: f64) -> Self {
+        let bits = if bits.is_nan() { Self::LEAST } else { bits.clamp(Self::LEAST, Self::MOST) };
+        Self { thousandths: (bits * 1000.0).round() as u16 }
+    }
+
+    /// In 1/1000 bits per coordinate.
+    #[must_use]
+    pub fn thousandths(self) -> u16 {
+        self.thousandths
+    }
+
+    /// In bits per coordinate.
+    #[must_use]
+    pub fn bits(self) -> f64 {
+        f64::from(self.thousandths) / 1000.0
+    }
+}
+
+impl TryFrom<f64> for Rate {
+    type Error = Error;
+
+    fn try_from(bits: f64) -> Result<Self, Error> {
+        Self::new(bits)
+    }
+}
+
+impl From<Rate> for f64 {
+    fn from(rate: Rate) -> Self {
+        rate.bits()
     }
 }
 

@@ -3,7 +3,7 @@
 use half::f16;
 
 use crate::{
-    Error, FrameKind, Layout, Limits, Segments,
+    Error, FrameHeader, FrameKind, Layout, Limits, Scheme, Segments,
     bits::BitReader,
     body::{Frame, Part, Parts},
     header,
@@ -11,6 +11,7 @@ use crate::{
     range::{RangeReader, RangeStream},
     source::check_finite,
     values::{self, Values, is_scaled, value_of, width_of},
+    whole,
 };
 
 /// Where decoded values go: usually a sum that grows by them.
@@ -57,9 +58,7 @@ pub fn verify(frame: &[u8], segments: &Segments, limits: &Limits) -> Result<Veri
     let mut seen = Seen(0.0);
     let nonzeros = match header::admit(frame, segments, limits)?.kind {
         FrameKind::Integers => read(frame, segments, limits, ToIntegers(&mut seen))?,
-        FrameKind::F32 | FrameKind::F16 | FrameKind::Int8 | FrameKind::Ternary => {
-            read(frame, segments, limits, ToFloats(&mut seen))?
-        }
+        _ => read(frame, segments, limits, ToFloats(&mut seen))?,
     };
     Ok(Verified { nonzeros, max_abs: seen.0 })
 }
@@ -93,6 +92,9 @@ fn read<T: Target>(frame: &[u8], segments: &Segments, limits: &Limits, target: T
         return Err(Error::WrongKind { got: kind });
     }
     let bytes = frame.len();
+    if let FrameKind::Whole(scheme) = kind {
+        return read_whole(scheme, &header, body, bytes, segments, target);
+    }
     let mut reader = Reader { kind, segments, target, nonzeros: 0 };
     let description = Frame { kind, nonzeros: header.nonzeros, segments };
     let mut part = Part::default();
@@ -129,6 +131,21 @@ fn read<T: Target>(frame: &[u8], segments: &Segments, limits: &Limits, target: T
         return Err(Error::WrongNonzeros { expected: header.nonzeros.into(), got: reader.nonzeros });
     }
     Ok(header.nonzeros as usize)
+}
+
+fn read_whole<T: Target>(
+    scheme: Scheme,
+    header: &FrameHeader,
+    body: &[u8],
+    frame_bytes: usize,
+    segments: &Segments,
+    mut target: T,
+) -> Result<usize, Error> {
+    if header.nonzeros != header.coordinates {
+        return Err(Error::WrongNonzeros { expected: header.nonzeros.into(), got: header.coordinates.into() });
+    }
+    whole::read(scheme, body, frame_bytes, segments, &mut |start, values: &[f32]| target.floats(start, values))?;
+    Ok(segments.len())
 }
 
 fn read_ranged<'a, P: Positions<RangeReader<'a>>>(
@@ -234,6 +251,9 @@ impl<T: Target> Parts for Reader<'_, T> {
 trait Target {
     fn takes(kind: FrameKind) -> bool;
 
+    /// The values from `start` on, of a vector that was taken as a whole.
+    fn floats(&mut self, start: usize, values: &[f32]) -> Result<(), Error>;
+
     /// A value that must not be zero.
     fn one(&mut self, kind: FrameKind, index: usize, code: u32, scale: f32) -> Result<(), Error>;
 
@@ -252,6 +272,12 @@ struct ToFloats<'a, S>(&'a mut S);
 impl<S: Sink> Target for ToFloats<'_, S> {
     fn takes(kind: FrameKind) -> bool {
         kind != FrameKind::Integers
+    }
+
+    fn floats(&mut self, start: usize, values: &[f32]) -> Result<(), Error> {
+        check_finite(start, values)?;
+        self.0.add_dense(start, values);
+        Ok(())
     }
 
     #[inline]
@@ -293,6 +319,10 @@ struct ToIntegers<'a, S>(&'a mut S);
 impl<S: IntegerSink> Target for ToIntegers<'_, S> {
     fn takes(kind: FrameKind) -> bool {
         kind == FrameKind::Integers
+    }
+
+    fn floats(&mut self, start: usize, _: &[f32]) -> Result<(), Error> {
+        Err(Error::BadValue { index: start })
     }
 
     #[inline]

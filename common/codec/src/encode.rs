@@ -13,6 +13,7 @@ use crate::{
     select::Selection,
     source::{self, Rest, Source, blocks, check_finite},
     values::{self, Values, is_scaled, width_of},
+    whole::Whole,
 };
 
 /// Encodes vectors; keeps its buffers from one to the next.
@@ -24,6 +25,7 @@ pub struct Encoder {
     scales: Scales,
     /// A source read into memory.
     values: Vec<f32>,
+    whole: Whole,
 }
 
 /// Which scales a ternary frame may have.
@@ -61,6 +63,12 @@ impl Encoder {
         Self { scales: Scales::PowersOfTwo, ..Self::default() }
     }
 
+    /// Draws what is random in a quantizer from `seed`, which should be another one for every vector: errors of the same
+    /// seed do not cancel. The same seed and vector give the same frame.
+    pub fn seed(&mut self, seed: u64) {
+        self.whole.seed = seed;
+    }
+
     /// Encodes `u` and leaves in it what the frame does not carry: each coordinate minus its decoded value, one f32
     /// subtraction with the scale as it was sent. On error `u` is as it was.
     ///
@@ -73,7 +81,13 @@ impl Encoder {
         u: &mut [f32],
     ) -> Result<Encoded, Error> {
         let encoded = self.encode(codec, segments, u)?;
-        self.sent.subtract_from(u, segments);
+        if codec.quantizer.is_whole() {
+            let header = FrameHeader::parse(&encoded.frame)?;
+            let body = &encoded.frame[header.body..encoded.frame.len() - header::TRAILER_BYTES];
+            self.whole.subtract_from(codec.quantizer, segments, body, u);
+        } else {
+            self.sent.subtract_from(u, segments);
+        }
         Ok(encoded)
     }
 
@@ -124,6 +138,9 @@ impl Encoder {
     /// As [`Self::encode_with_feedback`].
     pub fn encode(&mut self, codec: &Codec, segments: &Segments, u: &[f32]) -> Result<Encoded, Error> {
         self.begin(codec, segments, u.len())?;
+        if codec.quantizer.is_whole() {
+            return self.encode_whole(codec, segments, u);
+        }
         if is_sparse(codec) {
             self.selection.select(u, kept(codec, u.len()))?;
             return Ok(self.encode_selected(codec, segments));
@@ -141,13 +158,18 @@ impl Encoder {
     fn begin(&mut self, codec: &Codec, segments: &Segments, len: usize) -> Result<(), Error> {
         codec.validate()?;
         check_length(segments, len)?;
-        self.sent.kind = match codec.quantizer {
-            Quantizer::F32 => FrameKind::F32,
-            Quantizer::F16 => FrameKind::F16,
-            Quantizer::Int8 => FrameKind::Int8,
-            Quantizer::Ternary => FrameKind::Ternary,
-        };
+        self.sent.kind = codec.quantizer.kind();
         Ok(())
+    }
+
+    fn encode_whole(&mut self, codec: &Codec, segments: &Segments, u: &[f32]) -> Result<Encoded, Error> {
+        self.sent.nonzeros = u.len();
+        let mut frame = Vec::with_capacity(64);
+        self.header(Layout::Dense, false, segments).write(&mut frame);
+        self.whole.write(codec.quantizer, segments, u, &mut frame)?;
+        header::seal(&mut frame);
+        let stages = FrameHeader::parse(&frame)?.stages(segments, &frame);
+        Ok(Encoded { frame, stages, nonzeros: u.len() })
     }
 
     fn encode_selected(&mut self, codec: &Codec, segments: &Segments) -> Encoded {

@@ -29,6 +29,26 @@ pub enum Error {
         /// The refused value.
         density: f64,
     },
+    /// A part of a vector for a quantizer that takes whole ones.
+    #[error("density {density}; a quantizer of whole vectors sends every coordinate: 1 would be right")]
+    NotWhole {
+        /// The refused value.
+        density: f64,
+    },
+    /// A rate that is not in [`crate::Rate::LEAST`] to [`crate::Rate::MOST`].
+    #[error("{bits} bits per coordinate are outside {} to {}", crate::Rate::LEAST, crate::Rate::MOST)]
+    BadRate {
+        /// The refused value.
+        bits: f64,
+    },
+    /// A quantizer's number of bits, levels or columns.
+    #[error("the quantizer is asked for {number} bits, levels or columns; 1 to {most} would be right")]
+    BadQuantizer {
+        /// The refused value.
+        number: u8,
+        /// The largest possible.
+        most: u8,
+    },
     /// The vector does not have the length that the segments add up to.
     #[error("the vector has {got} coordinates, the segments {expected}")]
     WrongLength {
@@ -120,6 +140,12 @@ pub enum Error {
     BadScale {
         /// Position in the list of segments.
         segment: usize,
+    },
+    /// The head or a block of a frame of a whole vector that no encoder writes.
+    #[error("the block at coordinate {index} is not one that is written")]
+    BadBlock {
+        /// Its first coordinate.
+        index: usize,
     },
     /// A value that no encoder writes: zero at a listed index, or out of its range.
     #[error("coordinate {index} carries a value that is zero or out of range")]

@@ -18,17 +18,23 @@ pub const UNIT: f32 = 1.0 / UNITS_PER_ONE;
 /// If the lengths differ.
 pub fn to_f32(grid: &[i32], values: &mut [f32]) {
     assert_eq!(grid.len(), values.len(), "one value per grid point");
-    vectorised(|| {
-        for (value, &n) in values.iter_mut().zip(grid) {
-            *value = float(n);
-        }
-    });
+    vectorised(
+        #[inline(always)]
+        || {
+            for (value, &n) in values.iter_mut().zip(grid) {
+                *value = float(n);
+            }
+        },
+    );
 }
 
 /// The same into a vector of its own.
 #[must_use]
 pub fn floats(grid: &[i32]) -> Vec<f32> {
-    vectorised(|| grid.iter().map(|&n| float(n)).collect())
+    vectorised(
+        #[inline(always)]
+        || grid.iter().map(|&n| float(n)).collect(),
+    )
 }
 
 /// One point of the grid as a float, rounded as [`to_f32`] does.
@@ -41,7 +47,10 @@ pub fn float(n: i32) -> f32 {
 /// Fills `grid` with the nearest integers, halves to even, saturating at the bounds of `i32`; NaN becomes 0.
 pub fn from_f32(values: &[f32], grid: &mut Vec<i32>) {
     grid.clear();
-    vectorised(|| grid.extend(values.iter().map(|&value| round(value))));
+    vectorised(
+        #[inline(always)]
+        || grid.extend(values.iter().map(|&value| round(value))),
+    );
 }
 
 /// Adds a frame of any kind to `grid`, saturating at the bounds of `i32`.
@@ -57,9 +66,7 @@ pub fn apply_update(frame: &[u8], segments: &Segments, limits: &Limits, grid: &m
     let mut sink = Grid(grid);
     match header::admit(frame, segments, limits)?.kind {
         FrameKind::Integers => decode_integers(frame, segments, limits, &mut sink),
-        FrameKind::F32 | FrameKind::F16 | FrameKind::Int8 | FrameKind::Ternary => {
-            decode(frame, segments, limits, &mut sink)
-        }
+        _ => decode(frame, segments, limits, &mut sink),
     }
 }
 

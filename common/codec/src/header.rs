@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! 0xD7  version  kind  varint coordinates  varint nonzeros  body …  crc32c (4 bytes, little endian)
-//! kind: bits 0–2 content, bits 3–5 layout, bit 6 values range-coded, bit 7 reserved: zero
+//! kind: bits 0–2 content, bits 3–5 layout or scheme, bit 6 values range-coded, bit 7 reserved: zero
 //! ```
 
 use crate::{
     Error, Segments, StageBytes,
     values::{is_scaled, width_of},
+    whole,
 };
 
 /// What a frame says about itself before its body.
@@ -19,7 +20,7 @@ pub struct FrameHeader {
     pub layout: Layout,
     /// Length of the flat vector.
     pub coordinates: u32,
-    /// How many of them decode to something other than zero.
+    /// How many of them decode to something other than zero; all, without looking, where the vector was taken as a whole.
     pub nonzeros: u32,
     /// Whether values (8-bit ones) go through the range coder.
     pub(crate) values_coded: bool,
@@ -40,6 +41,25 @@ pub enum FrameKind {
     Ternary,
     /// Exact 32-bit integers in units of [`crate::grid::UNIT`].
     Integers,
+    /// Values that are not rounded one by one.
+    Whole(Scheme),
+}
+
+/// How a vector is rounded as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Blocks rotated, to a grid, entropy-coded.
+    Rotated,
+    /// Blocks rotated, to centroids.
+    Eden,
+    /// Random levels of norms.
+    Qsgd,
+    /// Random signs of largest magnitudes.
+    Terngrad,
+    /// Signs of mean magnitudes.
+    Sign,
+    /// Products of thin matrices.
+    LowRank,
 }
 
 /// How the values of a frame are laid out.
@@ -88,15 +108,19 @@ impl FrameHeader {
             return Err(Error::UnknownVersion(version));
         }
         let unknown = Error::UnknownKind(kind_byte);
-        let kind = *KINDS.get(usize::from(kind_byte & 7)).ok_or(unknown)?;
-        let layout = *LAYOUTS.get(usize::from(kind_byte >> 3 & 7)).ok_or(unknown)?;
+        let (low, middle) = (kind_byte & 7, usize::from(kind_byte >> 3 & 7));
+        let (kind, layout) = if low == WHOLE {
+            (FrameKind::Whole(*SCHEMES.get(middle).ok_or(unknown)?), Layout::Dense)
+        } else {
+            (*KINDS.get(usize::from(low)).ok_or(unknown)?, *LAYOUTS.get(middle).ok_or(unknown)?)
+        };
         let values_coded = kind_byte & VALUES_CODED != 0;
         let ranged = matches!(layout, Layout::Enumerative | Layout::Adaptive);
         let values_ok = match kind {
             FrameKind::Int8 => !values_coded || ranged || layout == Layout::Dense,
             FrameKind::Integers => !values_coded && (ranged || layout == Layout::Dense),
             FrameKind::Ternary => !values_coded && layout != Layout::Dense,
-            FrameKind::F32 | FrameKind::F16 => !values_coded,
+            FrameKind::F32 | FrameKind::F16 | FrameKind::Whole(_) => !values_coded,
         };
         if !values_ok || kind_byte & RESERVED != 0 {
             return Err(unknown);
@@ -110,10 +134,16 @@ impl FrameHeader {
         Ok(Self { kind, layout, coordinates, nonzeros, values_coded, body })
     }
 
-    /// What the frame of `coded` bytes would have cost without its later stages.
+    /// What the frame, of which this is the header, would have cost without its later stages.
     #[must_use]
-    pub fn stages(&self, segments: &Segments, coded: usize) -> StageBytes {
+    pub fn stages(&self, segments: &Segments, frame: &[u8]) -> StageBytes {
         let (len, values) = (segments.len() as u64, u64::from(self.nonzeros));
+        let coded = frame.len() as u64;
+        if let FrameKind::Whole(scheme) = self.kind {
+            let body = frame.get(self.body..frame.len().saturating_sub(TRAILER_BYTES)).unwrap_or_default();
+            let quantized = whole::quantized(scheme, body, segments);
+            return StageBytes { dense: 4 * len, sparse: 4 * len, quantized, coded };
+        }
         let width = u64::from(width_of(self.kind));
         let scales = if is_scaled(self.kind) && values > 0 { 2 * segments.count() as u64 } else { 0 };
         let dense = 4 * len;
@@ -123,13 +153,17 @@ impl FrameHeader {
             Layout::Dense => (dense, whole),
             _ => ((8 * values).min(dense), (4 * values + (width * values).div_ceil(8) + scales).min(whole)),
         };
-        StageBytes { dense, sparse, quantized, coded: coded as u64 }
+        StageBytes { dense, sparse, quantized, coded }
     }
 
     /// Starts a frame.
     pub(crate) fn write(&self, frame: &mut Vec<u8>) {
-        let kind = KINDS.iter().position(|&k| k == self.kind).expect("every kind is listed") as u8;
-        let layout = LAYOUTS.iter().position(|&l| l == self.layout).expect("every layout is listed") as u8;
+        let (kind, layout) = if let FrameKind::Whole(scheme) = self.kind {
+            (WHOLE, SCHEMES.iter().position(|&s| s == scheme).expect("every scheme is listed") as u8)
+        } else {
+            let kind = KINDS.iter().position(|&k| k == self.kind).expect("every kind is listed") as u8;
+            (kind, LAYOUTS.iter().position(|&l| l == self.layout).expect("every layout is listed") as u8)
+        };
         let flags = if self.values_coded { VALUES_CODED } else { 0 };
         frame.clear();
         frame.extend([MAGIC, VERSION, kind | layout << 3 | flags]);
@@ -205,5 +239,10 @@ const RESERVED: u8 = 1 << 7;
 /// Indexed by the kind byte's low bits; the order is the format.
 const KINDS: [FrameKind; 5] =
     [FrameKind::F32, FrameKind::F16, FrameKind::Int8, FrameKind::Ternary, FrameKind::Integers];
+/// The low bits for a vector as a whole; the middle bits are then its scheme.
+const WHOLE: u8 = 5;
+/// Indexed by the kind byte's middle bits where the low ones are [`WHOLE`]; the order is the format.
+const SCHEMES: [Scheme; 6] =
+    [Scheme::Rotated, Scheme::Eden, Scheme::Qsgd, Scheme::Terngrad, Scheme::Sign, Scheme::LowRank];
 /// Indexed by the kind byte's middle bits; the order is the format.
 const LAYOUTS: [Layout; 5] = [Layout::Dense, Layout::Raw, Layout::Rice, Layout::Enumerative, Layout::Adaptive];

@@ -42,6 +42,10 @@
 //! - `density` = 1: everything. Ternary frames, and pruned vectors under [`EntropyCoder::Auto`], still write positions,
 //!   of all that is not zero.
 //!
+//! Other quantizers take the vector as a whole ([`Quantizer::is_whole`]): they rotate blocks of it, take random levels,
+//! or factor matrices. Some of them draw random numbers ([`Encoder::seed`]); each says whether it is unbiased
+//! ([`Quantizer::bias`]), which error feedback must not be combined with.
+//!
 //! # How it is written
 //! Positions are written by one of four coders ([`EntropyCoder`]); [`EntropyCoder::Auto`] writes the frame with each of
 //! them that could win and keeps the shortest. On independent coordinates it stays within a few bytes of the entropy
@@ -68,12 +72,13 @@ mod select;
 mod source;
 mod values;
 mod vectorised;
+mod whole;
 
-pub use codec::{Codec, EntropyCoder, Quantizer, StageBytes};
+pub use codec::{Bias, Codec, EntropyCoder, Fit, Quantizer, Rate, StageBytes};
 pub use decode::{IntegerSink, Sink, Verified, decode, decode_integers, verify};
 pub use encode::{Encoded, Encoder};
 pub use error::Error;
-pub use header::{FrameHeader, FrameKind, Layout, Limits};
+pub use header::{FrameHeader, FrameKind, Layout, Limits, Scheme};
 pub use segment::{Segment, Segments};
 pub use source::{Rest, Source};
 pub use vectorised::vectorised;

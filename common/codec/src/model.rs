@@ -71,9 +71,10 @@ fn estimate(yes: u32, all: u32) -> u32 {
     (((u64::from(yes) << P_BITS) / u64::from(all)) as u32).clamp(P_MIN, P_MAX)
 }
 
-/// The chances of 256 symbols from their counts, as intervals of 2^16 steps. They follow the counts whenever those
+/// The chances of up to 256 symbols from their counts, as intervals of 2^16 steps. They follow the counts whenever those
 /// have doubled, and at the latest after [`REFRESH`] more.
 pub(crate) struct Frequencies {
+    symbols: usize,
     counts: [u32; SYMBOLS],
     /// Symbols until the intervals are made anew.
     wait: u32,
@@ -84,9 +85,15 @@ pub(crate) struct Frequencies {
 }
 
 impl Frequencies {
-    /// Nothing known.
+    /// Nothing known of 256 symbols.
     pub(crate) fn new() -> Self {
-        let mut frequencies = Self { counts: [0; SYMBOLS], wait: 0, starts: [0; SYMBOLS + 1], coarse: [0; SYMBOLS] };
+        Self::of(SYMBOLS)
+    }
+
+    /// Nothing known of `symbols` symbols, 1 to 256.
+    pub(crate) fn of(symbols: usize) -> Self {
+        let mut frequencies =
+            Self { symbols, counts: [0; SYMBOLS], wait: 0, starts: [0; SYMBOLS + 1], coarse: [0; SYMBOLS] };
         frequencies.refresh();
         frequencies
     }
@@ -115,11 +122,12 @@ impl Frequencies {
     fn refresh(&mut self) {
         let seen: u32 = self.counts.iter().sum();
         self.wait = seen.clamp(FIRST_REFRESH, REFRESH);
-        let all = SEEN_WEIGHT * u64::from(seen) + SYMBOLS as u64;
+        let symbols = self.symbols as u64;
+        let all = SEEN_WEIGHT * u64::from(seen) + symbols;
         let mut before = 0;
-        for symbol in 0..SYMBOLS {
+        for symbol in 0..self.symbols {
             before += SEEN_WEIGHT * u64::from(self.counts[symbol]) + 1;
-            let end = (symbol as u64 + 1) + before * ((1 << 16) - SYMBOLS as u64) / all;
+            let end = (symbol as u64 + 1) + before * ((1 << 16) - symbols) / all;
             self.starts[symbol + 1] = end as u32;
             let coarse = self.starts[symbol].div_ceil(256) as usize..end.div_ceil(256) as usize;
             self.coarse[coarse].fill(symbol as u8);

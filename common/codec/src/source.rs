@@ -50,12 +50,15 @@ impl Rest for () {
 pub(crate) fn blocks<S: Source + ?Sized>(u: &S, mut each: impl FnMut(usize, &[f32])) {
     let mut buffer = [0.0; AT_ONCE];
     let n = u.len();
-    vectorised(|| {
-        for start in (0..n).step_by(AT_ONCE) {
-            let len = AT_ONCE.min(n - start);
-            each(start, u.block(start, &mut buffer[..len]));
-        }
-    });
+    vectorised(
+        #[inline(always)]
+        || {
+            for start in (0..n).step_by(AT_ONCE) {
+                let len = AT_ONCE.min(n - start);
+                each(start, u.block(start, &mut buffer[..len]));
+            }
+        },
+    );
 }
 
 /// Refuses the first of `values`, which begin at `start`, that is not finite. The loop that looks for one vectorises,

@@ -1,5 +1,5 @@
 //! What the sent coordinates of one tensor hold. In here a value is its *code*: the bits of a float, the byte of an
-//! 8-bit level, 1 for a negative sign, the bits of an `i32`.
+//! 8-bit level, 1 for a negative sign, the bits of an `i32`. Vectors that are rounded as a whole have none.
 
 use half::f16;
 
@@ -150,6 +150,7 @@ pub(crate) fn value_of(kind: FrameKind, code: u32, scale: f32) -> f32 {
             }
         }
         FrameKind::Integers => code as i32 as f32 * crate::grid::UNIT,
+        FrameKind::Whole(_) => 0.0,
     }
 }
 
@@ -161,6 +162,7 @@ pub(crate) fn code_of(quantizer: Quantizer, u: f32, scale: f32) -> u32 {
         Quantizer::F16 => u32::from(f16::from_f32(u.clamp(-HALF_MAX, HALF_MAX)).to_bits()),
         Quantizer::Int8 => u32::from(round_level((u / scale).clamp(-LEVEL_MAX, LEVEL_MAX)) as u8),
         Quantizer::Ternary => u32::from(u < 0.0),
+        _ => 0,
     }
 }
 
@@ -178,6 +180,7 @@ pub(crate) fn width_of(kind: FrameKind) -> u32 {
         FrameKind::F16 => 16,
         FrameKind::Int8 => 8,
         FrameKind::Ternary => 1,
+        FrameKind::Whole(_) => 0,
     }
 }
 

@@ -3,16 +3,18 @@
 mod check;
 mod document;
 mod keys;
+mod link;
 mod model;
 mod parse;
 mod write;
 
 pub use keys::{Form, KEYS, Key};
+pub use link::QuantizerKind;
 pub use model::{Arithmetic, ModelConfig, ModelKind, UnknownModel};
 pub use parse::{Place, Problem, RecipeError};
 pub use write::reference;
 
-use dunlin_codec::{Codec, EntropyCoder, Quantizer};
+use dunlin_codec::{Codec, EntropyCoder, Fit};
 use serde::{Deserialize, Serialize};
 
 /// Everything that decides the result of a federation.
@@ -237,7 +239,13 @@ pub struct LinkConfig {
     /// Share of the coordinates that are sent; 1 sends all.
     pub density: f64,
     /// What becomes of each value that is sent.
-    pub quantizer: Quantizer,
+    pub quantizer: QuantizerKind,
+    /// Bits per coordinate, of the quantizers that can have more or fewer.
+    pub bits: f64,
+    /// What rotated values are fitted to.
+    pub fit: Fit,
+    /// Columns of the thin matrices of low rank.
+    pub rank: u8,
     /// What codes the positions and symbols.
     pub coder: EntropyCoder,
     /// Share β of what was left behind that is tried again next time; 0 turns feedback off. The downlink's feedback
@@ -303,7 +311,7 @@ impl Recipe {
             let progress = (round - 1) as f64 / link.warmup_rounds as f64;
             link.warmup_density * (link.density / link.warmup_density).powf(progress)
         };
-        Codec { density, quantizer: link.quantizer, coder: link.coder }
+        Codec { density, quantizer: link.quantizer(), coder: link.coder }
     }
 
     /// Clients asked in a round: the cohort and its over-selection.
@@ -426,19 +434,6 @@ impl Default for StrategyConfig {
             momentum: 0.9,
             beta2: 0.99,
             tau: 1e-3,
-        }
-    }
-}
-
-impl Default for LinkConfig {
-    fn default() -> Self {
-        Self {
-            density: 0.01,
-            quantizer: Quantizer::Ternary,
-            coder: EntropyCoder::Auto,
-            feedback: 0.9,
-            warmup_rounds: 0,
-            warmup_density: 0.1,
         }
     }
 }

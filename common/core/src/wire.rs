@@ -9,7 +9,7 @@ use crate::message::{
     Assignment, CatchUp, CatchUpBase, CheckIn, EvaluationReport, EvaluationTask, FetchModel, Join, Receipt, Session,
     TrainTask, UpdateHeader, Welcome,
 };
-use dunlin_codec::{Codec, EntropyCoder, Quantizer};
+use dunlin_codec::{Codec, EntropyCoder, Fit, Quantizer, Rate};
 use dunlin_proto::v1;
 
 /// Most bytes of frame data in one streamed message; far below gRPC's default limit of 4 MiB.
@@ -234,7 +234,7 @@ pub fn wait(reason: Waiting, retry_after_ms: u64) -> v1::Wait {
     v1::Wait { reason: reason.number(), retry_after_ms }
 }
 
-const QUANTIZERS: [Quantizer; 4] = [Quantizer::F32, Quantizer::F16, Quantizer::Int8, Quantizer::Ternary];
+const FITS: [Fit; 2] = [Fit::Unbiased, Fit::LeastError];
 const CODERS: [EntropyCoder; 5] =
     [EntropyCoder::Auto, EntropyCoder::Raw, EntropyCoder::Rice, EntropyCoder::Enumerative, EntropyCoder::Adaptive];
 
@@ -252,19 +252,47 @@ fn entry_of<T: Copy>(table: &[T], number: i32) -> Result<T, Reject> {
 }
 
 fn codec_to_wire(codec: &Codec) -> v1::Codec {
+    let (quantizer, number, fit) = match codec.quantizer {
+        Quantizer::F32 => (1, 0, None),
+        Quantizer::F16 => (2, 0, None),
+        Quantizer::Int8 => (3, 0, None),
+        Quantizer::Ternary => (4, 0, None),
+        Quantizer::Rotated { rate, fit } => (5, rate.thousandths().into(), Some(fit)),
+        Quantizer::Eden { bits, fit } => (6, bits.into(), Some(fit)),
+        Quantizer::Qsgd { levels } => (7, levels.into(), None),
+        Quantizer::Terngrad => (8, 0, None),
+        Quantizer::Sign => (9, 0, None),
+        Quantizer::LowRank { rank } => (10, rank.into(), None),
+    };
     v1::Codec {
         density: codec.density,
-        quantizer: number_in(&QUANTIZERS, &codec.quantizer),
+        quantizer,
         coder: number_in(&CODERS, &codec.coder),
+        number,
+        fit: fit.map_or(0, |fit| number_in(&FITS, &fit)),
     }
 }
 
 fn codec_from_wire(message: &v1::Codec) -> Result<Codec, Reject> {
-    let codec = Codec {
-        density: message.density,
-        quantizer: entry_of(&QUANTIZERS, message.quantizer)?,
-        coder: entry_of(&CODERS, message.coder)?,
+    let number = || u8::try_from(message.number).map_err(|_| Reject::Malformed);
+    let fit = || entry_of(&FITS, message.fit);
+    let quantizer = match message.quantizer {
+        1 => Quantizer::F32,
+        2 => Quantizer::F16,
+        3 => Quantizer::Int8,
+        4 => Quantizer::Ternary,
+        5 => {
+            let rate = Rate::new(f64::from(message.number) / 1000.0).map_err(|_| Reject::Malformed)?;
+            Quantizer::Rotated { rate, fit: fit()? }
+        }
+        6 => Quantizer::Eden { bits: number()?, fit: fit()? },
+        7 => Quantizer::Qsgd { levels: number()? },
+        8 => Quantizer::Terngrad,
+        9 => Quantizer::Sign,
+        10 => Quantizer::LowRank { rank: number()? },
+        _ => return Err(Reject::Malformed),
     };
+    let codec = Codec { density: message.density, quantizer, coder: entry_of(&CODERS, message.coder)? };
     codec.validate().map_err(|_| Reject::Malformed)?;
     Ok(codec)
 }

@@ -8,7 +8,7 @@ use crate::coordinator::PhaseName;
 use crate::store::{MemoryStore, Restored, RunRow};
 use dunlin_codec::{Codec, Encoder, EntropyCoder, Quantizer};
 use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, TrainTask};
-use dunlin_core::recipe::LinkConfig;
+use dunlin_core::recipe::{LinkConfig, QuantizerKind};
 use dunlin_core::{ModelVersion, RoundId, RunId, TensorSpec, Token};
 use dunlin_nn::train::Evaluation;
 use std::sync::Mutex;
@@ -31,7 +31,7 @@ fn recipe() -> Recipe {
     recipe.rounds.quorum = 0.5;
     recipe.rounds.idle_timeout_s = 10.0;
     for link in [&mut recipe.uplink, &mut recipe.downlink] {
-        *link = LinkConfig { density: 1.0, quantizer: Quantizer::F32, coder: EntropyCoder::Raw, ..link.clone() };
+        *link = LinkConfig { density: 1.0, quantizer: QuantizerKind::F32, coder: EntropyCoder::Raw, ..link.clone() };
     }
     recipe
 }

@@ -1,7 +1,7 @@
 //! Rounds of a small model, restarts, and what each downlink sends.
 
 use super::*;
-use dunlin_codec::{Codec, EntropyCoder};
+use dunlin_codec::{Codec, EntropyCoder, Quantizer};
 use dunlin_core::TensorSpec;
 use dunlin_core::catch_up;
 use dunlin_core::message::{CatchUp, CatchUpBase};
@@ -15,7 +15,7 @@ fn initial() -> Vec<f32> {
     (0..layout().len()).map(|i| (i as f32 * 0.7).sin() * 0.3).collect()
 }
 
-fn recipe(density: f64, quantizer: Quantizer) -> Recipe {
+fn recipe(density: f64, quantizer: QuantizerKind) -> Recipe {
     let mut recipe = Recipe::default();
     recipe.downlink = LinkConfig { density, quantizer, ..recipe.downlink };
     recipe.strategy.kind = StrategyKind::FedAdam;
@@ -47,9 +47,14 @@ fn publish(model: &mut GlobalModel, round: u64) -> Published {
 
 #[test]
 fn packets_lead_clients_to_the_broadcast_model() {
-    for (density, quantizer) in
-        [(0.1, Quantizer::Ternary), (0.3, Quantizer::Int8), (1.0, Quantizer::F16), (1.0, Quantizer::F32)]
-    {
+    for (density, quantizer) in [
+        (0.1, QuantizerKind::Ternary),
+        (0.3, QuantizerKind::Int8),
+        (1.0, QuantizerKind::F16),
+        (1.0, QuantizerKind::F32),
+        (1.0, QuantizerKind::Rotated),
+        (1.0, QuantizerKind::LowRank),
+    ] {
         let mut model = model(&recipe(density, quantizer));
         let mut held = model.broadcast_grid().to_vec();
         for round in 1..=4 {
@@ -65,7 +70,7 @@ fn packets_lead_clients_to_the_broadcast_model() {
 
 #[test]
 fn a_full_downlink_keeps_both_models_together() {
-    let mut model = model(&recipe(1.0, Quantizer::F32));
+    let mut model = model(&recipe(1.0, QuantizerKind::F32));
     for round in 1..=4 {
         publish(&mut model, round);
         let mut rounded = Vec::new();
@@ -77,7 +82,7 @@ fn a_full_downlink_keeps_both_models_together() {
 #[test]
 fn what_a_packet_leaves_behind_is_sent_later_only_with_feedback() {
     for (feedback, catches_up) in [(1.0, true), (0.0, false)] {
-        let mut recipe = recipe(0.1, Quantizer::F32);
+        let mut recipe = recipe(0.1, QuantizerKind::F32);
         recipe.strategy.kind = StrategyKind::FedAvg;
         recipe.downlink.feedback = feedback;
         let mut model = model(&recipe);
@@ -106,7 +111,7 @@ fn what_a_packet_leaves_behind_is_sent_later_only_with_feedback() {
 #[test]
 fn a_restored_model_makes_the_same_versions() {
     for kind in [StrategyKind::FedAvg, StrategyKind::FedAvgM, StrategyKind::FedYogi] {
-        let mut recipe = recipe(0.1, Quantizer::Ternary);
+        let mut recipe = recipe(0.1, QuantizerKind::Ternary);
         recipe.strategy.kind = kind;
         let mut original = model(&recipe);
         for round in 1..=3 {
@@ -124,7 +129,7 @@ fn a_restored_model_makes_the_same_versions() {
 
 #[test]
 fn a_replay_from_the_start_gives_the_same_digests() {
-    let recipe = recipe(0.05, Quantizer::Ternary);
+    let recipe = recipe(0.05, QuantizerKind::Ternary);
     let (mut first, mut again) = (model(&recipe), model(&recipe));
     let digests: Vec<Digest> = (1..=4).map(|round| publish(&mut first, round).digest).collect();
     assert_eq!((1..=4).map(|round| publish(&mut again, round).digest).collect::<Vec<_>>(), digests);
@@ -132,7 +137,7 @@ fn a_replay_from_the_start_gives_the_same_digests() {
 
 #[test]
 fn a_checkpoint_that_is_damaged_or_of_another_recipe_is_refused() {
-    let recipe = recipe(0.1, Quantizer::Ternary);
+    let recipe = recipe(0.1, QuantizerKind::Ternary);
     let bytes = model(&recipe).checkpoint();
     let restore = |recipe: &Recipe, layout: &Layout, bytes: &[u8]| {
         let initial = vec![0.0; layout.len()];
@@ -155,7 +160,7 @@ fn a_checkpoint_that_is_damaged_or_of_another_recipe_is_refused() {
 
 #[test]
 fn a_model_that_diverges_names_the_parameter() {
-    let mut recipe = recipe(1.0, Quantizer::F32);
+    let mut recipe = recipe(1.0, QuantizerKind::F32);
     recipe.strategy.kind = StrategyKind::FedAvg;
     recipe.strategy.learning_rate = 1e4;
     let mut model = model(&recipe);
@@ -173,7 +178,7 @@ fn a_model_that_diverges_names_the_parameter() {
 
 #[test]
 fn a_round_without_updates_publishes_nothing() {
-    let mut model = model(&recipe(0.1, Quantizer::Ternary));
+    let mut model = model(&recipe(0.1, QuantizerKind::Ternary));
     let (before, empty) = (model.checkpoint(), model.sum());
     assert_eq!(model.publish(1, &empty), Err(Error::Aggregate(aggregate::Error::Empty)));
     assert_eq!(model.checkpoint(), before);

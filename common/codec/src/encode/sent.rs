@@ -243,6 +243,6 @@ fn wanted_scale((quantizer, scales): (Quantizer, Scales), selected: &[f32]) -> f
             if scales == Scales::PowersOfTwo { nearest_power_of_two(mean) } else { mean }
         }
         Quantizer::Int8 => magnitudes.fold(0.0, f32::max) / LEVEL_MAX,
-        Quantizer::F32 | Quantizer::F16 => 0.0,
+        _ => 0.0,
     }
 }

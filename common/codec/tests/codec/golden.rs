@@ -3,9 +3,9 @@
 
 use std::{fs, path::PathBuf};
 
-use dunlin_codec::{Encoder, EntropyCoder, Quantizer};
+use dunlin_codec::{Encoder, EntropyCoder, Fit, Quantizer, Rate};
 
-use crate::support::{CODERS, QUANTIZERS, codec, segments};
+use crate::support::{CODERS, QUANTIZERS, codec, floats, segments};
 
 /// Numbers from a recurrence, not from a generator that may change.
 fn numbers(len: usize) -> Vec<f32> {
@@ -17,6 +17,39 @@ fn numbers(len: usize) -> Vec<f32> {
             uniform * uniform * uniform
         })
         .collect()
+}
+
+fn whole() -> [(&'static str, Quantizer); 8] {
+    let rotated = |bits, fit| Quantizer::Rotated { rate: Rate::new(bits).unwrap(), fit };
+    [
+        ("rotated-unbiased", rotated(1.0, Fit::Unbiased)),
+        ("rotated-least-error", rotated(2.0, Fit::LeastError)),
+        ("rotated-plain-bits", rotated(8.0, Fit::LeastError)),
+        ("eden", Quantizer::Eden { bits: 2, fit: Fit::Unbiased }),
+        ("qsgd", Quantizer::Qsgd { levels: 7 }),
+        ("terngrad", Quantizer::Terngrad),
+        ("sign", Quantizer::Sign),
+        ("low-rank", Quantizer::LowRank { rank: 2 }),
+    ]
+}
+
+/// Decoded floats are the same to the bit on every machine; their digests are part of docs/WIRE.md.
+#[test]
+fn whole_vectors_decode_to_their_golden_bits() {
+    let segments = segments(&[(600, 20), (12, 12), (300, 300)]);
+    let digests: Vec<String> = whole()
+        .map(|(name, _)| {
+            let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("bin");
+            let values = floats(&fs::read(&path).unwrap(), &segments).unwrap();
+            let bytes: Vec<u8> = values.iter().flat_map(|value| (value + 0.0).to_le_bytes()).collect();
+            format!("{name} {}", &blake3::hash(&bytes).to_hex()[..16])
+        })
+        .to_vec();
+    let documented = include_str!("../../../../docs/WIRE.md");
+    for digest in &digests {
+        let (name, digest) = digest.split_once(' ').unwrap();
+        assert!(documented.contains(&format!("| `{name}` | `{digest}` |")), "{digests:#?}");
+    }
 }
 
 /// Few values far apart.
@@ -48,6 +81,10 @@ fn frames_are_the_golden_bytes() {
             let frame = encoder.encode(&codec(1.0, quantizer, EntropyCoder::Adaptive), &segments, &u).unwrap().frame;
             check(&format!("{quantizer:?}-dense").to_lowercase(), &frame);
         }
+    }
+    encoder.seed(0x0123_4567_89ab_cdef);
+    for (name, quantizer) in whole() {
+        check(name, &encoder.encode(&codec(1.0, quantizer, EntropyCoder::Auto), &segments, &u).unwrap().frame);
     }
     // Five columns in twenty and nothing else: what columns foretell.
     let columns: Vec<f32> = u.iter().enumerate().map(|(i, &x)| if i < 600 && i % 20 < 5 { x } else { 0.0 }).collect();

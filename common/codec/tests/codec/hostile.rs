@@ -3,7 +3,7 @@
 use dunlin_codec::{Encoder, EntropyCoder, Error, FrameHeader, Limits, Segments, Sink, decode, grid, verify};
 use proptest::prelude::*;
 
-use crate::support::{CODERS, QUANTIZERS, codec, gaussian, integers, segments};
+use crate::support::{CODERS, QUANTIZERS, codec, gaussian, integers, segments, whole_quantizers};
 
 /// Refuses what no sink should ever see.
 struct Strict(usize);
@@ -29,6 +29,9 @@ fn frames(segments: &Segments) -> Vec<Vec<u8>> {
                 frames.push(encoder.encode(&codec(density, quantizer, coder), segments, &u).unwrap().frame);
             }
         }
+    }
+    for quantizer in whole_quantizers() {
+        frames.push(encoder.encode(&codec(1.0, quantizer, EntropyCoder::Auto), segments, &u).unwrap().frame);
     }
     let sparse: Vec<i32> = (0..segments.len() as i32).map(|i| if i % 7 == 0 { i % 3 * 100 - 100 } else { 0 }).collect();
     let dense: Vec<i32> = u.iter().map(|x| (x * 1e6) as i32).collect();
@@ -119,6 +122,8 @@ fn each_part_of_the_header_has_its_own_refusal() {
     assert_eq!(parse(&[1, 1, 0, 1, 0]), Error::NotAFrame(1));
     assert_eq!(parse(&[0xD7, 9, 0, 1, 0]), Error::UnknownVersion(9));
     assert_eq!(parse(&[0xD7, 1, 7, 1, 0]), Error::UnknownKind(7));
+    assert_eq!(parse(&[0xD7, 1, 6 << 3 | 5, 1, 0]), Error::UnknownKind(0x35));
+    assert_eq!(parse(&[0xD7, 1, 0x40 | 5, 1, 0]), Error::UnknownKind(0x45));
     assert_eq!(parse(&[0xD7, 1, 0x80, 1, 0]), Error::UnknownKind(0x80));
     assert_eq!(parse(&[0xD7, 1, 0, 1, 2]), Error::TooManyNonzeros { got: 2, limit: 1 });
     assert_eq!(parse(&[0xD7, 1, 0, 0x80]), Error::Truncated { got: 4 });
@@ -150,6 +155,10 @@ proptest! {
         let segments = model();
         let mut frame = vec![0xD7, 1, kind, 0xea, 0x08, nonzeros as u8 | 0x80, (nonzeros >> 7) as u8];
         frame[5] = (nonzeros & 0x7f) as u8 | 0x80;
+        if kind & 7 == 5 {
+            // A whole vector, which says nothing of zeros.
+            (frame[5], frame[6]) = (0xea, 0x08);
+        }
         frame.extend(body);
         frame.extend([0; 4]);
         reseal(&mut frame);

@@ -8,3 +8,4 @@ mod round_trip;
 mod size;
 mod source;
 mod support;
+mod whole;

@@ -1,7 +1,8 @@
 //! What a recipe must fulfil beyond the form of each key: the rules that tie keys together.
 
 use super::parse::Problem;
-use super::{Augment, ModelKind, OptimizerKind, Partition, Recipe};
+use super::{Augment, LinkConfig, ModelKind, OptimizerKind, Partition, Recipe};
+use dunlin_codec::{Bias, Quantizer};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
@@ -114,21 +115,97 @@ fn rounds(recipe: &Recipe) -> Option<Conflict> {
 }
 
 fn links(recipe: &Recipe) -> Option<Conflict> {
-    let links = [
-        (&recipe.uplink, "uplink", &["uplink.warmup_density", "uplink.density", "uplink.warmup_rounds"]),
-        (&recipe.downlink, "downlink", &["downlink.warmup_density", "downlink.density", "downlink.warmup_rounds"]),
-    ];
-    for (link, name, keys) in links {
-        if link.warmup_rounds > 0 && link.warmup_density < link.density {
-            return conflict_of(
-                keys,
-                link.warmup_density,
-                format!("at least `{name}.density`, which is {}", link.density),
-            );
-        }
+    link(&recipe.uplink, &UPLINK).or_else(|| link(&recipe.downlink, &DOWNLINK))
+}
+
+fn link(link: &LinkConfig, keys: &LinkKeys) -> Option<Conflict> {
+    let LinkKeys { name, .. } = keys;
+    if link.warmup_rounds > 0 && link.warmup_density < link.density {
+        return conflict_of(
+            keys.warmup,
+            link.warmup_density,
+            format!("at least `{name}.density`, which is {}", link.density),
+        );
+    }
+    let (quantizer, word) = (link.quantizer(), link.quantizer.word());
+    if quantizer.is_whole() && link.density < 1.0 {
+        return conflict_of(
+            keys.density,
+            link.density,
+            format!("1, because `{name}.quantizer` is \"{word}\", which sends every coordinate"),
+        );
+    }
+    if quantizer.is_whole() && link.warmup_rounds > 0 {
+        return conflict_of(
+            keys.warmup_rounds,
+            link.warmup_rounds,
+            format!("0, because `{name}.quantizer` is \"{word}\", which sends every coordinate in every round"),
+        );
+    }
+    if let Some((least, most)) = link.quantizer.whole_bits()
+        && (link.bits.fract() != 0.0 || link.bits < least.into() || link.bits > most.into())
+    {
+        return conflict_of(
+            keys.bits,
+            link.bits,
+            format!("a whole number from {least} to {most}, because `{name}.quantizer` is \"{word}\""),
+        );
+    }
+    if quantizer.bias() == Bias::Unbiased && link.feedback > 0.0 {
+        let other = if matches!(quantizer, Quantizer::Rotated { .. } | Quantizer::Eden { .. }) {
+            format!("; with feedback `{name}.fit` must be \"least-error\"")
+        } else {
+            String::new()
+        };
+        return conflict_of(
+            keys.feedback,
+            link.feedback,
+            format!("0, because \"{word}\" is unbiased, and errors that are tried again would grow{other}"),
+        );
+    }
+    // The downlink without feedback loses most of every step whatever the quantizer is, and is there for comparison.
+    if quantizer.is_whole() && quantizer.bias() == Bias::Biased && link.feedback == 0.0 && *name == "uplink" {
+        let other = if matches!(quantizer, Quantizer::Rotated { .. } | Quantizer::Eden { .. }) {
+            "; without feedback `uplink.fit` must be \"unbiased\""
+        } else {
+            ""
+        };
+        return conflict_of(
+            keys.feedback,
+            link.feedback,
+            format!("above 0, because \"{word}\" is biased, and its errors would add up{other}"),
+        );
     }
     None
 }
+
+/// The keys of one direction that take part in a rule, the one at fault first.
+struct LinkKeys {
+    name: &'static str,
+    warmup: &'static [&'static str],
+    warmup_rounds: &'static [&'static str],
+    density: &'static [&'static str],
+    bits: &'static [&'static str],
+    feedback: &'static [&'static str],
+}
+
+const UPLINK: LinkKeys = LinkKeys {
+    name: "uplink",
+    warmup: &["uplink.warmup_density", "uplink.density", "uplink.warmup_rounds"],
+    warmup_rounds: &["uplink.warmup_rounds", "uplink.quantizer"],
+    density: &["uplink.density", "uplink.quantizer"],
+    bits: &["uplink.bits", "uplink.quantizer"],
+    feedback: &["uplink.feedback", "uplink.fit", "uplink.quantizer"],
+};
+
+const DOWNLINK: LinkKeys = LinkKeys {
+    name: "downlink",
+    warmup: &["downlink.warmup_density", "downlink.density", "downlink.warmup_rounds"],
+    warmup_rounds: &["downlink.warmup_rounds", "downlink.quantizer"],
+    density: &["downlink.density", "downlink.quantizer"],
+    bits: &["downlink.bits", "downlink.quantizer"],
+    feedback: &["downlink.feedback", "downlink.fit", "downlink.quantizer"],
+};
 
 fn classes(recipe: &Recipe) -> Option<Conflict> {
     let mut names = BTreeSet::new();

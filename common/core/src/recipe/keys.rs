@@ -95,7 +95,19 @@ const MODELS: [&str; ModelKind::BUILT_IN.len()] = {
     }
     words
 };
-const QUANTIZERS: Form = Form::Choice(&["f32", "f16", "int8", "ternary"]);
+const QUANTIZERS: Form =
+    Form::Choice(&["f32", "f16", "int8", "ternary", "rotated", "eden", "qsgd", "terngrad", "sign", "low-rank"]);
+const FITS: Form = Form::Choice(&["unbiased", "least-error"]);
+const BITS: Form = Form::Real(Included(0.1), Included(8.0));
+const RANK: Form = Form::Whole(1, 64);
+const QUANTIZER_DOC: &str = "What becomes of each value that is sent; ternary keeps its sign and one scale per tensor. From rotated on whole \
+     vectors are sent, so the density must be 1: rotated is the shortest; eden (DRIVE with 1 bit), qsgd, terngrad, sign \
+     and low-rank are for comparison.";
+const BITS_DOC: &str =
+    "Bits per coordinate of rotated, with its headers; whole ones of eden, 1 to 4, and of qsgd, 2 to 8 with the sign.";
+const FIT_DOC: &str = "Scale of rotated and eden: least-error needs feedback, unbiased must not have it and lets errors of many clients \
+     cancel. qsgd and terngrad are always unbiased.";
+const RANK_DOC: &str = "Columns of the two thin matrices that low-rank makes of each.";
 const CODERS: Form = Form::Choice(&["auto", "raw", "rice", "enumerative", "adaptive"]);
 
 /// Every key, in the order of the recipe's sections.
@@ -301,12 +313,10 @@ pub const KEYS: &[Key] = &[
     key("strategy.beta2", "", PROPER_FRACTION, "β₂ of fedadam and fedyogi."),
     key("strategy.tau", "", POSITIVE, "Degree of adaptivity τ of the adaptive kinds."),
     key("uplink.density", "", SHARE, "Share of an update's coordinates that are sent; 1 sends all."),
-    key(
-        "uplink.quantizer",
-        "",
-        QUANTIZERS,
-        "What becomes of each value that is sent; ternary keeps its sign and one scale per tensor.",
-    ),
+    key("uplink.quantizer", "", QUANTIZERS, QUANTIZER_DOC),
+    key("uplink.bits", "bits", BITS, BITS_DOC),
+    key("uplink.fit", "", FITS, FIT_DOC),
+    key("uplink.rank", "columns", RANK, RANK_DOC),
     key("uplink.coder", "", CODERS, "What codes positions and symbols; auto takes the smallest result."),
     key(
         "uplink.feedback",
@@ -322,12 +332,10 @@ pub const KEYS: &[Key] = &[
     ),
     key("uplink.warmup_density", "", SHARE, "Density in the first round of the warm-up."),
     key("downlink.density", "", SHARE, "Share of the global model's coordinates that are sent; 1 sends all."),
-    key(
-        "downlink.quantizer",
-        "",
-        QUANTIZERS,
-        "What becomes of each value that is sent; ternary keeps its sign and one scale per tensor.",
-    ),
+    key("downlink.quantizer", "", QUANTIZERS, QUANTIZER_DOC),
+    key("downlink.bits", "bits", BITS, BITS_DOC),
+    key("downlink.fit", "", FITS, FIT_DOC),
+    key("downlink.rank", "columns", RANK, RANK_DOC),
     key("downlink.coder", "", CODERS, "What codes positions and symbols; auto takes the smallest result."),
     key(
         "downlink.feedback",

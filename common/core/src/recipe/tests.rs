@@ -3,6 +3,7 @@
 use super::keys::SECTIONS;
 use super::write::populated;
 use super::*;
+use dunlin_codec::{Quantizer, Rate};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::BTreeSet;
@@ -402,6 +403,41 @@ fn keys_that_do_not_fit_each_other_are_refused() {
              `downlink.density`, which is 0.01",
         ),
         (
+            &["uplink.quantizer=rotated"],
+            "--set uplink.quantizer=rotated: `uplink.density` is 0.02; it must be 1, because `uplink.quantizer` is \
+             \"rotated\", which sends every coordinate",
+        ),
+        (
+            &["uplink.density=1", "uplink.quantizer=rotated", "uplink.fit=unbiased"],
+            "--set uplink.fit=unbiased: `uplink.feedback` is 0.9; it must be 0, because \"rotated\" is unbiased, and \
+             errors that are tried again would grow; with feedback `uplink.fit` must be \"least-error\"",
+        ),
+        (
+            &["uplink.density=1", "uplink.quantizer=eden", "uplink.feedback=0"],
+            "--set uplink.feedback=0: `uplink.feedback` is 0; it must be above 0, because \"eden\" is biased, and its \
+             errors would add up; without feedback `uplink.fit` must be \"unbiased\"",
+        ),
+        (
+            &["uplink.density=1", "uplink.quantizer=sign", "uplink.feedback=0"],
+            "--set uplink.feedback=0: `uplink.feedback` is 0; it must be above 0, because \"sign\" is biased, and its \
+             errors would add up",
+        ),
+        (
+            &["downlink.density=1", "downlink.quantizer=qsgd"],
+            "--set downlink.quantizer=qsgd: `downlink.feedback` is 1; it must be 0, because \"qsgd\" is unbiased, and \
+             errors that are tried again would grow",
+        ),
+        (
+            &["uplink.density=1", "uplink.quantizer=eden", "uplink.bits=2.5"],
+            "--set uplink.bits=2.5: `uplink.bits` is 2.5; it must be a whole number from 1 to 4, because \
+             `uplink.quantizer` is \"eden\"",
+        ),
+        (
+            &["uplink.density=1", "uplink.quantizer=low-rank", "uplink.warmup_density=1", "uplink.warmup_rounds=2"],
+            "--set uplink.warmup_rounds=2: `uplink.warmup_rounds` is 2; it must be 0, because `uplink.quantizer` is \
+             \"low-rank\", which sends every coordinate in every round",
+        ),
+        (
             &["network.class=[{name='a'}, {name='a'}]"],
             "--set network.class=[{name='a'}, {name='a'}]: `network.class.name` is \"a\"; it must be different in \
              each class",
@@ -460,6 +496,34 @@ fn a_few_refusals_are_golden() {
     ];
     let refusals: Vec<_> = texts.iter().map(|text| Recipe::from_toml(text).unwrap_err().to_string()).collect();
     insta::assert_snapshot!(refusals.join("\n"));
+}
+
+#[test]
+fn every_quantizer_has_a_recipe_and_gets_its_numbers() {
+    let quantizer = |word: &str, others: &[&str]| {
+        let named = format!("uplink.quantizer={word}");
+        let sets = [&[named.as_str(), "uplink.density=1"], others].concat();
+        let recipe = load("", &sets).unwrap();
+        assert_eq!(recipe.uplink.quantizer.word(), word);
+        Recipe::codec(&recipe.uplink, 1).quantizer
+    };
+    let (unbiased, none) = (Fit::Unbiased, "uplink.feedback=0");
+    for (word, others, expected) in [
+        ("f32", &[][..], Quantizer::F32),
+        ("f16", &[], Quantizer::F16),
+        ("int8", &[], Quantizer::Int8),
+        ("ternary", &[], Quantizer::Ternary),
+        ("rotated", &["uplink.bits=0.7"], Quantizer::Rotated { rate: Rate::nearest(0.7), fit: Fit::LeastError }),
+        ("eden", &["uplink.bits=1", none, "uplink.fit=unbiased"], Quantizer::Eden { bits: 1, fit: unbiased }),
+        ("qsgd", &["uplink.bits=4", none], Quantizer::Qsgd { levels: 7 }),
+        ("qsgd", &["uplink.bits=8", none], Quantizer::Qsgd { levels: 127 }),
+        ("terngrad", &[none], Quantizer::Terngrad),
+        ("sign", &[], Quantizer::Sign),
+        ("low-rank", &["uplink.rank=3"], Quantizer::LowRank { rank: 3 }),
+    ] {
+        assert_eq!(quantizer(word, others), expected);
+        assert_eq!(Codec { density: 1.0, quantizer: expected, coder: EntropyCoder::Auto }.validate(), Ok(()));
+    }
 }
 
 #[test]

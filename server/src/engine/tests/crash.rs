@@ -105,8 +105,8 @@ fn eventful() -> Recipe {
     let mut recipe = recipe();
     recipe.rounds.count = 4;
     recipe.rounds.federated_evaluation_every = 2;
-    recipe.uplink.quantizer = Quantizer::Int8;
-    recipe.downlink.quantizer = Quantizer::Int8;
+    recipe.uplink.quantizer = QuantizerKind::Int8;
+    recipe.downlink.quantizer = QuantizerKind::Int8;
     recipe.strategy.kind = dunlin_core::recipe::StrategyKind::FedAvgM;
     recipe
 }
