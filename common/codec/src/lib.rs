@@ -42,6 +42,9 @@
 //! - `density` = 1: everything. Ternary frames, and pruned vectors under [`EntropyCoder::Auto`], still write positions,
 //!   of all that is not zero.
 //!
+//! # Small models as files
+//! [`container`] holds a whole model, pruned and quantized, as a file; the rest is about updates on their way.
+//!
 //! # How it is written
 //! Positions are written by one of four coders ([`EntropyCoder`]); [`EntropyCoder::Auto`] writes the frame with each of
 //! them that could win and keeps the shortest. On independent coordinates it stays within a few bytes of the entropy
@@ -54,6 +57,7 @@
 mod bits;
 mod body;
 mod codec;
+pub mod container;
 mod decode;
 mod encode;
 mod error;
