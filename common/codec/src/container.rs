@@ -125,8 +125,8 @@ pub const CODEBOOK_MAX: usize = 255;
 pub struct Limits {
     /// Longest file in bytes.
     pub max_bytes: usize,
-    /// Most elements of all tensors together, for each of which up to nine bytes are held while the file is read: a few
-    /// bytes can stand for any number of zeros.
+    /// Most elements of all tensors together, for each of which up to four bytes are held, and up to twenty more while its
+    /// tensor is read: a few bytes can stand for any number of zeros.
     pub max_elements: usize,
 }
 

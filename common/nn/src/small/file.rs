@@ -49,14 +49,12 @@ impl Weights {
         let (_, metadata) = SafeTensors::read_metadata(bytes)?;
         let about = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
         let mut views = file.tensors();
-        // In the order of the file, which is the model's where we wrote it; a hash map's would change from run to run.
+        // In the order of the file: a hash map's would change from run to run.
         views.sort_by_key(|(_, view)| view.data().as_ptr() as usize);
         let mut tensors = Vec::with_capacity(views.len());
         for (name, view) in views {
-            let values = floats(&view).ok_or_else(|| FileError::Dtype {
-                tensor: name.clone(),
-                dtype: format!("{:?}", view.dtype()),
-            })?;
+            let values = floats(&view)
+                .ok_or_else(|| FileError::Dtype { tensor: name.clone(), dtype: format!("{:?}", view.dtype()) })?;
             tensors.push((TensorSpec::new(name, view.shape()), values));
         }
         Ok(Self { about, tensors })
@@ -67,8 +65,11 @@ impl Weights {
     /// # Errors
     /// When the library refuses it.
     pub fn to_safetensors(&self) -> Result<Vec<u8>, FileError> {
-        let bytes: Vec<Vec<u8>> =
-            self.tensors.iter().map(|(_, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
+        let bytes: Vec<Vec<u8>> = self
+            .tensors
+            .iter()
+            .map(|(_, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            .collect();
         let mut views = Vec::with_capacity(bytes.len());
         for ((spec, _), bytes) in self.tensors.iter().zip(&bytes) {
             views.push((spec.name.as_str(), TensorView::new(Dtype::F32, spec.shape.clone(), bytes)?));
@@ -90,7 +91,10 @@ impl Weights {
                 return Err(format!("it has no tensor {:?} of shape {:?}", wanted.name, wanted.shape));
             };
             if spec.shape != wanted.shape {
-                return Err(format!("its tensor {:?} has shape {:?} and not {:?}", wanted.name, spec.shape, wanted.shape));
+                return Err(format!(
+                    "its tensor {:?} has shape {:?} and not {:?}",
+                    wanted.name, spec.shape, wanted.shape
+                ));
             }
             flat.extend_from_slice(values);
         }

@@ -30,7 +30,10 @@ pub fn prune(tensors: &mut [(TensorSpec, Vec<f32>)], keep: Keep, per_layer: bool
     let kept = |len: usize| ((density * len as f64).round() as usize).min(len);
     let chosen = tensors.iter_mut().filter(|(spec, _)| is_pruned(spec)).map(|(_, values)| values.as_mut_slice());
     if per_layer {
-        chosen.for_each(|values| keep_largest(&mut [values], kept(values.len())));
+        chosen.for_each(|values| {
+            let count = kept(values.len());
+            keep_largest(&mut [values], count);
+        });
     } else {
         keep_largest(&mut chosen.collect::<Vec<_>>(), kept(weights));
     }
