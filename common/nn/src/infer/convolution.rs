@@ -119,7 +119,7 @@ impl Convolution {
     }
 
     /// The input row or column under a pixel of the kernel, unless it lies in the padding.
-    pub(super) fn inside(&self, out: usize, kernel: usize, extent: usize) -> Option<usize> {
+    fn inside(&self, out: usize, kernel: usize, extent: usize) -> Option<usize> {
         (out * self.stride + kernel).checked_sub(self.padding).filter(|&place| place < extent)
     }
 

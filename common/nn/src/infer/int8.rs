@@ -14,7 +14,8 @@ use kernel::products;
 /// Rows of 8-bit weights.
 #[derive(Debug)]
 pub(super) struct Int8 {
-    /// Row after row, each filled up with zeros to a multiple of [`kernel::LANES`].
+    /// Row after row, each the kernel's pixels with their channels side by side, filled up with zeros to a multiple of
+    /// [`kernel::LANES`].
     levels: Vec<i8>,
     /// Length of a row with the zeros.
     padded: usize,
@@ -27,12 +28,15 @@ pub(super) struct Int8 {
 }
 
 impl Int8 {
-    pub(super) fn new(levels: &[i8], scales: &[f32], row: usize, range: Range) -> Self {
+    /// `levels` are [outputs, channels, pixels of the kernel].
+    pub(super) fn new(levels: &[i8], scales: &[f32], row: usize, pixels: usize, range: Range) -> Self {
         let padded = row.next_multiple_of(kernel::LANES);
         let mut rows = Vec::with_capacity(levels.len() / row * padded);
         let mut sums = Vec::with_capacity(levels.len() / row);
         for levels in levels.chunks_exact(row) {
-            rows.extend_from_slice(levels);
+            for pixel in 0..pixels {
+                rows.extend(levels.iter().skip(pixel).step_by(pixels));
+            }
             rows.resize(rows.len() + padded - row, 0);
             sums.push(levels.iter().map(|&level| i32::from(level)).sum());
         }
@@ -62,30 +66,27 @@ impl Int8 {
     /// A convolution without groups.
     pub(super) fn convolve(&self, convolution: &Convolution, x: &[f32], bias: &[f32], y: &mut [f32]) {
         let ([channels, height, width], [_, out_height, out_width]) = (convolution.input, convolution.output);
-        let (area, out_area, batch) = (height * width, out_height * out_width, convolution.batch);
-        let [kernel_rows, kernel_columns] = convolution.kernel;
+        let Convolution { kernel: [kernel_rows, kernel_columns], padding, stride, batch, .. } = *convolution;
+        let (area, out_area) = (height * width, out_height * out_width);
         let levels = self.rounded(x);
+        // The image with its channels side by side and the level of zero around it, so that a patch is a few long runs.
+        let pitch = (width + 2 * padding) * channels;
+        let mut pixels = vec![self.zero; (height + 2 * padding) * pitch];
         let mut patches = vec![0; out_width * self.padded];
+        let run = kernel_columns * channels;
         for image in 0..batch {
+            for channel in 0..channels {
+                let plane = &levels[(channel * batch + image) * area..][..area];
+                for (row, to) in plane.chunks_exact(width).zip(pixels[padding * pitch..].chunks_exact_mut(pitch)) {
+                    let to = to[padding * channels + channel..].iter_mut().step_by(channels);
+                    to.zip(row).for_each(|(to, &level)| *to = level);
+                }
+            }
             for oy in 0..out_height {
-                for channel in 0..channels {
-                    let plane = &levels[(channel * batch + image) * area..][..area];
-                    for ky in 0..kernel_rows {
-                        let first = (channel * kernel_rows + ky) * kernel_columns;
-                        let row = convolution.inside(oy, ky, height).map(|iy| &plane[iy * width..][..width]);
-                        for (ox, patch) in patches.chunks_exact_mut(self.padded).enumerate() {
-                            let to = &mut patch[first..first + kernel_columns];
-                            let start = (ox * convolution.stride).checked_sub(convolution.padding);
-                            let whole = row.zip(start).and_then(|(row, start)| row.get(start..start + kernel_columns));
-                            if let Some(from) = whole {
-                                to.copy_from_slice(from);
-                                continue;
-                            }
-                            for (kx, to) in to.iter_mut().enumerate() {
-                                let ix = convolution.inside(ox, kx, width);
-                                *to = row.zip(ix).map_or(self.zero, |(row, ix)| row[ix]);
-                            }
-                        }
+                for (ox, patch) in patches.chunks_exact_mut(self.padded).enumerate() {
+                    for (ky, to) in patch.chunks_exact_mut(run).take(kernel_rows).enumerate() {
+                        let from = (oy * stride + ky) * pitch + ox * stride * channels;
+                        to.copy_from_slice(&pixels[from..from + run]);
                     }
                 }
                 let first = image * out_area + oy * out_width;

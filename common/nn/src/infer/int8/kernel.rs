@@ -154,6 +154,6 @@ mod tests {
         let (w, x) = (vec![-128; 4 << 16], vec![255; 2 << 16]);
         let mut sums = [0; 8];
         products(&w, &x, 1 << 16, &mut sums);
-        assert_eq!(sums, [-128 * 255 << 16; 8]);
+        assert_eq!(sums, [(-128 * 255) << 16; 8]);
     }
 }
