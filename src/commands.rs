@@ -2,12 +2,15 @@
 
 mod bench;
 mod completions;
+mod compress;
 mod control;
 mod data;
 mod doctor;
+mod eval;
 mod export;
 mod init;
 mod interrupt;
+mod model;
 mod output;
 mod server;
 mod simulate;
@@ -42,6 +45,10 @@ enum Command {
     Watch(control::WatchArgs),
     Stop(control::StopArgs),
     Data(data::DataArgs),
+    Compress(compress::CompressArgs),
+    Decompress(compress::DecompressArgs),
+    Eval(eval::EvalArgs),
+    Predict(eval::PredictArgs),
     Export(export::ExportArgs),
     Doctor(doctor::DoctorArgs),
     Bench(bench::BenchArgs),
@@ -69,6 +76,10 @@ impl Cli {
             Command::Watch(args) => control::watch(&args),
             Command::Stop(args) => control::stop(&args),
             Command::Data(args) => data::run(args),
+            Command::Compress(args) => compress::run(&args),
+            Command::Decompress(args) => compress::decompress(&args),
+            Command::Eval(args) => eval::eval(&args),
+            Command::Predict(args) => eval::predict(&args),
             Command::Export(args) => export::run(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Bench(args) => bench::run(args),

@@ -209,6 +209,87 @@ fn a_served_run_is_watched_listed_and_exported() {
     assert!(text(&exported[..2000]).contains(digest), "the file tells the digest of its model");
 }
 
+#[test]
+fn a_model_is_made_small_judged_exported_and_made_large_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let trained =
+        ["model.kind=2nn", "training.epochs=4", "training.learning_rate=0.3"].map(|set| ["--set", set]).concat();
+    let run = simulate(&[&["-q", "--out", &path("run")], trained.as_slice()].concat());
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+    let model = path("run/model.safetensors");
+
+    let compress = |more: &[&str]| {
+        let run = dunlin(&[&["compress", &model, "--json"], more].concat());
+        assert_eq!(run.status.code(), Some(0), "{run:?}");
+        json(&run.stdout)
+    };
+    let sizes = compress(&["--density", "0.3", "--bits", "4", "--to", &path("small.dnl")]);
+    let stages = ["dense", "pruned", "stored", "coded"].map(|stage| sizes[stage].as_u64().unwrap());
+    assert!(stages.windows(2).all(|pair| pair[1] < pair[0]) && stages[0] > 12 * stages[3], "{sizes}");
+    assert_eq!(std::fs::metadata(path("small.dnl")).unwrap().len(), stages[3]);
+    assert_eq!(sizes["tensors"].as_array().unwrap().len(), 6);
+    compress(&["--values", "int8", "--calibrate", "digits", "--to", &path("int8.dnl")]);
+
+    let judge = |file: &str, more: &[&str]| {
+        let run = dunlin(&[&["eval", file, "--data", "digits", "--json"], more].concat());
+        assert_eq!(run.status.code(), Some(0), "{run:?}");
+        let judgement = json(&run.stdout);
+        assert_eq!(judgement["examples"], 359);
+        (judgement["correct"].as_u64().unwrap(), judgement["kernels"].as_str().unwrap().to_owned())
+    };
+    let (whole, kernels) = judge(&model, &["--kernels", "training"]);
+    assert_eq!((judge(&model, &[]), kernels.as_str()), ((whole, "dense".to_owned()), "dense, as in training"));
+    let (sparse, kernels) = judge(&path("small.dnl"), &[]);
+    assert!(kernels.contains("sparse") && sparse + 60 > whole, "{sparse} of {whole} with {kernels}");
+    let (int8, kernels) = judge(&path("int8.dnl"), &[]);
+    assert!(kernels == "int8" && int8.abs_diff(whole) < 8, "{int8} and {whole} with {kernels}");
+
+    let large = dunlin(&["decompress", &path("small.dnl"), "--to", &path("large.safetensors")]);
+    assert!(large.status.success(), "{large:?}");
+    assert_eq!(judge(&path("large.safetensors"), &["--kernels", "sparse"]).0, sparse);
+    let predicted = dunlin(&["predict", &path("small.dnl"), "--data", "digits", "--rows", "3", "--json"]);
+    let predicted: Vec<_> = text(&predicted.stdout).lines().map(|line| json(line.as_bytes())).collect();
+    assert_eq!(predicted.iter().map(|row| row["row"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
+
+    let export = |more: &[&str]| dunlin(&[&["export", "--out", &path("model.onnx")], more].concat());
+    let exported = export(&["--run", &path("run"), "--to", "onnx"]);
+    assert!(exported.status.success(), "{exported:?}");
+    assert!(text(&std::fs::read(path("model.onnx")).unwrap()).contains("Gemm"));
+    let exported = export(&["--model", &path("int8.dnl"), "--to", "onnx-int8"]);
+    assert!(exported.status.success(), "{exported:?}");
+    assert!(text(&std::fs::read(path("model.onnx")).unwrap()).contains("QuantizeLinear"));
+    let refused = export(&["--model", &path("small.dnl"), "--to", "onnx-int8"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(text(&refused.stderr).contains("say --data SPEC"), "{refused:?}");
+}
+
+#[test]
+fn a_model_from_elsewhere_is_made_small_and_a_broken_file_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let header = br#"{"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}"#;
+    let values: Vec<u8> = [0.5f32, 0.0, -0.25, 0.5, 0.0, 0.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+    let file = [(header.len() as u64).to_le_bytes().as_slice(), header, &values].concat();
+    std::fs::write(path("model.safetensors"), &file).unwrap();
+    let compressed = dunlin(&["compress", &path("model.safetensors")]);
+    assert_eq!(compressed.status.code(), Some(0), "{compressed:?}");
+    assert!(text(&compressed.stdout).contains("50.00 %"), "{compressed:?}");
+    let back = dunlin(&["decompress", &path("model.dnl"), "--to", &path("back.safetensors")]);
+    assert!(back.status.success(), "{back:?}");
+    assert_eq!(tensors(&std::fs::read(path("back.safetensors")).unwrap()), tensors(&file));
+    let unknown = dunlin(&["eval", &path("model.dnl"), "--data", "digits"]);
+    assert_eq!(unknown.status.code(), Some(2), "{unknown:?}");
+    assert!(text(&unknown.stderr).contains("does not tell its architecture"), "{unknown:?}");
+
+    let mut broken = std::fs::read(path("model.dnl")).unwrap();
+    broken[20] ^= 1;
+    std::fs::write(path("broken.dnl"), broken).unwrap();
+    let told = dunlin(&["decompress", &path("broken.dnl")]);
+    assert_eq!(told.status.code(), Some(2), "{told:?}");
+    assert!(text(&told.stderr).contains("checksum"), "{told:?}");
+}
+
 /// A federation of a few milliseconds.
 const TINY: [&str; 12] = [
     "--set",

@@ -3,6 +3,7 @@
 //! `UPDATE_CORPUS=1 cargo test --test corpus` writes the seeds anew; `cargo fuzz run TARGET -s none` looks for more.
 
 #[path = "../fuzz/src/lib.rs"]
+#[allow(unreachable_pub, reason = "the fuzzer's programs are its users")]
 mod fuzz;
 
 use dunlin_codec::{Codec, Encoder, EntropyCoder, Quantizer, Segment, Segments};
@@ -76,7 +77,7 @@ fn messages() -> BTreeMap<String, Vec<u8>> {
     let check_in = CheckIn { session: session.clone(), examples: 600, held: Some(ModelVersion(5)), wait_ms: 20_000 };
     let fetch = FetchModel { session: session.clone(), held: None, wanted: ModelVersion(6) };
     let codec = Codec { density: 0.01, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
-    let task = TrainTask { round, base: ModelVersion(6), deadline_ms: 60_000, codec };
+    let task = TrainTask { round, base: ModelVersion(6), deadline_ms: 60_000, codec, max_bytes: 0 };
     let of = |kind: u8, bytes: Vec<u8>| [vec![kind], bytes].concat();
     let encoded = |kind: u8, message: &dyn Fn() -> Vec<u8>| of(kind, message());
     BTreeMap::from([

@@ -7,6 +7,7 @@ use dunlin::core::{ClientId, Layout, Outcome, Seed, TensorSpec};
 use dunlin::nn::train::Evaluation;
 use dunlin::server::evaluate::Evaluate;
 use dunlin::server::store::{MemoryStore, Store};
+use dunlin::simulation::Transport;
 use dunlin::{Recipe, Report, Simulation, SimulationError, SimulationOutcome};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -55,6 +56,21 @@ fn the_same_recipe_gives_the_same_run_on_any_number_of_threads() {
         let other = Simulation::new(Recipe { seed: 2, ..recipe(sets) }).run().unwrap();
         assert_ne!(first.report.model_digest, other.report.model_digest, "{sets:?}");
     }
+}
+
+#[test]
+fn updates_fill_what_the_recipe_allows_and_no_more() {
+    let outcome = Simulation::new(recipe(&["rounds.count=5", "limits.update_bytes=700"])).run().unwrap();
+    for round in &outcome.rounds {
+        let allowed = 700 * u64::from(round.clients);
+        assert!(round.coded <= allowed && round.coded * 100 >= allowed * 98, "{} of {allowed}", round.coded);
+    }
+    let sets = &["rounds.count=8", "limits.run_bytes=60000", "limits.update_bytes=2000", "uplink.quantizer=int8"];
+    let in_process = timeless(Simulation::new(recipe(sets)).run().unwrap());
+    let spent = in_process.report.bytes.up;
+    assert!((58_800..=60_000).contains(&spent), "{spent}");
+    let grpc = Simulation::new(recipe(sets)).transport(Transport::Grpc).run().unwrap();
+    assert_eq!(grpc.report.model_digest, in_process.report.model_digest);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One client's training round as a function: from a model and a residual to an encoded update and the next residual.
 
 use crate::trainer::{Progress, Trainer, TrainerError};
-use dunlin_codec::{Encoder, Rest, Segments, Source, StageBytes, grid};
+use dunlin_codec::{Encoded, Encoder, Rest, Segments, Source, StageBytes, grid};
 use dunlin_core::message::{TrainTask, UpdateHeader};
 use dunlin_core::{ClientId, Digest, Recipe, Seed};
 use half::bf16;
@@ -103,9 +103,9 @@ pub fn train_and_encode(
     encoder.seed(u64::from_le_bytes(std::array::from_fn(|i| random.as_bytes()[i])));
     let (encoded, residual) = if beta > 0.0 {
         let mut left = Residual { round, values: Vec::with_capacity(base.len()) };
-        (encoder.encode_source(&task.codec, segments, &change, &mut left)?, Some(left))
+        (encode(encoder, task, segments, &change, &mut left)?, Some(left))
     } else {
-        (encoder.encode_source(&task.codec, segments, &change, &mut ())?, None)
+        (encode(encoder, task, segments, &change, &mut ())?, None)
     };
     let header = UpdateHeader {
         client: client.clone(),
@@ -117,6 +117,20 @@ pub fn train_and_encode(
         digest: Digest::of(&encoded.frame),
     };
     Ok(Update { header, frame: encoded.frame, residual, stages: encoded.stages })
+}
+
+/// As the task asks: of the codec's density, or as long as it allows.
+fn encode(
+    encoder: &mut Encoder,
+    task: &TrainTask,
+    segments: &Segments,
+    change: &Change<'_>,
+    left: &mut impl Rest,
+) -> Result<Encoded, dunlin_codec::Error> {
+    match task.max_bytes {
+        0 => encoder.encode_source(&task.codec, segments, change, left),
+        bytes => encoder.encode_source_within(&task.codec, bytes, segments, change, left),
+    }
 }
 
 /// u = Δ + βˢ·e, computed where it is read.

@@ -40,6 +40,8 @@ pub struct Coordinator {
     rejects: BTreeMap<(Reject, Option<ClientId>), u64>,
     effects: VecDeque<Effect>,
     generation: u64,
+    /// Bytes of the updates accepted in the rounds that are over.
+    spent: u64,
 }
 
 /// What must happen outside. Effects are carried out in order.
@@ -124,6 +126,7 @@ impl Coordinator {
             rejects: BTreeMap::new(),
             effects: VecDeque::new(),
             generation: 0,
+            spent: resume.spent,
         };
         coordinator.effects.push_back(Effect::Record(Record::Started { term: coordinator.term }));
         if let Some(outcome) = resume.outcome {
@@ -135,7 +138,8 @@ impl Coordinator {
             coordinator.finish(Outcome::GaveUp);
         } else if let Some(open) = resume.open {
             let mut round =
-                OpenRound::new(&coordinator.config, open.round, open.base, open.eligible, open.members, now);
+                OpenRound::new(&coordinator.config, open.round, open.base, open.eligible, open.members, now)
+                    .within(coordinator.config.recipe.max_update_bytes(open.round, coordinator.spent));
             for header in open.updates {
                 if let Some(client) = coordinator.clients.get_mut(&header.client) {
                     client.last_accepted = Some((header.round.number, header.digest));
@@ -206,7 +210,13 @@ impl Coordinator {
             Phase::Training(round) => match round.assign(now, id) {
                 Ok(deadline_ms) => {
                     let codec = dunlin_core::Recipe::codec(&self.config.uplink, round.number);
-                    let task = TrainTask { round: round_id(round.number), base: round.base, deadline_ms, codec };
+                    let task = TrainTask {
+                        round: round_id(round.number),
+                        base: round.base,
+                        deadline_ms,
+                        codec,
+                        max_bytes: round.max_bytes,
+                    };
                     return Ok(Assignment::Train(task));
                 }
                 Err(reason) => (reason, Some(round.deadline)),
@@ -404,6 +414,7 @@ impl Coordinator {
             Phase::Finished(_) => return,
             Phase::Training(round) => {
                 let closed = round.close(now);
+                self.spent += closed.stats.bytes;
                 self.abandon(closed);
             }
             Phase::Gathering | Phase::Publishing { .. } | Phase::Evaluating { .. } => {}
@@ -486,7 +497,7 @@ impl Coordinator {
         if header.base != round.base {
             return Err(Reject::WrongBase);
         }
-        if header.frame_len > self.config.max_frame_bytes {
+        if header.frame_len > self.config.max_frame_bytes || round.max_bytes > 0 && header.frame_len > round.max_bytes {
             return Err(Reject::FrameTooLarge);
         }
         if header.examples > self.config.max_examples || header.examples > client.examples {
@@ -544,8 +555,9 @@ impl Coordinator {
             eligible: eligible.len() as u32,
             members: members.clone(),
         }));
+        let max_bytes = self.config.recipe.max_update_bytes(self.round, self.spent);
         let round = OpenRound::new(&self.config, self.round, self.version, eligible.len() as u32, members, now);
-        self.phase = Phase::Training(round);
+        self.phase = Phase::Training(round.within(max_bytes));
         self.generation += 1;
     }
 
@@ -584,6 +596,7 @@ impl Coordinator {
             Phase::Training(round) => {
                 let Some(publishable) = round.complete(&self.config, now) else { return };
                 let closed = round.close(now);
+                self.spent += closed.stats.bytes;
                 if publishable {
                     self.phase = Phase::Publishing { round: closed.number, opened: closed.opened };
                     self.effects.push_back(Effect::Publish(closed));

@@ -240,8 +240,8 @@ async fn write_results(options: &Options, handle: &Handle, report: &Report) -> R
     let grid = handle.broadcast();
     let params = dunlin_codec::grid::floats(grid.grid());
     let split = data::load(&options.recipe.data, &options.recipe.data_seed())?;
-    let layout = Model::new(&options.recipe.model, split.train.input())?.layout().clone();
-    dunlin_nn::export::write_run(&dir, report, &rounds, &layout, &params)
+    let model = Model::new(&options.recipe.model, split.train.input())?;
+    dunlin_nn::export::write_run(&dir, report, &rounds, &model, &params)
         .map_err(|source| ServeError::Write { path: dir.clone(), source })?;
     tracing::info!(dir = %dir.display(), "report, rounds and model written");
     Ok(())

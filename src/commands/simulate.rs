@@ -3,6 +3,7 @@
 use super::{Done, Failure, RecipeArgs, code_of, interrupt, of_data, output, summary};
 use crate::progress::Progress;
 use clap::{Args, ValueEnum};
+use dunlin::nn::{data, model::Model};
 use dunlin::simulation::Transport;
 use dunlin::{Simulation, SimulationError};
 use std::num::NonZero;
@@ -92,7 +93,9 @@ pub(crate) fn run(mut args: SimulateArgs) -> Done {
     let outcome = outcome.map_err(of_simulation)?;
     if let Some(dir) = &args.out {
         let (report, rounds) = (&outcome.report, &outcome.rounds);
-        dunlin::nn::export::write_run(dir, report, rounds, &outcome.layout, &outcome.params)
+        let split = data::load(&recipe.data, &recipe.data_seed()).map_err(of_data)?;
+        let model = Model::new(&recipe.model, split.train.input()).map_err(of_data)?;
+        dunlin::nn::export::write_run(dir, report, rounds, &model, &outcome.params)
             .map_err(|error| Failure::other(format!("cannot write to {}: {error}", dir.display())))?;
     }
     if args.json {

@@ -19,7 +19,7 @@ fn joined(pending: Option<UpdateHeader>) -> Participant {
 
 fn task() -> TrainTask {
     let codec = Codec { density: 0.1, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
-    TrainTask { round: ROUND, base: ModelVersion(3), deadline_ms: 1000, codec }
+    TrainTask { round: ROUND, base: ModelVersion(3), deadline_ms: 1000, codec, max_bytes: 0 }
 }
 
 fn header() -> UpdateHeader {

@@ -49,6 +49,19 @@ pub enum Error {
         /// The largest possible.
         most: u8,
     },
+    /// Not even one coordinate fits.
+    #[error("a frame of at most {bytes} bytes is wanted; the shortest has {least}")]
+    NoRoom {
+        /// What was wanted.
+        bytes: u64,
+        /// What is possible.
+        least: u64,
+    },
+    /// A wanted length for a quantizer whose frames have one length only.
+    #[error(
+        "the quantizer's frames have one length only; f32, f16, int8, ternary and rotated can be fitted into another"
+    )]
+    NoRate,
     /// The vector does not have the length that the segments add up to.
     #[error("the vector has {got} coordinates, the segments {expected}")]
     WrongLength {

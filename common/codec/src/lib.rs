@@ -53,11 +53,16 @@
 //! range coder, the models and the choices between them use integer arithmetic and correctly rounded sums, products
 //! and quotients only, so the same vector gives the same frame on every machine.
 //!
+//! # Small models as files
+//! [`container`] holds a whole model, pruned and quantized, as a file; the rest is about updates on their way.
+//!
 //! Nothing here panics on bytes from elsewhere, and nothing larger than the receiver's own model is allocated for them.
 
 mod bits;
 mod body;
+mod budget;
 mod codec;
+pub mod container;
 mod decode;
 mod encode;
 mod error;
@@ -74,6 +79,7 @@ mod values;
 mod vectorised;
 mod whole;
 
+pub use budget::FILL;
 pub use codec::{Bias, Codec, EntropyCoder, Fit, Quantizer, Rate, StageBytes};
 pub use decode::{IntegerSink, Sink, Verified, decode, decode_integers, verify};
 pub use encode::{Encoded, Encoder};

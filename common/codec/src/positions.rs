@@ -2,7 +2,7 @@
 
 pub(crate) mod adaptive;
 pub(crate) mod enumerative;
-mod mixed;
+pub(crate) mod mixed;
 pub(crate) mod plain;
 pub(crate) mod rice;
 

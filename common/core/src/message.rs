@@ -102,6 +102,8 @@ pub struct TrainTask {
     pub deadline_ms: u64,
     /// How to encode the update.
     pub codec: Codec,
+    /// Longest frame, in bytes, that the density is to be chosen for; 0 for none.
+    pub max_bytes: u64,
 }
 
 /// One client's work in a federated evaluation.

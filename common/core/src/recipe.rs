@@ -269,6 +269,10 @@ pub struct LimitsConfig {
     pub max_clients: u32,
     /// Packets kept for clients that missed rounds.
     pub packet_ring: u32,
+    /// Longest frame of an update, in bytes, which the density is chosen for; 0 for the density of the recipe.
+    pub update_bytes: u64,
+    /// Bytes of all updates of the run together, shared out among those that are still to come; 0 for no such bound.
+    pub run_bytes: u64,
 }
 
 /// The simulated world; a federation of separate machines has a real one.
@@ -312,6 +316,20 @@ impl Recipe {
             link.warmup_density * (link.density / link.warmup_density).powf(progress)
         };
         Codec { density, quantizer: link.quantizer(), coder: link.coder }
+    }
+
+    /// Longest frame of an update, in bytes, in a round (1-based) before which updates of `spent` bytes were accepted; 0
+    /// when the recipe sets no bound.
+    #[must_use]
+    pub fn max_update_bytes(&self, round: u64, spent: u64) -> u64 {
+        let LimitsConfig { update_bytes, run_bytes, .. } = self.limits;
+        if run_bytes == 0 {
+            return update_bytes;
+        }
+        let to_come = (self.rounds.count + 1).saturating_sub(round).max(1) * u64::from(self.cohort_size());
+        // Never nothing: that would be no bound.
+        let share = (run_bytes.saturating_sub(spent) / to_come).max(1);
+        if update_bytes == 0 { share } else { share.min(update_bytes) }
     }
 
     /// Clients asked in a round: the cohort and its over-selection.
@@ -440,7 +458,14 @@ impl Default for StrategyConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { max_examples: 1_000_000, max_update_abs: 16.0, max_clients: 100_000, packet_ring: 64 }
+        Self {
+            max_examples: 1_000_000,
+            max_update_abs: 16.0,
+            max_clients: 100_000,
+            packet_ring: 64,
+            update_bytes: 0,
+            run_bytes: 0,
+        }
     }
 }
 

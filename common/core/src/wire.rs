@@ -183,6 +183,7 @@ pub fn check_in_reply(result: Result<Assignment, Reject>) -> v1::CheckInReply {
             base: task.base.0,
             deadline_ms: task.deadline_ms,
             codec: Some(codec_to_wire(&task.codec)),
+            max_bytes: task.max_bytes,
         }),
         Ok(Assignment::Evaluate(task)) => Reply::Evaluate(v1::EvaluationTask {
             round: Some(task.round.into()),
@@ -210,6 +211,7 @@ pub fn read_check_in_reply(message: v1::CheckInReply) -> Result<Assignment, Reje
             base: ModelVersion(task.base),
             deadline_ms: task.deadline_ms,
             codec: codec_from_wire(&required(task.codec)?)?,
+            max_bytes: task.max_bytes,
         }),
         Reply::Evaluate(task) => Assignment::Evaluate(EvaluationTask {
             round: round(task.round)?,

@@ -1,5 +1,6 @@
 //! A run's results as files: the model for other programs, the report for scripts.
 
+use crate::model::Model;
 use dunlin_core::{Layout, Report, RoundSummary};
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
@@ -28,7 +29,8 @@ pub fn safetensors(layout: &Layout, params: &[f32], about: &BTreeMap<String, Str
     serialize(views, Some(about)).map_err(io::Error::other)
 }
 
-/// Writes `report.json`, `rounds.jsonl` and `model.safetensors` into `dir`, making it when it does not exist.
+/// Writes `report.json`, `rounds.jsonl` and `model.safetensors` into `dir`, making it when it does not exist. The model
+/// tells its architecture, so that it can be run and exported from the file alone.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -36,7 +38,7 @@ pub fn write_run(
     dir: &Path,
     report: &Report,
     rounds: &[RoundSummary],
-    layout: &Layout,
+    model: &Model,
     params: &[f32],
 ) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
@@ -49,12 +51,13 @@ pub fn write_run(
         lines.push(b'\n');
     }
     write(&dir.join("rounds.jsonl"), &lines)?;
-    let about = BTreeMap::from([
+    let mut about = model.about();
+    about.extend([
         ("format".to_owned(), "dunlin".to_owned()),
         ("name".to_owned(), report.name.clone()),
         ("model_digest".to_owned(), report.model_digest.clone()),
     ]);
-    write(&dir.join("model.safetensors"), &safetensors(layout, params, &about)?)
+    write(&dir.join("model.safetensors"), &safetensors(model.layout(), params, &about)?)
 }
 
 /// Through another name, so that a reader never sees half a file.

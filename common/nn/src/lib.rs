@@ -10,8 +10,11 @@ pub mod allocator;
 pub mod data;
 mod error;
 pub mod export;
+pub mod infer;
 pub mod model;
+pub mod onnx;
 pub mod ops;
+pub mod small;
 mod threads;
 pub mod train;
 

@@ -1,14 +1,17 @@
 //! Models: an architecture and the flat vector of parameters as which they are trained, travel and are averaged.
 
+mod about;
 mod arch;
 mod device;
 mod input;
+mod plan;
 mod registry;
 
 pub use arch::{Architecture, Init, Parameters};
 pub use candle_core::Device;
 pub use device::device;
 pub use input::InputShape;
+pub use plan::{Extent, Operation, Plan, Planner, Step, Value};
 pub use registry::register;
 
 use crate::Error;
@@ -222,6 +225,16 @@ impl Model {
         with_arithmetic(self.config.arithmetic, || {
             Ok(self.architecture.forward(&self.input, &mut Graph::candle(), x, &tensors)?)
         })
+    }
+
+    /// The logits of rows that lie one after the other, in the same way, for one who has no tensors.
+    ///
+    /// # Errors
+    /// When `x` does not consist of whole rows, or for the trivial model.
+    pub fn logits(&self, x: &[f32]) -> Result<Vec<f32>, Error> {
+        let features = self.input.features();
+        let x = Tensor::from_slice(x, (x.len() / features, features), &Device::Cpu)?;
+        Ok(self.infer(&x)?.flatten_all()?.to_vec1()?)
     }
 
     /// [`Self::forward`] with nothing behind the result, so that memory is returned as the batch moves on.

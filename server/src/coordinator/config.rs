@@ -4,6 +4,7 @@ use crate::store::Restored;
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::recipe::LinkConfig;
 use dunlin_core::{ClientId, Digest, ModelVersion, Outcome, Recipe, Token};
+use std::sync::Arc;
 
 /// The recipe's rules of participation, in the units in which they are applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,8 @@ pub struct Config {
     pub max_frame_bytes: u64,
     /// How updates are encoded.
     pub uplink: LinkConfig,
+    /// What else a recipe says of their length.
+    pub recipe: Arc<Recipe>,
 }
 
 impl Config {
@@ -55,6 +58,7 @@ impl Config {
             max_clients: recipe.limits.max_clients,
             max_frame_bytes,
             uplink: recipe.uplink.clone(),
+            recipe: Arc::new(recipe.clone()),
         }
     }
 }
@@ -82,6 +86,8 @@ pub struct Resume {
     pub evaluation_due: bool,
     /// How the run ended.
     pub outcome: Option<Outcome>,
+    /// Bytes of the updates accepted in the rounds before.
+    pub spent: u64,
 }
 
 /// A round that was open when the server stopped.
@@ -125,6 +131,7 @@ impl Resume {
             evaluation_due: last
                 .is_some_and(|summary| summary.published && due(summary.round) && summary.federated.is_none()),
             outcome: restored.outcome,
+            spent: summaries.iter().map(|summary| summary.coded).sum(),
         }
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct OpenRound {
     pub(super) eligible: u32,
     pub(super) members: BTreeMap<ClientId, Member>,
     pub(super) rejects: BTreeMap<Reject, u32>,
+    /// Longest frame, in bytes; 0 for none.
+    pub(super) max_bytes: u64,
     idle_ms: u64,
 }
 
@@ -63,6 +65,8 @@ pub struct RoundStats {
     pub lost: u32,
     /// Training examples behind the accepted updates.
     pub examples: u64,
+    /// Bytes of the accepted updates.
+    pub bytes: u64,
     /// Mean training loss, weighted by examples.
     pub train_loss: f64,
     /// Refusals while the round ran, by reason.
@@ -87,8 +91,14 @@ impl OpenRound {
             eligible,
             members,
             rejects: BTreeMap::new(),
+            max_bytes: 0,
             idle_ms: config.idle_ms,
         }
+    }
+
+    /// With a bound on its frames; 0 for none.
+    pub(super) fn within(self, max_bytes: u64) -> Self {
+        Self { max_bytes, ..self }
     }
 
     /// The member's remaining time in milliseconds, or why it has nothing to do.
@@ -215,6 +225,7 @@ impl OpenRound {
             if let Member::Counted(Some(header)) | Member::Storing(header) = member {
                 stats.counted += 1;
                 stats.examples += u64::from(header.examples);
+                stats.bytes += header.frame_len;
                 loss_sum += f64::from(header.loss) * f64::from(header.examples);
             }
         }

@@ -278,7 +278,13 @@ fn closed(number: u64, (opened, closed): (u64, u64), counted: u32, lost: u32) ->
 
 fn task(term: u32, number: u64, base: u64, deadline_ms: u64) -> Assignment {
     let codec = Recipe::codec(&recipe().uplink, number);
-    Assignment::Train(TrainTask { round: RoundId { term, number }, base: ModelVersion(base), deadline_ms, codec })
+    Assignment::Train(TrainTask {
+        round: RoundId { term, number },
+        base: ModelVersion(base),
+        deadline_ms,
+        codec,
+        max_bytes: 0,
+    })
 }
 
 fn wait(reason: Waiting, retry_after_ms: u64) -> Assignment {

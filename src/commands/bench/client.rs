@@ -33,7 +33,7 @@ pub(super) fn measure(recipe: &Recipe) -> Result<BTreeMap<&'static str, f64>, Fa
         training.push(timer.elapsed().as_secs_f64());
         let codec = Recipe::codec(&recipe.uplink, number);
         let round = RoundId { term: 1, number };
-        let task = TrainTask { round, base: ModelVersion(0), deadline_ms: u64::MAX, codec };
+        let task = TrainTask { round, base: ModelVersion(0), deadline_ms: u64::MAX, codec, max_bytes: 0 };
         let assignment = Assignment {
             client: &client,
             task: &task,

@@ -80,7 +80,7 @@ impl Mixed {
 
 /// The probability of a non-zero in one context, and how often that was seen: the more, the less it moves.
 #[derive(Clone, Copy)]
-struct Estimate {
+pub(crate) struct Estimate {
     p: u32,
     seen: u32,
 }
@@ -91,8 +91,19 @@ impl Estimate {
         Self { p: p.min(ESTIMATE_MAX), seen }
     }
 
+    /// Nothing known.
+    pub(crate) fn even() -> Self {
+        Self::new(1 << (ESTIMATE_BITS - 1), 0)
+    }
+
+    /// In 2^-[`ESTIMATE_BITS`].
     #[inline]
-    fn learn(&mut self, set: bool) {
+    pub(crate) fn p(self) -> u32 {
+        self.p
+    }
+
+    #[inline]
+    pub(crate) fn learn(&mut self, set: bool) {
         let target = if set { ESTIMATE_MAX } else { 0 };
         let step = ((i64::from(target) - i64::from(self.p)) * RATES[self.seen as usize]) >> 16;
         self.p = (i64::from(self.p) + step) as u32;
@@ -144,7 +155,7 @@ fn window(bitmap: &[u64], from: usize) -> u32 {
     (low | high) as u32 & 7
 }
 
-struct Tables {
+pub(crate) struct Tables {
     stretch: Box<[i16]>,
     squash: Box<[u32]>,
 }
@@ -152,18 +163,18 @@ struct Tables {
 impl Tables {
     /// log2(p / (1 − p)) in 2^-8, of a probability in 2^-16.
     #[inline]
-    fn stretch(&self, p: u32) -> i32 {
+    pub(crate) fn stretch(&self, p: u32) -> i32 {
         self.stretch[p as usize & 0xffff].into()
     }
 
     /// The inverse of [`Self::stretch`], in 2^-[`P_BITS`] and never certain.
     #[inline]
-    fn squash(&self, x: i32) -> u32 {
+    pub(crate) fn squash(&self, x: i32) -> u32 {
         self.squash[(x.clamp(-STRETCH_MAX, STRETCH_MAX) + STRETCH_MAX) as usize]
     }
 }
 
-static TABLES: LazyLock<Tables> = LazyLock::new(|| {
+pub(crate) static TABLES: LazyLock<Tables> = LazyLock::new(|| {
     // 2^(1/256), by eight square roots; then every power of it by products.
     let step = (0..8).fold(2.0f64, |root, _| root.sqrt());
     let mut power = 1.0;
@@ -204,7 +215,7 @@ const INPUTS: usize = 4;
 const WEIGHTS: [i32; INPUTS] = [28_000, 22_000, 26_000, -6000];
 const WEIGHT_MAX: i32 = 1 << 20;
 const LEARNING_SHIFT: u32 = 15;
-const ESTIMATE_BITS: u32 = 22;
+pub(crate) const ESTIMATE_BITS: u32 = 22;
 const ESTIMATE_MAX: u32 = (1 << ESTIMATE_BITS) - 1;
 const SEEN_MAX: u32 = 255;
 /// How many observations the tensor's density weighs in each context.

@@ -1,5 +1,6 @@
 //! The codec from outside: what goes in comes out, how small it gets, and what it refuses.
 
+mod budget;
 mod golden;
 mod hostile;
 mod integers;

@@ -22,6 +22,7 @@ pub(super) fn conflict(recipe: &Recipe) -> Option<Conflict> {
         .or_else(|| training(recipe))
         .or_else(|| rounds(recipe))
         .or_else(|| links(recipe))
+        .or_else(|| budgets(recipe))
         .or_else(|| classes(recipe))
 }
 
@@ -175,6 +176,46 @@ fn link(link: &LinkConfig, keys: &LinkKeys) -> Option<Conflict> {
             link.feedback,
             format!("above 0, because \"{word}\" is biased, and its errors would add up{other}"),
         );
+    }
+    None
+}
+
+/// The shortest frame that is worth a round trip: header, checksum, and a few coordinates.
+const LEAST_FRAME_BYTES: u64 = 64;
+
+fn budgets(recipe: &Recipe) -> Option<Conflict> {
+    let limits = &recipe.limits;
+    let word = recipe.uplink.quantizer.word();
+    let is_fixed = !matches!(
+        recipe.uplink.quantizer(),
+        Quantizer::F32 | Quantizer::F16 | Quantizer::Int8 | Quantizer::Ternary | Quantizer::Rotated { .. }
+    );
+    for (value, keys, updates) in [
+        (limits.update_bytes, &["limits.update_bytes", "uplink.quantizer"], 1),
+        (
+            limits.run_bytes,
+            &["limits.run_bytes", "rounds.count"],
+            recipe.rounds.count.saturating_mul(recipe.cohort_size().into()),
+        ),
+    ] {
+        if value == 0 {
+            continue;
+        }
+        if is_fixed {
+            return conflict_of(
+                keys,
+                value,
+                format!("0, because frames of `uplink.quantizer` \"{word}\" have one length"),
+            );
+        }
+        let least = LEAST_FRAME_BYTES.saturating_mul(updates);
+        if value < least {
+            return conflict_of(
+                keys,
+                value,
+                format!("0 or at least {least}, which is {LEAST_FRAME_BYTES} bytes for each of {updates} update(s)"),
+            );
+        }
     }
     None
 }

@@ -365,6 +365,20 @@ pub const KEYS: &[Key] = &[
     ),
     key("limits.max_clients", "clients", Form::Whole(1, MANY), "Most clients that may be registered."),
     key("limits.packet_ring", "packets", Form::Whole(1, 4096), "Broadcasts kept for clients that missed rounds."),
+    key(
+        "limits.update_bytes",
+        "bytes",
+        Form::Whole(0, i64::MAX),
+        "Longest frame of an update, headers included: each client sends as many coordinates as fill it, whatever \
+         uplink.density is; 0 sets no length.",
+    ),
+    key(
+        "limits.run_bytes",
+        "bytes",
+        Form::Whole(0, i64::MAX),
+        "Bytes of all updates of the run together; what is left is shared out evenly among the updates still to come, as \
+         a bound like update_bytes on each; 0 sets no bound.",
+    ),
     key("network.class", "", Form::Sections, "Kinds of client; none means links and devices that take no time."),
     key("network.class.name", "", Form::Name, "Name for the report."),
     key("network.class.share", "", POSITIVE, "Share of the clients, relative to the shares of the other classes."),

@@ -601,3 +601,29 @@ fn every_model_goes_by_its_name() {
         assert_eq!(Recipe::load(None, &sets).unwrap().model.kind, kind);
     }
 }
+
+#[test]
+fn what_is_left_of_a_budget_is_shared_out_among_the_updates_to_come() {
+    let of = |sets: &[&str]| Recipe::load(None, &sets.iter().map(|&set| set.into()).collect::<Vec<_>>()).unwrap();
+    let none = of(&[]);
+    assert_eq!(none.max_update_bytes(1, 0), 0);
+    let run = ["rounds.count=10", "rounds.cohort=5", "limits.run_bytes=50000"];
+    let (even, bounded) = (of(&run), of(&[&run[..], &["limits.update_bytes=1200"]].concat()));
+    // Nothing was spent in nine rounds; then all of it, and more than that.
+    for (round, spent, each) in [(1, 0, 1000), (6, 25_000, 1000), (6, 20_000, 1200), (10, 0, 10_000), (10, 50_000, 1)] {
+        assert_eq!(even.max_update_bytes(round, spent), each);
+        assert_eq!(bounded.max_update_bytes(round, spent), each.min(1200));
+    }
+    for (sets, message) in [
+        (&["limits.update_bytes=63"][..], "`limits.update_bytes` is 63; it must be 0 or at least 64"),
+        (&["limits.run_bytes=1000"], "`limits.run_bytes` is 1000; it must be 0 or at least "),
+        (
+            &["limits.update_bytes=1000", "uplink.quantizer=sign", "uplink.density=1.0"],
+            "must be 0, because frames of `uplink.quantizer` \"sign\" have one length",
+        ),
+    ] {
+        let sets: Vec<String> = sets.iter().map(|&set| set.into()).collect();
+        let error = Recipe::load(None, &sets).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}

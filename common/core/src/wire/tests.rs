@@ -37,7 +37,7 @@ fn every_assignment_and_every_reject_reads_back() {
     let round = RoundId { term: 2, number: 5 };
     let codec = Codec { density: 0.25, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
     let mut answers = vec![
-        Ok(Assignment::Train(TrainTask { round, base: ModelVersion(4), deadline_ms: 10, codec })),
+        Ok(Assignment::Train(TrainTask { round, base: ModelVersion(4), deadline_ms: 10, codec, max_bytes: 7000 })),
         Ok(Assignment::Evaluate(EvaluationTask { round, version: ModelVersion(5), deadline_ms: 10 })),
         Ok(Assignment::Wait { reason: Waiting::NotChosen, retry_after_ms: 5 }),
         Ok(Assignment::Finished { outcome: Outcome::Completed, version: ModelVersion(9) }),

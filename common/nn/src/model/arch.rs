@@ -8,6 +8,7 @@ mod residual;
 mod transformer;
 
 use super::InputShape;
+use super::plan::{Planner, Value};
 use crate::Error;
 use crate::ops::{Conv2dConfig, Graph, conv_norm, conv2d, linear, linear_relu, silu};
 use candle_core::{Result as CandleResult, Tensor};
@@ -46,6 +47,12 @@ pub trait Architecture: Send + Sync {
         x: &Tensor,
         parameters: &[Tensor],
     ) -> CandleResult<Tensor>;
+
+    /// The logits as steps, for exports and for inference with small weights: the same as [`Self::forward`]. Nothing if
+    /// they cannot be told so.
+    fn plan(&self, _: &InputShape, _: &mut Planner) -> Option<Value> {
+        None
+    }
 }
 
 /// How a tensor starts.
@@ -224,7 +231,7 @@ fn square(padding: usize, stride: usize, groups: usize) -> Conv2dConfig {
 }
 
 /// Groups of every group norm; statistics of batch norm would leak and drift between clients (Hsieh et al. 2020).
-const GROUPS: usize = 8;
+pub(super) const GROUPS: usize = 8;
 
 /// A number of channels of which group norm can make its groups: the nearest multiple, at least one.
 fn rounded_to_groups(channels: f64) -> usize {

@@ -1,6 +1,6 @@
 //! Chains of layers: everything from logistic regression to VGG.
 
-use super::{Architecture, CandleResult, InputShape, Net, Parameters};
+use super::{Architecture, CandleResult, InputShape, Net, Parameters, Planner, Value};
 use crate::Error;
 use crate::ops::{Graph, Pool2dConfig, channels_last, flatten, max_pool2d};
 use candle_core::Tensor;
@@ -119,5 +119,25 @@ impl Architecture for Chain {
             x = net.linear_relu(&x)?;
         }
         net.linear(&x)
+    }
+
+    fn plan(&self, input: &InputShape, net: &mut Planner) -> Option<Value> {
+        let mut x = net.features();
+        if !self.convolutions.is_empty() {
+            x = net.image(input);
+            for &(_, is_pooled) in self.convolutions {
+                x = net.conv(x, self.padding, 1, 1, true);
+                x = net.relu(x);
+                if is_pooled {
+                    x = net.max_pool(x);
+                }
+            }
+            x = net.flatten(x);
+        }
+        for _ in self.units {
+            x = net.linear(x);
+            x = net.relu(x);
+        }
+        Some(net.linear(x))
     }
 }

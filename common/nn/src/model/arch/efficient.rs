@@ -1,7 +1,8 @@
 //! EfficientNet (Tan & Le 2019, <https://arxiv.org/abs/1905.11946>) for small images, with group normalization.
 
-use super::{Architecture, CandleResult, InputShape, Net, Parameters, rounded_to_groups};
+use super::{Architecture, CandleResult, InputShape, Net, Parameters, Planner, Value, rounded_to_groups};
 use crate::Error;
+use crate::model::Operation;
 use crate::ops::{Graph, add, channels_last, global_avg_pool, resize, scale_channels, sigmoid, silu};
 use candle_core::Tensor;
 
@@ -113,6 +114,24 @@ impl Block {
         y = net.conv_norm(&y, 0, 1)?;
         if self.stride == 1 && self.inputs == self.outputs { add(net.graph, &y, x) } else { Ok(y) }
     }
+
+    fn plan(&self, net: &mut Planner, x: Value) -> Value {
+        let mut y = x;
+        if self.inside != self.inputs {
+            y = net.conv_norm(y, 0, 1);
+            y = net.silu(y);
+        }
+        y = net.depthwise_norm(y, self.kernel / 2, self.stride);
+        y = net.silu(y);
+        let squeezed = net.global_avg_pool(y);
+        let squeezed = net.linear(squeezed);
+        let squeezed = net.silu(squeezed);
+        let excited = net.linear(squeezed);
+        let excited = net.elementwise(Operation::Sigmoid, excited);
+        y = net.scale_channels(y, excited);
+        y = net.conv_norm(y, 0, 1);
+        if self.stride == 1 && self.inputs == self.outputs { net.add(y, x) } else { y }
+    }
 }
 
 impl Architecture for EfficientNet {
@@ -152,5 +171,22 @@ impl Architecture for EfficientNet {
         x = net.conv_norm_silu(&x, 0, 1)?;
         let x = global_avg_pool(net.graph, &x)?;
         net.linear(&x)
+    }
+
+    fn plan(&self, input: &InputShape, net: &mut Planner) -> Option<Value> {
+        let mut x = net.image(input);
+        let size = [input.height, input.width].map(|extent| self.resolution(extent));
+        if size != [input.height, input.width] {
+            x = net.resize(x, size);
+        }
+        x = net.conv_norm(x, 1, 1);
+        x = net.silu(x);
+        for block in self.blocks() {
+            x = block.plan(net, x);
+        }
+        x = net.conv_norm(x, 0, 1);
+        x = net.silu(x);
+        let x = net.global_avg_pool(x);
+        Some(net.linear(x))
     }
 }

@@ -1,6 +1,6 @@
 //! MobileNet (Howard et al. 2017, <https://arxiv.org/abs/1704.04861>) for small images, with group normalization.
 
-use super::{Architecture, CandleResult, InputShape, Net, Parameters};
+use super::{Architecture, CandleResult, InputShape, Net, Parameters, Planner, Value};
 use crate::Error;
 use crate::ops::{Graph, channels_last, global_avg_pool};
 use candle_core::Tensor;
@@ -59,5 +59,19 @@ impl Architecture for MobileNet {
         }
         let x = global_avg_pool(net.graph, &x)?;
         net.linear(&x)
+    }
+
+    fn plan(&self, input: &InputShape, net: &mut Planner) -> Option<Value> {
+        let x = net.image(input);
+        let x = net.conv_norm(x, 1, 1);
+        let mut x = net.relu(x);
+        for (_, stride) in PAIRS {
+            x = net.depthwise_norm(x, 1, stride);
+            x = net.relu(x);
+            x = net.conv_norm(x, 0, 1);
+            x = net.relu(x);
+        }
+        let x = net.global_avg_pool(x);
+        Some(net.linear(x))
     }
 }

@@ -1,6 +1,6 @@
 //! Residual networks for small images (He et al. 2016, <https://arxiv.org/abs/1512.03385>).
 
-use super::{Architecture, CandleResult, InputShape, Net, Parameters};
+use super::{Architecture, CandleResult, InputShape, Net, Parameters, Planner, Value};
 use crate::Error;
 use crate::ops::{Graph, add_relu, channels_last, global_avg_pool};
 use candle_core::Tensor;
@@ -62,5 +62,27 @@ impl Architecture for Residual {
         }
         let x = global_avg_pool(net.graph, &x)?;
         net.linear(&x)
+    }
+
+    fn plan(&self, input: &InputShape, net: &mut Planner) -> Option<Value> {
+        let x = net.image(input);
+        let x = net.conv_norm(x, 1, 1);
+        let mut x = net.relu(x);
+        let mut inputs = CHANNELS[0];
+        for outputs in CHANNELS {
+            for _ in 0..self.blocks {
+                let widens = inputs != outputs;
+                let stride = if widens { 2 } else { 1 };
+                let y = net.conv_norm(x, 1, stride);
+                let y = net.relu(y);
+                let y = net.conv_norm(y, 1, 1);
+                let shortcut = if widens { net.conv_norm(x, 0, stride) } else { x };
+                let sum = net.add(y, shortcut);
+                x = net.relu(sum);
+                inputs = outputs;
+            }
+        }
+        let x = net.global_avg_pool(x);
+        Some(net.linear(x))
     }
 }
