@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and what the exit code says about the answer.
 
 mod bench;
+mod codec;
 mod completions;
 mod compress;
 mod control;
@@ -52,6 +53,7 @@ enum Command {
     Export(export::ExportArgs),
     Doctor(doctor::DoctorArgs),
     Bench(bench::BenchArgs),
+    Codec(codec::CodecArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -83,6 +85,7 @@ impl Cli {
             Command::Export(args) => export::run(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Bench(args) => bench::run(args),
+            Command::Codec(args) => codec::run(&args),
             Command::Completions(args) => completions::run(&args),
         }
     }

@@ -144,6 +144,34 @@ fn data_of_a_natural_key_are_shown_by_its_names() {
 }
 
 #[test]
+fn codecs_are_compared_on_a_file_as_a_table_and_as_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("update.safetensors");
+    let header = r#"{"w":{"dtype":"F32","shape":[40,50],"data_offsets":[0,8000]}}"#;
+    let values = (0..2000).flat_map(|i| ((i * i % 997) as f32 * 1e-3 - 0.5).powi(3).to_le_bytes());
+    let bytes: Vec<u8> = (header.len() as u64).to_le_bytes().into_iter().chain(header.bytes()).chain(values).collect();
+    std::fs::write(&file, bytes).unwrap();
+    let arguments = ["codec", file.to_str().unwrap(), "--density", "0.05", "--repeat", "1"];
+    let shown = dunlin(&arguments);
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    let shown = text(&shown.stdout);
+    assert!(shown.contains("2,000 coordinates in 1 tensors") && shown.contains("rotated 1 b, unbiased"), "{shown}");
+
+    let compared = json(&dunlin(&[arguments.as_slice(), &["--json"]].concat()).stdout);
+    for codec in compared["codecs"].as_array().unwrap() {
+        for pointer in ["/stages/dense", "/stages/sparse", "/stages/quantized", "/stages/coded", "/bits_per_coordinate"]
+        {
+            assert!(codec.pointer(pointer).and_then(Value::as_f64).is_some_and(|it| it > 0.0), "{pointer} of {codec}");
+        }
+    }
+    let ternary = compared["codecs"].as_array().unwrap().iter().find(|codec| codec["codec"] == "top-k ternary, auto");
+    assert_eq!(ternary.unwrap()["nonzeros"], 100);
+
+    let nowhere = dunlin(&["codec", "nowhere.safetensors"]);
+    assert_eq!(nowhere.status.code(), Some(2), "{nowhere:?}");
+}
+
+#[test]
 fn doctor_tells_what_is_missing_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let doctor = |source: &str| {

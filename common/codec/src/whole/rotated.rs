@@ -2,7 +2,7 @@
 //!
 //! A rotated block looks like draws of a normal variable whatever it was before, for which a uniform grid with entropy
 //! coding is within a quarter of a bit of the least size at all rates, and better than the best grid without (EDEN). That
-//! the grid is one of two, which take turns ([`trellis`]), wins back half of the quarter.
+//! the grid is one of two, which take turns ([`trellis`]), wins back about half of that from two bits on.
 
 use crate::{
     Error, Fit, Rate,

@@ -3,7 +3,7 @@
 //!
 //! The decoder follows a state. The encoder finds the levels with the least error and size together by the Viterbi
 //! algorithm, which packs the points of a whole block more densely than a grid for each coordinate can: at the same size
-//! the error is a fifth to a quarter smaller.
+//! the error was a seventh to a fifth smaller than on one grid.
 
 /// Which grid is next: 0 and 1 even multiples of the step, 2 and 3 zero and odd multiples.
 #[derive(Clone, Copy, Default)]

@@ -1,0 +1,99 @@
+//! One codec on one vector.
+
+use super::Vector;
+use dunlin::codec::{Bias, Codec, Encoded, Encoder, Error, Limits, Quantizer, Sink, StageBytes, decode, limit};
+use serde::Serialize;
+use std::time::Instant;
+
+/// What was measured.
+#[derive(Serialize)]
+pub(super) struct Figures {
+    pub(super) codec: String,
+    /// Whether what is decoded is right on average: exact, unbiased or biased.
+    pub(super) bias: &'static str,
+    pub(super) stages: StageBytes,
+    pub(super) nonzeros: usize,
+    pub(super) bits_per_coordinate: f64,
+    /// Where only some are sent.
+    pub(super) bits_per_nonzero: Option<f64>,
+    /// Coded bits over the least that they could be, where that is known.
+    pub(super) of_limit: Option<f64>,
+    /// ‖x̂ − x‖² / ‖x‖².
+    pub(super) error: f64,
+    pub(super) encode_seconds: f64,
+    /// Decoded and added up.
+    pub(super) decode_seconds: f64,
+}
+
+pub(super) fn measure(name: String, codec: &Codec, vector: &Vector, repeat: u32) -> Result<Figures, Error> {
+    let Vector { segments, values: u } = vector;
+    let limits = Limits::for_segments(segments);
+    let mut encoder = Encoder::new();
+    let (mut residual, mut sum) = (Vec::new(), Sum(Vec::new()));
+    let (mut encode_seconds, mut decode_seconds) = (f64::INFINITY, f64::INFINITY);
+    let mut encoded = None;
+    for _ in 0..repeat {
+        residual.clone_from(u);
+        let timer = Instant::now();
+        let frame = match codec.quantizer.bias() {
+            Bias::Biased => encoder.encode_with_feedback(codec, segments, &mut residual)?,
+            Bias::Exact | Bias::Unbiased => encoder.encode(codec, segments, u)?,
+        };
+        encode_seconds = encode_seconds.min(timer.elapsed().as_secs_f64());
+        sum.0.clear();
+        sum.0.resize(u.len(), 0.0);
+        let timer = Instant::now();
+        decode(&frame.frame, segments, &limits, &mut sum)?;
+        decode_seconds = decode_seconds.min(timer.elapsed().as_secs_f64());
+        encoded = Some(frame);
+    }
+    let Encoded { stages, nonzeros, .. } = encoded.expect("measured at least once");
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>();
+    let off = squares(&mut u.iter().zip(&sum.0).map(|(u, d)| f64::from(*u) - f64::from(*d)));
+    let error = off / squares(&mut u.iter().map(|u| f64::from(*u))).max(f64::MIN_POSITIVE);
+    let bits = 8.0 * stages.coded as f64;
+    let sparse = stages.sparse < stages.dense || codec.quantizer == Quantizer::Ternary;
+    Ok(Figures {
+        codec: name,
+        bias: super::word(codec.quantizer.bias()),
+        stages,
+        nonzeros,
+        bits_per_coordinate: bits / u.len() as f64,
+        bits_per_nonzero: (sparse && nonzeros > 0).then(|| bits / nonzeros as f64),
+        of_limit: least_bits(codec, sparse, nonzeros, u.len(), error).map(|least| bits / least),
+        error,
+        encode_seconds,
+        decode_seconds,
+    })
+}
+
+/// Bits without which independent coordinates of this density, or normal ones of this error, cannot be told.
+fn least_bits(codec: &Codec, sparse: bool, nonzeros: usize, n: usize, error: f64) -> Option<f64> {
+    let width = match codec.quantizer {
+        Quantizer::F32 => 32.0,
+        Quantizer::F16 => 16.0,
+        Quantizer::Ternary => 1.0,
+        Quantizer::Rotated { .. } | Quantizer::Eden { .. } => {
+            // An unbiased estimate of error v is a scaled one of error v / (1 + v).
+            let error = if codec.quantizer.bias() == Bias::Unbiased { error / (1.0 + error) } else { error };
+            return (error > 0.0 && error < 1.0).then(|| -0.5 * error.log2() * n as f64);
+        }
+        _ => return None,
+    };
+    let positions = if sparse { n as f64 * limit::binary_entropy(nonzeros as f64 / n as f64) } else { 0.0 };
+    Some(positions + width * if sparse { nonzeros } else { n } as f64).filter(|least| *least > 0.0)
+}
+
+struct Sum(Vec<f32>);
+
+impl Sink for Sum {
+    fn add(&mut self, index: usize, value: f32) {
+        self.0[index] += value;
+    }
+
+    fn add_dense(&mut self, start: usize, values: &[f32]) {
+        for (sum, value) in self.0[start..].iter_mut().zip(values) {
+            *sum += value;
+        }
+    }
+}
