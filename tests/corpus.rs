@@ -6,7 +6,7 @@
 #[allow(unreachable_pub, reason = "the fuzzer's programs are its users")]
 mod fuzz;
 
-use dunlin_codec::{Codec, Encoder, EntropyCoder, Quantizer, Segment, Segments};
+use dunlin_codec::{Codec, Encoder, EntropyCoder, Fit, Quantizer, Rate, Segment, Segments};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,6 +44,19 @@ fn frames() -> BTreeMap<String, Vec<u8>> {
                 frames.insert(format!("{quantizer:?}-{coder:?}-{density}").to_lowercase(), frame);
             }
         }
+    }
+    let (rate, fit) = (Rate::nearest(1.5), Fit::LeastError);
+    for (name, quantizer) in [
+        ("rotated", Quantizer::Rotated { rate, fit }),
+        ("rotated-unbiased", Quantizer::Rotated { rate: Rate::nearest(0.2), fit: Fit::Unbiased }),
+        ("eden", Quantizer::Eden { bits: 2, fit }),
+        ("qsgd", Quantizer::Qsgd { levels: 7 }),
+        ("terngrad", Quantizer::Terngrad),
+        ("sign", Quantizer::Sign),
+        ("low-rank", Quantizer::LowRank { rank: 2 }),
+    ] {
+        let codec = Codec { density: 1.0, quantizer, coder: EntropyCoder::Auto };
+        frames.insert(name.into(), encoder.encode(&codec, &segments, &update).unwrap().frame);
     }
     let integers: Vec<i32> = (0..segments.len() as i32).map(|i| if i % 5 == 0 { i % 7 - 3 } else { 0 }).collect();
     frames.insert("integers".into(), encoder.encode_integers(&segments, &integers).unwrap().frame);

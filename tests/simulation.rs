@@ -59,6 +59,25 @@ fn the_same_recipe_gives_the_same_run_on_any_number_of_threads() {
 }
 
 #[test]
+fn a_federation_learns_with_each_quantizer_of_whole_vectors() {
+    let quantizers: [&[&str]; 6] = [
+        &["uplink.quantizer=rotated", "uplink.bits=1"],
+        &["uplink.quantizer=eden", "uplink.bits=2", "uplink.fit=unbiased", "uplink.feedback=0"],
+        &["uplink.quantizer=qsgd", "uplink.bits=4", "uplink.feedback=0"],
+        &["uplink.quantizer=terngrad", "uplink.feedback=0"],
+        &["uplink.quantizer=sign"],
+        &["uplink.quantizer=low-rank", "uplink.rank=2"],
+    ];
+    for quantizer in quantizers {
+        let sets = [quantizer, &["uplink.density=1", "downlink.density=0.2", "rounds.count=8"]].concat();
+        let outcome = Simulation::new(recipe(&sets)).run().unwrap();
+        let (first, report) = (outcome.rounds[0].loss.unwrap(), &outcome.report);
+        assert!(report.loss < 0.8 * first, "{quantizer:?}: {first} became {}", report.loss);
+        assert!(report.bytes.up * 6 < report.bytes.up_dense, "{quantizer:?}: {:?}", report.bytes);
+    }
+}
+
+#[test]
 fn updates_fill_what_the_recipe_allows_and_no_more() {
     let outcome = Simulation::new(recipe(&["rounds.count=5", "limits.update_bytes=700"])).run().unwrap();
     for round in &outcome.rounds {

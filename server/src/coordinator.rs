@@ -414,7 +414,7 @@ impl Coordinator {
             Phase::Finished(_) => return,
             Phase::Training(round) => {
                 let closed = round.close(now);
-                self.spent += closed.stats.bytes;
+                self.spent += round.bytes();
                 self.abandon(closed);
             }
             Phase::Gathering | Phase::Publishing { .. } | Phase::Evaluating { .. } => {}
@@ -596,7 +596,7 @@ impl Coordinator {
             Phase::Training(round) => {
                 let Some(publishable) = round.complete(&self.config, now) else { return };
                 let closed = round.close(now);
-                self.spent += closed.stats.bytes;
+                self.spent += round.bytes();
                 if publishable {
                     self.phase = Phase::Publishing { round: closed.number, opened: closed.opened };
                     self.effects.push_back(Effect::Publish(closed));

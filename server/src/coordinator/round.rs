@@ -65,8 +65,6 @@ pub struct RoundStats {
     pub lost: u32,
     /// Training examples behind the accepted updates.
     pub examples: u64,
-    /// Bytes of the accepted updates.
-    pub bytes: u64,
     /// Mean training loss, weighted by examples.
     pub train_loss: f64,
     /// Refusals while the round ran, by reason.
@@ -206,6 +204,15 @@ impl OpenRound {
         over.then_some(counted >= config.quorum)
     }
 
+    /// Bytes of the updates that count.
+    pub(super) fn bytes(&self) -> u64 {
+        let len = |member: &Member| match member {
+            Member::Counted(Some(header)) | Member::Storing(header) => header.frame_len,
+            Member::Counted(None) | Member::Asked { .. } | Member::Failed(_) | Member::Lost => 0,
+        };
+        self.members.values().map(len).sum()
+    }
+
     pub(super) fn close(&self, now: Timestamp) -> ClosedRound {
         let mut stats = RoundStats {
             eligible: self.eligible,
@@ -225,7 +232,6 @@ impl OpenRound {
             if let Member::Counted(Some(header)) | Member::Storing(header) = member {
                 stats.counted += 1;
                 stats.examples += u64::from(header.examples);
-                stats.bytes += header.frame_len;
                 loss_sum += f64::from(header.loss) * f64::from(header.examples);
             }
         }

@@ -233,3 +233,28 @@ fn the_registry_has_a_bound_and_strangers_cannot_grow_the_table_of_refusals() {
     assert_eq!(world.status().rejects, rejects.map(|reject| (reject, None, 50)));
     assert_eq!((world.status().clients, world.settle()), (4, vec![]));
 }
+
+#[test]
+fn a_round_s_updates_have_a_bound_that_outlives_a_restart_and_longer_ones_are_refused() {
+    let mut recipe = recipe();
+    // Twelve updates are to come: 100 bytes each.
+    recipe.limits.run_bytes = 1200;
+    let mut world = World::gathered(recipe);
+    let bound = |world: &mut World, name: &str| match world.check_in(name) {
+        Assignment::Train(task) => task.max_bytes,
+        other => panic!("{name} is told {other:?}"),
+    };
+    assert_eq!(bound(&mut world, "a"), 100);
+    let header = UpdateHeader { frame_len: 100, ..world.header("a", "frame a") };
+    assert_eq!(world.offer(&header), Ok(Offer::Store));
+    world.settle();
+    // What the open round has received does not change what the others may send in it.
+    world.restart();
+    for name in ["b", "c"] {
+        world.join(name);
+        assert_eq!(bound(&mut world, name), 100);
+    }
+    let long = UpdateHeader { frame_len: 101, ..world.header("b", "frame b") };
+    let long = UpdateHeader { round: RoundId { term: 2, ..long.round }, ..long };
+    assert_eq!(world.offer(&long), Err(Reject::FrameTooLarge));
+}
