@@ -64,10 +64,22 @@ fn frames() -> BTreeMap<String, Vec<u8>> {
     frames
 }
 
+/// A little of everything that TOML can write.
+const RECIPE: &str = r#"name = "seed"
+[model]
+kind = "own:mine"
+[training]
+learning_rate = 1e-2
+frozen = ""
+[[network.class]]
+name = 'phone'
+share = 3
+"#;
+
 /// One message of each kind, by the number that the fuzzer's function knows it by.
 fn messages() -> BTreeMap<String, Vec<u8>> {
     use dunlin_core::message::*;
-    use dunlin_core::{ClientId, Digest, ModelVersion, Recipe, RoundId, RunId, Token, wire};
+    use dunlin_core::{ClientId, Digest, ModelVersion, RoundId, RunId, Token, wire};
     use dunlin_proto::v1;
     let session = Session { run: RunId([1; 8]), client: ClientId::new("phone-1").unwrap(), token: Token([2; 16]) };
     let round = RoundId { term: 1, number: 7 };
@@ -103,8 +115,7 @@ fn messages() -> BTreeMap<String, Vec<u8>> {
         ("fetch".into(), encoded(4, &|| v1::FetchModelRequest::from(&fetch).encode_to_vec())),
         ("plan".into(), encoded(5, &|| v1::CatchUp::from(&plan).encode_to_vec())),
         ("header".into(), encoded(6, &|| wire::update_header(&session, &header).encode_to_vec())),
-        ("recipe".into(), of(11, Recipe::default().to_toml().into_bytes())),
-        ("short-recipe".into(), of(11, b"[model]\nkind = \"softmax\"\n".to_vec())),
+        ("recipe".into(), of(11, RECIPE.as_bytes().to_vec())),
         ("wrong-recipe".into(), of(11, b"[uplink]\ndensity = 2.0\n".to_vec())),
         ("nothing".into(), of(1, Vec::new())),
     ])

@@ -131,6 +131,7 @@ const ARROWS: Rule = Rule {
             "common/nn/Cargo.toml" => &["core", "codec"],
             "server/Cargo.toml" | "client/Cargo.toml" => &["proto", "core", "codec", "nn"],
             "Cargo.toml" => &["core", "codec", "nn", "server", "client"],
+            "fuzz/Cargo.toml" => &["proto", "core", "codec"],
             _ => return vec![(1, "a crate that the arrows do not know".to_owned())],
         };
         let mut section = "";
@@ -187,6 +188,9 @@ const PROTO_TYPES: Rule = Rule {
             "server/src/service",
             "client/src/transport",
             "proto/",
+            // What arrives in these messages is what is fuzzed.
+            "fuzz/",
+            "tests/corpus.rs",
             "tests/service",
             "tests/tidy.rs",
         ];
@@ -230,7 +234,8 @@ const MODULE_SENTENCE: Rule = Rule {
 };
 
 const LINTS: Rule = Rule {
-    covers: |path| path.ends_with("Cargo.toml"),
+    // The fuzzer's crate is not a member of the workspace, and is linted as a part of `tests/corpus.rs`.
+    covers: |path| path.ends_with("Cargo.toml") && path != "fuzz/Cargo.toml",
     find: |file| match file.text.contains("[lints]\nworkspace = true\n") {
         true => Vec::new(),
         false => vec![(1, "does not take over the lints of the workspace".to_owned())],

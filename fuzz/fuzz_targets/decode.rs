@@ -1,3 +1,4 @@
+//! Frames.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| dunlin_fuzz::decode(data));
