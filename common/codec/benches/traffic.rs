@@ -1,5 +1,5 @@
 //! What encoding and decoding cost beside reading and writing the memory that they are about, on 25 million parameters.
-//! `cargo bench -p dunlin-codec --bench traffic`
+//! `cargo bench -p dunlin-codec --bench traffic [-- WORD]`; with a word, only the codecs whose name holds it.
 #![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "it measures and prints")]
 
 use std::{hint::black_box, time::Instant};
@@ -100,6 +100,7 @@ fn main() {
         "{:28} {:>10} {:>10} {:>12} {:>12}",
         "encode, with feedback", "ms", "× memory", "decode ms", "M non-zeros/s"
     );
+    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
     let mut encoder = Encoder::new();
     for (name, codec) in [
         ("ternary 1 % auto", ternary(0.01, auto)),
@@ -117,6 +118,9 @@ fn main() {
         ("EDEN 1 b, least error", whole(Quantizer::Eden { bits: 1, fit: Fit::LeastError })),
         ("sign", whole(Quantizer::Sign)),
     ] {
+        if !name.contains(&wanted) {
+            continue;
+        }
         let mut frame = Vec::new();
         let mut nonzeros = 0;
         let encoding = fastest(|| {
@@ -134,6 +138,9 @@ fn main() {
         );
     }
 
+    if !"f32".contains(&wanted) {
+        return;
+    }
     let frame = encoder.encode(&Codec { coder: EntropyCoder::Raw, ..whole(Quantizer::F32) }, &segments, &u);
     let frame = frame.expect("finite").frame;
     let decoding = fastest(|| decode(&frame, &segments, &limits, &mut Sum(&mut sum)).expect("just encoded"));
