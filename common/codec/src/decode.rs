@@ -25,6 +25,14 @@ pub trait Sink {
             self.add(start + i, value);
         }
     }
+
+    /// Takes one value for every position, which is counted from `start`. Where a sum is too large for the cache its
+    /// cost is that of waiting for memory, and a loop of few instructions waits for several values at once.
+    fn add_sparse(&mut self, start: usize, positions: &[u32], values: &[f32]) {
+        for (&position, &value) in positions.iter().zip(values) {
+            self.add(start + position as usize, value);
+        }
+    }
 }
 
 /// Where decoded integers go.
@@ -239,8 +247,8 @@ impl<T: Target> Parts for Reader<'_, T> {
     fn store(&mut self, segment: usize, part: &Part) -> Result<(), Error> {
         let start = self.segments.range(segment).start;
         let scale = self.scale(segment, part.scale)?;
-        for (&position, &code) in part.positions.iter().zip(&part.codes) {
-            self.target.one(self.kind, start + position as usize, code, scale)?;
+        for (positions, codes) in part.positions.chunks(RUN).zip(part.codes.chunks(RUN)) {
+            self.target.sparse(self.kind, (start, positions), codes, scale)?;
         }
         self.nonzeros += part.positions.len() as u64;
         Ok(())
@@ -254,8 +262,8 @@ trait Target {
     /// The values from `start` on, of a vector that was taken as a whole.
     fn floats(&mut self, start: usize, values: &[f32]) -> Result<(), Error>;
 
-    /// A value that must not be zero.
-    fn one(&mut self, kind: FrameKind, index: usize, code: u32, scale: f32) -> Result<(), Error>;
+    /// At most [`RUN`] values that must not be zero, at positions counted from a start.
+    fn sparse(&mut self, kind: FrameKind, positions: (usize, &[u32]), codes: &[u32], scale: f32) -> Result<(), Error>;
 
     /// At most [`RUN`] values from `start` on; returns how many are not zero.
     fn run(
@@ -280,16 +288,29 @@ impl<S: Sink> Target for ToFloats<'_, S> {
         Ok(())
     }
 
-    #[inline]
-    fn one(&mut self, kind: FrameKind, index: usize, code: u32, scale: f32) -> Result<(), Error> {
-        let value = value_of(kind, code, scale);
-        if !value.is_finite() {
-            return Err(Error::NotFinite { index, nan: value.is_nan() });
+    fn sparse(
+        &mut self,
+        kind: FrameKind,
+        (start, positions): (usize, &[u32]),
+        codes: &[u32],
+        scale: f32,
+    ) -> Result<(), Error> {
+        let mut buffer = [0.0; RUN];
+        let values = &mut buffer[..codes.len()];
+        decode_values(kind, codes.iter().copied(), scale, values);
+        let is_good = |value: f32| value.is_finite() & (value != 0.0);
+        if !values.iter().fold(true, |good, &value| good & is_good(value)) {
+            for (&position, &value) in positions.iter().zip(&*values) {
+                let index = start + position as usize;
+                if !value.is_finite() {
+                    return Err(Error::NotFinite { index, nan: value.is_nan() });
+                }
+                if value == 0.0 {
+                    return Err(Error::BadValue { index });
+                }
+            }
         }
-        if value == 0.0 {
-            return Err(Error::BadValue { index });
-        }
-        self.0.add(index, value);
+        self.0.add_sparse(start, positions, values);
         Ok(())
     }
 
@@ -302,15 +323,20 @@ impl<S: Sink> Target for ToFloats<'_, S> {
     ) -> Result<u64, Error> {
         let mut buffer = [0.0; RUN];
         let values = &mut buffer[..codes.len()];
-        // Told apart here and not for each value, and with loops that never leave early: then they vectorise.
-        if kind == FrameKind::F32 {
-            values.iter_mut().zip(codes).for_each(|(value, code)| *value = f32::from_bits(code));
-        } else {
-            values.iter_mut().zip(codes).for_each(|(value, code)| *value = value_of(kind, code, scale));
-        }
+        decode_values(kind, codes, scale, values);
         check_finite(start, values)?;
         self.0.add_dense(start, values);
         Ok(values.iter().map(|&value| u32::from(value != 0.0)).sum::<u32>().into())
+    }
+}
+
+/// Kinds are told apart here and not for each value, and the loops never leave early: then they vectorise.
+fn decode_values(kind: FrameKind, codes: impl Iterator<Item = u32>, scale: f32, values: &mut [f32]) {
+    let pairs = values.iter_mut().zip(codes);
+    match kind {
+        FrameKind::F32 => pairs.for_each(|(value, code)| *value = f32::from_bits(code)),
+        FrameKind::Ternary => pairs.for_each(|(value, code)| *value = value_of(FrameKind::Ternary, code, scale)),
+        kind => pairs.for_each(|(value, code)| *value = value_of(kind, code, scale)),
     }
 }
 
@@ -325,12 +351,20 @@ impl<S: IntegerSink> Target for ToIntegers<'_, S> {
         Err(Error::BadValue { index: start })
     }
 
-    #[inline]
-    fn one(&mut self, _: FrameKind, index: usize, code: u32, _: f32) -> Result<(), Error> {
-        if code == 0 {
-            return Err(Error::BadValue { index });
+    fn sparse(
+        &mut self,
+        _: FrameKind,
+        (start, positions): (usize, &[u32]),
+        codes: &[u32],
+        _: f32,
+    ) -> Result<(), Error> {
+        for (&position, &code) in positions.iter().zip(codes) {
+            let index = start + position as usize;
+            if code == 0 {
+                return Err(Error::BadValue { index });
+            }
+            self.0.add(index, code as i32);
         }
-        self.0.add(index, code as i32);
         Ok(())
     }
 
