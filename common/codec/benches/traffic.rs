@@ -5,7 +5,7 @@
 use std::{hint::black_box, time::Instant};
 
 use dunlin_codec::{
-    Codec, Encoder, EntropyCoder, Fit, Limits, Quantizer, Rate, Rest, Segment, Segments, Sink, Source, decode,
+    Codec, Decoder, Encoder, EntropyCoder, Fit, Limits, Quantizer, Rate, Rest, Segment, Segments, Sink, Source,
     vectorised,
 };
 use rand::SeedableRng;
@@ -101,7 +101,7 @@ fn main() {
         "encode, with feedback", "ms", "× memory", "decode ms", "M non-zeros/s"
     );
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let mut encoder = Encoder::new();
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
     for (name, codec) in [
         ("ternary 1 % auto", ternary(0.01, auto)),
         ("ternary 1 % enumerative", ternary(0.01, EntropyCoder::Enumerative)),
@@ -128,7 +128,8 @@ fn main() {
             let encoded = encoder.encode_source(&codec, &segments, &source, &mut Next(&mut next)).expect("finite");
             (frame, nonzeros) = (encoded.frame, encoded.nonzeros);
         });
-        let decoding = fastest(|| decode(&frame, &segments, &limits, &mut Sum(&mut sum)).expect("just encoded"));
+        let decoding =
+            fastest(|| decoder.decode(&frame, &segments, &limits, &mut Sum(&mut sum)).expect("just encoded"));
         println!(
             "{name:28} {:10.1} {:10.2} {:12.2} {:12.0}",
             1e3 * encoding,
@@ -143,7 +144,7 @@ fn main() {
     }
     let frame = encoder.encode(&Codec { coder: EntropyCoder::Raw, ..whole(Quantizer::F32) }, &segments, &u);
     let frame = frame.expect("finite").frame;
-    let decoding = fastest(|| decode(&frame, &segments, &limits, &mut Sum(&mut sum)).expect("just encoded"));
+    let decoding = fastest(|| decoder.decode(&frame, &segments, &limits, &mut Sum(&mut sum)).expect("just encoded"));
     println!("f32 frames decoded and added: {:.2} GB/s of frames", 1e-9 * frame.len() as f64 / decoding);
 }
 

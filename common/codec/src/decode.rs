@@ -57,6 +57,34 @@ pub struct Verified {
     pub max_abs: f32,
 }
 
+/// Decodes frames; keeps its buffers from one to the next, since fetching their memory anew takes as long as decoding a
+/// sparse frame into it.
+#[derive(Default)]
+pub struct Decoder {
+    part: Part,
+}
+
+impl Decoder {
+    /// Has no buffers yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Does what [`decode`] does.
+    ///
+    /// # Errors
+    /// As [`decode`].
+    pub fn decode<S: Sink>(
+        &mut self,
+        frame: &[u8],
+        segments: &Segments,
+        limits: &Limits,
+        sink: &mut S,
+    ) -> Result<(), Error> {
+        read(frame, segments, limits, ToFloats(sink), &mut self.part).map(drop)
+    }
+}
+
 /// Decodes a frame of any kind without keeping anything: checksum, version, kind, counts, rising indices, finite
 /// values, no byte left over. A frame that passes decodes without error.
 ///
@@ -65,8 +93,8 @@ pub struct Verified {
 pub fn verify(frame: &[u8], segments: &Segments, limits: &Limits) -> Result<Verified, Error> {
     let mut seen = Seen(0.0);
     let nonzeros = match header::admit(frame, segments, limits)?.kind {
-        FrameKind::Integers => read(frame, segments, limits, ToIntegers(&mut seen))?,
-        _ => read(frame, segments, limits, ToFloats(&mut seen))?,
+        FrameKind::Integers => read(frame, segments, limits, ToIntegers(&mut seen), &mut Part::default())?,
+        _ => read(frame, segments, limits, ToFloats(&mut seen), &mut Part::default())?,
     };
     Ok(Verified { nonzeros, max_abs: seen.0 })
 }
@@ -77,7 +105,7 @@ pub fn verify(frame: &[u8], segments: &Segments, limits: &Limits) -> Result<Veri
 /// As [`verify`]; then the sink may have seen a part of the frame, so verify first what comes from elsewhere.
 /// [`Error::WrongKind`] for a frame of integers.
 pub fn decode<S: Sink>(frame: &[u8], segments: &Segments, limits: &Limits, sink: &mut S) -> Result<(), Error> {
-    read(frame, segments, limits, ToFloats(sink)).map(drop)
+    Decoder::new().decode(frame, segments, limits, sink)
 }
 
 /// Decodes a frame of integers into `sink`. Zeros of sparse frames are not reported.
@@ -90,10 +118,16 @@ pub fn decode_integers<S: IntegerSink>(
     limits: &Limits,
     sink: &mut S,
 ) -> Result<(), Error> {
-    read(frame, segments, limits, ToIntegers(sink)).map(drop)
+    read(frame, segments, limits, ToIntegers(sink), &mut Part::default()).map(drop)
 }
 
-fn read<T: Target>(frame: &[u8], segments: &Segments, limits: &Limits, target: T) -> Result<usize, Error> {
+fn read<T: Target>(
+    frame: &[u8],
+    segments: &Segments,
+    limits: &Limits,
+    target: T,
+    part: &mut Part,
+) -> Result<usize, Error> {
     let (header, body) = header::open(frame, segments, limits)?;
     let kind = header.kind;
     if !T::takes(kind) {
@@ -105,33 +139,32 @@ fn read<T: Target>(frame: &[u8], segments: &Segments, limits: &Limits, target: T
     }
     let mut reader = Reader { kind, segments, target, nonzeros: 0 };
     let description = Frame { kind, nonzeros: header.nonzeros, segments };
-    let mut part = Part::default();
     let mut plain = values::Plain { width: width_of(kind) };
     match header.layout {
         Layout::Dense if header.values_coded => {
             let mut stream = RangeReader::new(body);
-            reader.read_coded_levels(&mut stream, &mut part)?;
+            reader.read_coded_levels(&mut stream, part)?;
             stream.finish(bytes)?;
         }
         Layout::Dense => reader.read_dense(body, bytes)?,
         Layout::Raw => {
             let mut stream = BitReader::new(body);
-            description.code(&mut stream, &mut Plain, &mut plain, &mut reader, &mut part)?;
+            description.code(&mut stream, &mut Plain, &mut plain, &mut reader, part)?;
             stream.finish(bytes)?;
         }
         Layout::Rice => {
             let mut stream = BitReader::new(body);
-            description.code(&mut stream, &mut Rice, &mut plain, &mut reader, &mut part)?;
+            description.code(&mut stream, &mut Rice, &mut plain, &mut reader, part)?;
             stream.finish(bytes)?;
         }
         Layout::Enumerative => {
             let mut stream = RangeReader::new(body);
-            read_ranged(&description, header.values_coded, &mut stream, &mut Enumerative::new(), &mut reader)?;
+            read_ranged(&description, header.values_coded, &mut stream, &mut Enumerative::new(), &mut reader, part)?;
             stream.finish(bytes)?;
         }
         Layout::Adaptive => {
             let mut stream = RangeReader::new(body);
-            read_ranged(&description, header.values_coded, &mut stream, &mut Adaptive::new(), &mut reader)?;
+            read_ranged(&description, header.values_coded, &mut stream, &mut Adaptive::new(), &mut reader, part)?;
             stream.finish(bytes)?;
         }
     }
@@ -162,14 +195,14 @@ fn read_ranged<'a, P: Positions<RangeReader<'a>>>(
     stream: &mut RangeReader<'a>,
     positions: &mut P,
     reader: &mut impl Parts,
+    part: &mut Part,
 ) -> Result<(), Error> {
-    let mut part = Part::default();
     if frame.kind == FrameKind::Integers {
-        frame.code(stream, positions, &mut values::Integers, reader, &mut part)
+        frame.code(stream, positions, &mut values::Integers, reader, part)
     } else if values_coded {
-        frame.code(stream, positions, &mut values::Levels, reader, &mut part)
+        frame.code(stream, positions, &mut values::Levels, reader, part)
     } else {
-        frame.code(stream, positions, &mut values::Plain { width: width_of(frame.kind) }, reader, &mut part)
+        frame.code(stream, positions, &mut values::Plain { width: width_of(frame.kind) }, reader, part)
     }
 }
 
