@@ -179,6 +179,7 @@ fn for_each_at_least(start: usize, values: &[f32], least: u32, mut found: impl F
     // Magnitudes and bounds are below 2³¹, and signed integers are what every vector unit compares.
     let least = least.cast_signed();
     let mut flags = [0u8; FLAGS];
+    let mut hits = [0u8; WORDS];
     for (block, values) in values.chunks(FLAGS).enumerate() {
         let start = start + block * FLAGS;
         for (flag, &value) in flags.iter_mut().zip(values) {
@@ -186,8 +187,15 @@ fn for_each_at_least(start: usize, values: &[f32], least: u32, mut found: impl F
         }
         // What a shorter last block leaves of the flags before it.
         flags[values.len()..].fill(0);
-        for (i, eight) in flags.as_chunks().0.iter().enumerate() {
-            let mut word = u64::from_le_bytes(*eight);
+        // Where any of eight flags is set is noted without a branch, which would often be guessed wrongly.
+        let (words, mut count) = (flags.as_chunks().0, 0);
+        for (i, word) in words.iter().enumerate() {
+            hits[count % WORDS] = i as u8;
+            count += usize::from(u64::from_le_bytes(*word) != 0);
+        }
+        for &i in &hits[..count.min(WORDS)] {
+            let i = usize::from(i);
+            let mut word = u64::from_le_bytes(words[i]);
             while word != 0 {
                 let at = 8 * i + word.trailing_zeros() as usize / 8;
                 found(Key::new((start + at) as u32, values[at]));
@@ -230,8 +238,9 @@ const BUCKETS: usize = 1 << (31 - SHIFT);
 const LANES: usize = 4;
 /// Of the sample.
 const BLOCK: usize = 16;
-/// Coordinates flagged at a time; a multiple of eight.
-const FLAGS: usize = 256;
+/// Coordinates flagged at a time; not more than 256 times eight.
+const FLAGS: usize = 512;
+const WORDS: usize = FLAGS / 8;
 /// All bits of a float but its sign.
 const MAGNITUDE: u32 = 0x7fff_ffff;
 
