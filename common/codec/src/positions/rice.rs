@@ -19,14 +19,14 @@ impl<S: Stream> Positions<S> for Rice {
             let skipped = if S::READS { 0 } else { positions[i] - start as u32 };
             let quotient = stream.unary(skipped >> parameter);
             let rest = stream.long(skipped & ((1 << parameter) - 1), parameter);
+            let position = start + (u64::from(quotient) << parameter) + u64::from(rest);
             if S::READS {
-                let position = start + (u64::from(quotient) << parameter) + u64::from(rest);
                 if position >= segment.len as u64 {
                     return Err(Corrupt);
                 }
                 positions.push(position as u32);
             }
-            start = u64::from(positions[i]) + 1;
+            start = position + 1;
         }
         Ok(())
     }
