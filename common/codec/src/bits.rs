@@ -31,6 +31,12 @@ pub(crate) trait Stream {
         ones
     }
 
+    /// A quotient by 2^`bits` in unary, then `bits` ≤ 31 plain bits.
+    #[inline]
+    fn rice(&mut self, value: u32, bits: u32) -> (u32, u32) {
+        (self.unary(value >> bits), self.long(value & ((1 << bits) - 1), bits))
+    }
+
     /// A number ≥ 1 as the length of its binary form (5 bits), then its bits below the first.
     fn number(&mut self, value: u32) -> u32 {
         let class = self.bits(value.checked_ilog2().unwrap_or(0), 5);
@@ -155,6 +161,22 @@ impl Stream for BitReader<'_> {
             self.held = 0;
         }
     }
+
+    #[inline]
+    fn rice(&mut self, _: u32, bits: u32) -> (u32, u32) {
+        if self.held < 32 {
+            self.refill();
+        }
+        let ones = self.pending.trailing_ones();
+        let used = ones + 1 + bits;
+        if used >= self.held {
+            return (self.unary(0), self.long(0, bits));
+        }
+        let rest = (self.pending >> (ones + 1)) as u32 & ((1 << bits) - 1);
+        self.pending >>= used;
+        self.held -= used;
+        (ones, rest)
+    }
 }
 
 #[cfg(test)]
@@ -180,5 +202,29 @@ mod tests {
         let mut stream = BitReader::new(&together);
         assert_eq!(numbers.map(|_| stream.unary(0)), numbers);
         assert_eq!(stream.finish(0), Ok(()));
+    }
+
+    #[test]
+    fn a_rice_code_is_a_unary_quotient_and_the_rest() {
+        // Short ones, ones that need more than what is held, and a rest of 31 bits.
+        for bits in [0, 1, 5, 16, 17, 31] {
+            let numbers =
+                [0, 1, 3, 31, 40, 7 << bits >> 1, 1 << bits, 0, 2].map(|number: u32| number.min(1000 << bits));
+            let (mut together, mut apart) = (Vec::new(), Vec::new());
+            let mut stream = BitWriter::new(&mut together);
+            numbers.iter().for_each(|&number| _ = stream.rice(number, bits));
+            stream.finish();
+            let mut stream = BitWriter::new(&mut apart);
+            for number in numbers {
+                stream.unary(number >> bits);
+                stream.long(number & ((1 << bits) - 1), bits);
+            }
+            stream.finish();
+            assert_eq!(together, apart);
+            let mut stream = BitReader::new(&together);
+            let read = numbers.map(|_| stream.rice(0, bits));
+            assert_eq!(read, numbers.map(|number| (number >> bits, number & ((1 << bits) - 1))));
+            assert_eq!(stream.finish(0), Ok(()));
+        }
     }
 }

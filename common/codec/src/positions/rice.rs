@@ -17,8 +17,7 @@ impl<S: Stream> Positions<S> for Rice {
         let mut start = 0u64;
         for i in 0..k as usize {
             let skipped = if S::READS { 0 } else { positions[i] - start as u32 };
-            let quotient = stream.unary(skipped >> parameter);
-            let rest = stream.long(skipped & ((1 << parameter) - 1), parameter);
+            let (quotient, rest) = stream.rice(skipped, parameter);
             let position = start + (u64::from(quotient) << parameter) + u64::from(rest);
             if S::READS {
                 if position >= segment.len as u64 {
