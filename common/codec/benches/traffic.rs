@@ -1,11 +1,11 @@
 //! What encoding and decoding cost beside reading and writing the memory that they are about, on 25 million parameters.
-//! `cargo bench -p dunlin-codec --bench traffic`
+//! `cargo bench -p dunlin-codec --bench traffic [-- WORD]`; with a word, only the codecs whose name holds it.
 #![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "it measures and prints")]
 
 use std::{hint::black_box, time::Instant};
 
 use dunlin_codec::{
-    Codec, Encoder, EntropyCoder, Fit, Limits, Quantizer, Rate, Rest, Segment, Segments, Sink, Source, decode,
+    Codec, Decoder, Encoder, EntropyCoder, Fit, Limits, Quantizer, Rate, Rest, Segment, Segments, Sink, Source,
     vectorised,
 };
 use rand::SeedableRng;
@@ -100,7 +100,8 @@ fn main() {
         "{:28} {:>10} {:>10} {:>12} {:>12}",
         "encode, with feedback", "ms", "× memory", "decode ms", "M non-zeros/s"
     );
-    let mut encoder = Encoder::new();
+    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
     for (name, codec) in [
         ("ternary 1 % auto", ternary(0.01, auto)),
         ("ternary 1 % enumerative", ternary(0.01, EntropyCoder::Enumerative)),
@@ -117,6 +118,9 @@ fn main() {
         ("EDEN 1 b, least error", whole(Quantizer::Eden { bits: 1, fit: Fit::LeastError })),
         ("sign", whole(Quantizer::Sign)),
     ] {
+        if !name.contains(&wanted) {
+            continue;
+        }
         let mut frame = Vec::new();
         let mut nonzeros = 0;
         let encoding = fastest(|| {
@@ -124,7 +128,8 @@ fn main() {
             let encoded = encoder.encode_source(&codec, &segments, &source, &mut Next(&mut next)).expect("finite");
             (frame, nonzeros) = (encoded.frame, encoded.nonzeros);
         });
-        let decoding = fastest(|| decode(&frame, &segments, &limits, &mut Sum(&mut sum)).expect("just encoded"));
+        let decoding =
+            fastest(|| decoder.decode(&frame, &segments, &limits, &mut Sum(&mut sum)).expect("just encoded"));
         println!(
             "{name:28} {:10.1} {:10.2} {:12.2} {:12.0}",
             1e3 * encoding,
@@ -134,9 +139,12 @@ fn main() {
         );
     }
 
+    if !"f32".contains(&wanted) {
+        return;
+    }
     let frame = encoder.encode(&Codec { coder: EntropyCoder::Raw, ..whole(Quantizer::F32) }, &segments, &u);
     let frame = frame.expect("finite").frame;
-    let decoding = fastest(|| decode(&frame, &segments, &limits, &mut Sum(&mut sum)).expect("just encoded"));
+    let decoding = fastest(|| decoder.decode(&frame, &segments, &limits, &mut Sum(&mut sum)).expect("just encoded"));
     println!("f32 frames decoded and added: {:.2} GB/s of frames", 1e-9 * frame.len() as f64 / decoding);
 }
 

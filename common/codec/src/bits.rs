@@ -12,12 +12,29 @@ pub(crate) trait Stream {
     fn bits(&mut self, value: u32, bits: u32) -> u32;
 
     /// Up to 32 bits.
+    #[inline]
     fn long(&mut self, value: u32, bits: u32) -> u32 {
         if bits <= 16 {
             return self.bits(value, bits);
         }
         let low = self.bits(value & 0xffff, 16);
         self.bits(value >> 16, bits - 16) << 16 | low
+    }
+
+    /// `value` ones and a zero. A reader sees zeros past its end, so this ends too.
+    #[inline]
+    fn unary(&mut self, value: u32) -> u32 {
+        let mut ones = 0u32;
+        while self.bits(u32::from(ones < value), 1) != 0 {
+            ones = ones.saturating_add(1);
+        }
+        ones
+    }
+
+    /// A quotient by 2^`bits` in unary, then `bits` ≤ 31 plain bits.
+    #[inline]
+    fn rice(&mut self, value: u32, bits: u32) -> (u32, u32) {
+        (self.unary(value >> bits), self.long(value & ((1 << bits) - 1), bits))
     }
 
     /// A number ≥ 1 as the length of its binary form (5 bits), then its bits below the first.
@@ -57,6 +74,17 @@ impl Stream for BitWriter<'_> {
             self.pending >>= 32;
             self.held -= 32;
         }
+        value
+    }
+
+    #[inline]
+    fn unary(&mut self, value: u32) -> u32 {
+        let mut left = value;
+        while left >= 16 {
+            self.bits(0xffff, 16);
+            left -= 16;
+        }
+        self.bits((1 << left) - 1, left + 1);
         value
     }
 }
@@ -112,5 +140,91 @@ impl Stream for BitReader<'_> {
         self.pending >>= bits;
         self.held -= bits;
         value
+    }
+
+    #[inline]
+    fn unary(&mut self, _: u32) -> u32 {
+        let mut ones = 0u32;
+        loop {
+            if self.held == 0 {
+                self.refill();
+            }
+            // What is not held is zero, so this ends at the last bit held.
+            let more = self.pending.trailing_ones();
+            if more < self.held {
+                self.pending >>= more + 1;
+                self.held -= more + 1;
+                return ones.saturating_add(more);
+            }
+            ones = ones.saturating_add(self.held);
+            self.pending = 0;
+            self.held = 0;
+        }
+    }
+
+    #[inline]
+    fn rice(&mut self, _: u32, bits: u32) -> (u32, u32) {
+        if self.held < 32 {
+            self.refill();
+        }
+        let ones = self.pending.trailing_ones();
+        let used = ones + 1 + bits;
+        if used >= self.held {
+            return (self.unary(0), self.long(0, bits));
+        }
+        let rest = (self.pending >> (ones + 1)) as u32 & ((1 << bits) - 1);
+        self.pending >>= used;
+        self.held -= used;
+        (ones, rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unary_number_is_its_ones_and_a_zero() {
+        let numbers = [0, 1, 15, 16, 17, 0, 31, 32, 33, 63, 64, 1000, 2];
+        let (mut together, mut one_by_one) = (Vec::new(), Vec::new());
+        let mut stream = BitWriter::new(&mut together);
+        for number in numbers {
+            stream.unary(number);
+        }
+        stream.finish();
+        let mut stream = BitWriter::new(&mut one_by_one);
+        for number in numbers {
+            (0..number).for_each(|_| _ = stream.bits(1, 1));
+            stream.bits(0, 1);
+        }
+        stream.finish();
+        assert_eq!(together, one_by_one);
+        let mut stream = BitReader::new(&together);
+        assert_eq!(numbers.map(|_| stream.unary(0)), numbers);
+        assert_eq!(stream.finish(0), Ok(()));
+    }
+
+    #[test]
+    fn a_rice_code_is_a_unary_quotient_and_the_rest() {
+        // Short ones, ones that need more than what is held, and a rest of 31 bits.
+        for bits in [0, 1, 5, 16, 17, 31] {
+            let numbers =
+                [0, 1, 3, 31, 40, 7 << bits >> 1, 1 << bits, 0, 2].map(|number: u32| number.min(1000 << bits));
+            let (mut together, mut apart) = (Vec::new(), Vec::new());
+            let mut stream = BitWriter::new(&mut together);
+            numbers.iter().for_each(|&number| _ = stream.rice(number, bits));
+            stream.finish();
+            let mut stream = BitWriter::new(&mut apart);
+            for number in numbers {
+                stream.unary(number >> bits);
+                stream.long(number & ((1 << bits) - 1), bits);
+            }
+            stream.finish();
+            assert_eq!(together, apart);
+            let mut stream = BitReader::new(&together);
+            let read = numbers.map(|_| stream.rice(0, bits));
+            assert_eq!(read, numbers.map(|number| (number >> bits, number & ((1 << bits) - 1))));
+            assert_eq!(stream.finish(0), Ok(()));
+        }
     }
 }

@@ -25,6 +25,14 @@ pub trait Sink {
             self.add(start + i, value);
         }
     }
+
+    /// Takes one value for every position, which is counted from `start`. Where a sum is too large for the cache its
+    /// cost is that of waiting for memory, and a loop of few instructions waits for several values at once.
+    fn add_sparse(&mut self, start: usize, positions: &[u32], values: &[f32]) {
+        for (&position, &value) in positions.iter().zip(values) {
+            self.add(start + position as usize, value);
+        }
+    }
 }
 
 /// Where decoded integers go.
@@ -49,6 +57,34 @@ pub struct Verified {
     pub max_abs: f32,
 }
 
+/// Decodes frames; keeps its buffers from one to the next, since fetching their memory anew takes as long as decoding a
+/// sparse frame into it.
+#[derive(Default)]
+pub struct Decoder {
+    part: Part,
+}
+
+impl Decoder {
+    /// Has no buffers yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Does what [`decode`] does.
+    ///
+    /// # Errors
+    /// As [`decode`].
+    pub fn decode<S: Sink>(
+        &mut self,
+        frame: &[u8],
+        segments: &Segments,
+        limits: &Limits,
+        sink: &mut S,
+    ) -> Result<(), Error> {
+        read(frame, segments, limits, ToFloats(sink), &mut self.part).map(drop)
+    }
+}
+
 /// Decodes a frame of any kind without keeping anything: checksum, version, kind, counts, rising indices, finite
 /// values, no byte left over. A frame that passes decodes without error.
 ///
@@ -57,8 +93,8 @@ pub struct Verified {
 pub fn verify(frame: &[u8], segments: &Segments, limits: &Limits) -> Result<Verified, Error> {
     let mut seen = Seen(0.0);
     let nonzeros = match header::admit(frame, segments, limits)?.kind {
-        FrameKind::Integers => read(frame, segments, limits, ToIntegers(&mut seen))?,
-        _ => read(frame, segments, limits, ToFloats(&mut seen))?,
+        FrameKind::Integers => read(frame, segments, limits, ToIntegers(&mut seen), &mut Part::default())?,
+        _ => read(frame, segments, limits, ToFloats(&mut seen), &mut Part::default())?,
     };
     Ok(Verified { nonzeros, max_abs: seen.0 })
 }
@@ -69,7 +105,7 @@ pub fn verify(frame: &[u8], segments: &Segments, limits: &Limits) -> Result<Veri
 /// As [`verify`]; then the sink may have seen a part of the frame, so verify first what comes from elsewhere.
 /// [`Error::WrongKind`] for a frame of integers.
 pub fn decode<S: Sink>(frame: &[u8], segments: &Segments, limits: &Limits, sink: &mut S) -> Result<(), Error> {
-    read(frame, segments, limits, ToFloats(sink)).map(drop)
+    Decoder::new().decode(frame, segments, limits, sink)
 }
 
 /// Decodes a frame of integers into `sink`. Zeros of sparse frames are not reported.
@@ -82,10 +118,16 @@ pub fn decode_integers<S: IntegerSink>(
     limits: &Limits,
     sink: &mut S,
 ) -> Result<(), Error> {
-    read(frame, segments, limits, ToIntegers(sink)).map(drop)
+    read(frame, segments, limits, ToIntegers(sink), &mut Part::default()).map(drop)
 }
 
-fn read<T: Target>(frame: &[u8], segments: &Segments, limits: &Limits, target: T) -> Result<usize, Error> {
+fn read<T: Target>(
+    frame: &[u8],
+    segments: &Segments,
+    limits: &Limits,
+    target: T,
+    part: &mut Part,
+) -> Result<usize, Error> {
     let (header, body) = header::open(frame, segments, limits)?;
     let kind = header.kind;
     if !T::takes(kind) {
@@ -97,33 +139,32 @@ fn read<T: Target>(frame: &[u8], segments: &Segments, limits: &Limits, target: T
     }
     let mut reader = Reader { kind, segments, target, nonzeros: 0 };
     let description = Frame { kind, nonzeros: header.nonzeros, segments };
-    let mut part = Part::default();
     let mut plain = values::Plain { width: width_of(kind) };
     match header.layout {
         Layout::Dense if header.values_coded => {
             let mut stream = RangeReader::new(body);
-            reader.read_coded_levels(&mut stream, &mut part)?;
+            reader.read_coded_levels(&mut stream, part)?;
             stream.finish(bytes)?;
         }
         Layout::Dense => reader.read_dense(body, bytes)?,
         Layout::Raw => {
             let mut stream = BitReader::new(body);
-            description.code(&mut stream, &mut Plain, &mut plain, &mut reader, &mut part)?;
+            description.code(&mut stream, &mut Plain, &mut plain, &mut reader, part)?;
             stream.finish(bytes)?;
         }
         Layout::Rice => {
             let mut stream = BitReader::new(body);
-            description.code(&mut stream, &mut Rice, &mut plain, &mut reader, &mut part)?;
+            description.code(&mut stream, &mut Rice, &mut plain, &mut reader, part)?;
             stream.finish(bytes)?;
         }
         Layout::Enumerative => {
             let mut stream = RangeReader::new(body);
-            read_ranged(&description, header.values_coded, &mut stream, &mut Enumerative::new(), &mut reader)?;
+            read_ranged(&description, header.values_coded, &mut stream, &mut Enumerative::new(), &mut reader, part)?;
             stream.finish(bytes)?;
         }
         Layout::Adaptive => {
             let mut stream = RangeReader::new(body);
-            read_ranged(&description, header.values_coded, &mut stream, &mut Adaptive::new(), &mut reader)?;
+            read_ranged(&description, header.values_coded, &mut stream, &mut Adaptive::new(), &mut reader, part)?;
             stream.finish(bytes)?;
         }
     }
@@ -154,14 +195,14 @@ fn read_ranged<'a, P: Positions<RangeReader<'a>>>(
     stream: &mut RangeReader<'a>,
     positions: &mut P,
     reader: &mut impl Parts,
+    part: &mut Part,
 ) -> Result<(), Error> {
-    let mut part = Part::default();
     if frame.kind == FrameKind::Integers {
-        frame.code(stream, positions, &mut values::Integers, reader, &mut part)
+        frame.code(stream, positions, &mut values::Integers, reader, part)
     } else if values_coded {
-        frame.code(stream, positions, &mut values::Levels, reader, &mut part)
+        frame.code(stream, positions, &mut values::Levels, reader, part)
     } else {
-        frame.code(stream, positions, &mut values::Plain { width: width_of(frame.kind) }, reader, &mut part)
+        frame.code(stream, positions, &mut values::Plain { width: width_of(frame.kind) }, reader, part)
     }
 }
 
@@ -239,8 +280,8 @@ impl<T: Target> Parts for Reader<'_, T> {
     fn store(&mut self, segment: usize, part: &Part) -> Result<(), Error> {
         let start = self.segments.range(segment).start;
         let scale = self.scale(segment, part.scale)?;
-        for (&position, &code) in part.positions.iter().zip(&part.codes) {
-            self.target.one(self.kind, start + position as usize, code, scale)?;
+        for (positions, codes) in part.positions.chunks(RUN).zip(part.codes.chunks(RUN)) {
+            self.target.sparse(self.kind, (start, positions), codes, scale)?;
         }
         self.nonzeros += part.positions.len() as u64;
         Ok(())
@@ -254,8 +295,8 @@ trait Target {
     /// The values from `start` on, of a vector that was taken as a whole.
     fn floats(&mut self, start: usize, values: &[f32]) -> Result<(), Error>;
 
-    /// A value that must not be zero.
-    fn one(&mut self, kind: FrameKind, index: usize, code: u32, scale: f32) -> Result<(), Error>;
+    /// At most [`RUN`] values that must not be zero, at positions counted from a start.
+    fn sparse(&mut self, kind: FrameKind, positions: (usize, &[u32]), codes: &[u32], scale: f32) -> Result<(), Error>;
 
     /// At most [`RUN`] values from `start` on; returns how many are not zero.
     fn run(
@@ -280,16 +321,29 @@ impl<S: Sink> Target for ToFloats<'_, S> {
         Ok(())
     }
 
-    #[inline]
-    fn one(&mut self, kind: FrameKind, index: usize, code: u32, scale: f32) -> Result<(), Error> {
-        let value = value_of(kind, code, scale);
-        if !value.is_finite() {
-            return Err(Error::NotFinite { index, nan: value.is_nan() });
+    fn sparse(
+        &mut self,
+        kind: FrameKind,
+        (start, positions): (usize, &[u32]),
+        codes: &[u32],
+        scale: f32,
+    ) -> Result<(), Error> {
+        let mut buffer = [0.0; RUN];
+        let values = &mut buffer[..codes.len()];
+        decode_values(kind, codes.iter().copied(), scale, values);
+        let is_good = |value: f32| value.is_finite() & (value != 0.0);
+        if !values.iter().fold(true, |good, &value| good & is_good(value)) {
+            for (&position, &value) in positions.iter().zip(&*values) {
+                let index = start + position as usize;
+                if !value.is_finite() {
+                    return Err(Error::NotFinite { index, nan: value.is_nan() });
+                }
+                if value == 0.0 {
+                    return Err(Error::BadValue { index });
+                }
+            }
         }
-        if value == 0.0 {
-            return Err(Error::BadValue { index });
-        }
-        self.0.add(index, value);
+        self.0.add_sparse(start, positions, values);
         Ok(())
     }
 
@@ -302,15 +356,20 @@ impl<S: Sink> Target for ToFloats<'_, S> {
     ) -> Result<u64, Error> {
         let mut buffer = [0.0; RUN];
         let values = &mut buffer[..codes.len()];
-        // Told apart here and not for each value, and with loops that never leave early: then they vectorise.
-        if kind == FrameKind::F32 {
-            values.iter_mut().zip(codes).for_each(|(value, code)| *value = f32::from_bits(code));
-        } else {
-            values.iter_mut().zip(codes).for_each(|(value, code)| *value = value_of(kind, code, scale));
-        }
+        decode_values(kind, codes, scale, values);
         check_finite(start, values)?;
         self.0.add_dense(start, values);
         Ok(values.iter().map(|&value| u32::from(value != 0.0)).sum::<u32>().into())
+    }
+}
+
+/// Kinds are told apart here and not for each value, and the loops never leave early: then they vectorise.
+fn decode_values(kind: FrameKind, codes: impl Iterator<Item = u32>, scale: f32, values: &mut [f32]) {
+    let pairs = values.iter_mut().zip(codes);
+    match kind {
+        FrameKind::F32 => pairs.for_each(|(value, code)| *value = f32::from_bits(code)),
+        FrameKind::Ternary => pairs.for_each(|(value, code)| *value = value_of(FrameKind::Ternary, code, scale)),
+        kind => pairs.for_each(|(value, code)| *value = value_of(kind, code, scale)),
     }
 }
 
@@ -325,12 +384,20 @@ impl<S: IntegerSink> Target for ToIntegers<'_, S> {
         Err(Error::BadValue { index: start })
     }
 
-    #[inline]
-    fn one(&mut self, _: FrameKind, index: usize, code: u32, _: f32) -> Result<(), Error> {
-        if code == 0 {
-            return Err(Error::BadValue { index });
+    fn sparse(
+        &mut self,
+        _: FrameKind,
+        (start, positions): (usize, &[u32]),
+        codes: &[u32],
+        _: f32,
+    ) -> Result<(), Error> {
+        for (&position, &code) in positions.iter().zip(codes) {
+            let index = start + position as usize;
+            if code == 0 {
+                return Err(Error::BadValue { index });
+            }
+            self.0.add(index, code as i32);
         }
-        self.0.add(index, code as i32);
         Ok(())
     }
 

@@ -81,7 +81,7 @@ mod whole;
 
 pub use budget::FILL;
 pub use codec::{Bias, Codec, EntropyCoder, Fit, Quantizer, Rate, StageBytes};
-pub use decode::{IntegerSink, Sink, Verified, decode, decode_integers, verify};
+pub use decode::{Decoder, IntegerSink, Sink, Verified, decode, decode_integers, verify};
 pub use encode::{Encoded, Encoder};
 pub use error::Error;
 pub use header::{FrameHeader, FrameKind, Layout, Limits, Scheme};

@@ -74,21 +74,9 @@ impl Counts {
 fn plain_count<S: Stream>(stream: &mut S, k: u32) -> u32 {
     let value = k.wrapping_add(1);
     let class = value.checked_ilog2().unwrap_or(0);
-    let class_bits = unary(stream, (class + 1).ilog2()).min(5);
+    let class_bits = stream.unary((class + 1).ilog2()).min(5);
     let class = ((1 << class_bits | stream.bits((class + 1) & !(1 << class_bits), class_bits)) - 1) & 31;
     (1 << class | stream.long(value & !(1 << class), class)) - 1
-}
-
-/// `value` ones and a zero. A reader sees zeros past its end, so this ends too.
-fn unary<S: Stream>(stream: &mut S, value: u32) -> u32 {
-    let mut ones = 0u32;
-    loop {
-        let more = stream.bits(u32::from(ones < value), 1) != 0;
-        if !more {
-            return ones;
-        }
-        ones = ones.saturating_add(1);
-    }
 }
 
 /// Chances of any non-zero where an even spread would give less than 1, 1, less than 4, and more.

@@ -19,8 +19,17 @@ pub(crate) trait RangeStream: Stream {
 
 /// One of `n` equally likely values, for any `n` ≥ 1: the top 12 bits exactly, the others as plain bits. The excess
 /// over log2(n) is below 2^-10 bits. A reader may return a value ≥ `n` from a stream that no writer wrote.
+#[inline]
 pub(crate) fn uniform<S: RangeStream>(stream: &mut S, value: u64, n: u64) -> u64 {
     let width = 64 - (n - 1).leading_zeros();
+    if width <= 12 && n == 1 << width {
+        // The same without a division.
+        return stream.bits(value as u32, width).into();
+    }
+    uniform_in_parts(stream, value, n, width)
+}
+
+fn uniform_in_parts<S: RangeStream>(stream: &mut S, value: u64, n: u64, width: u32) -> u64 {
     let mut low_bits = width.saturating_sub(12);
     let mut result = u64::from(stream.uniform((value >> low_bits) as u32, ((n - 1) >> low_bits) as u32 + 1));
     while low_bits > 0 {

@@ -59,10 +59,14 @@ impl Selection {
         }
         let least = (*self.sample.select_nth_unstable_by(rank, |a, b| b.cmp(a)).1).max(1);
         let candidates = &mut self.candidates;
-        blocks(u, |start, values| {
-            rest.take(start, values);
-            for_each_at_least(start, values, least, |key| candidates.push(key));
-        });
+        blocks(
+            u,
+            #[inline(always)]
+            |start, values| {
+                rest.take(start, values);
+                for_each_at_least(start, values, least, |key| candidates.push(key));
+            },
+        );
         if candidates.iter().any(|key| key.magnitude() >= f32::INFINITY.to_bits()) {
             check_all_finite(u)?;
         }
@@ -169,18 +173,33 @@ impl Key {
 }
 
 /// Calls `found` for every coordinate of `values`, the first of which is `start`, whose magnitude's bits reach `least`.
-/// Blocks without one are skipped by a loop that vectorises.
-#[inline]
+/// Most do not: a loop that vectorises flags those that do, and flags are looked through eight at a time.
+#[inline(always)]
 fn for_each_at_least(start: usize, values: &[f32], least: u32, mut found: impl FnMut(Key)) {
     // Magnitudes and bounds are below 2³¹, and signed integers are what every vector unit compares.
-    let signed_least = least.cast_signed();
-    for (block, values) in values.chunks(BLOCK).enumerate() {
-        if !values.iter().fold(false, |any, value| any | (magnitude(*value).cast_signed() >= signed_least)) {
-            continue;
+    let least = least.cast_signed();
+    let mut flags = [0u8; FLAGS];
+    let mut hits = [0u8; WORDS];
+    for (block, values) in values.chunks(FLAGS).enumerate() {
+        let start = start + block * FLAGS;
+        for (flag, &value) in flags.iter_mut().zip(values) {
+            *flag = u8::from(magnitude(value).cast_signed() >= least);
         }
-        for (i, &value) in values.iter().enumerate() {
-            if magnitude(value) >= least {
-                found(Key::new((start + block * BLOCK + i) as u32, value));
+        // What a shorter last block leaves of the flags before it.
+        flags[values.len()..].fill(0);
+        // Where any of eight flags is set is noted without a branch, which would often be guessed wrongly.
+        let (words, mut count) = (flags.as_chunks().0, 0);
+        for (i, word) in words.iter().enumerate() {
+            hits[count % WORDS] = i as u8;
+            count += usize::from(u64::from_le_bytes(*word) != 0);
+        }
+        for &i in &hits[..count.min(WORDS)] {
+            let i = usize::from(i);
+            let mut word = u64::from_le_bytes(words[i]);
+            while word != 0 {
+                let at = 8 * i + word.trailing_zeros() as usize / 8;
+                found(Key::new((start + at) as u32, values[at]));
+                word &= word - 1;
             }
         }
     }
@@ -217,7 +236,11 @@ const SHIFT: u32 = 20;
 const BUCKETS: usize = 1 << (31 - SHIFT);
 /// Separate histograms, so that neighbours in the same bucket do not wait for each other's store.
 const LANES: usize = 4;
+/// Of the sample.
 const BLOCK: usize = 16;
+/// Coordinates flagged at a time; not more than 256 times eight.
+const FLAGS: usize = 512;
+const WORDS: usize = FLAGS / 8;
 /// All bits of a float but its sign.
 const MAGNITUDE: u32 = 0x7fff_ffff;
 

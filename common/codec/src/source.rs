@@ -73,4 +73,4 @@ pub(crate) fn check_finite(start: usize, values: &[f32]) -> Result<(), Error> {
 }
 
 /// Values read at a time.
-pub(crate) const AT_ONCE: usize = 2048;
+pub(crate) const AT_ONCE: usize = 512;

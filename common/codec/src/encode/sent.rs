@@ -77,11 +77,17 @@ impl Sent {
             };
             let scale_f32 = scale.to_f32();
             let start = self.positions.len();
-            for (&index, &value) in indices_here.iter().zip(values_here) {
-                let code = code_of(quantizer, value, scale_f32);
-                if value_of(self.kind, code, scale_f32) != 0.0 {
-                    self.positions.push(index - range.start as u32);
-                    self.codes.push(code);
+            if self.kind == FrameKind::Ternary {
+                // None of them rounds to zero.
+                self.positions.extend(indices_here.iter().map(|index| index - range.start as u32));
+                self.codes.extend(values_here.iter().map(|&value| code_of(Quantizer::Ternary, value, scale_f32)));
+            } else {
+                for (&index, &value) in indices_here.iter().zip(values_here) {
+                    let code = code_of(quantizer, value, scale_f32);
+                    if value_of(self.kind, code, scale_f32) != 0.0 {
+                        self.positions.push(index - range.start as u32);
+                        self.codes.push(code);
+                    }
                 }
             }
             let span = start..self.positions.len();
@@ -146,13 +152,23 @@ impl Sent {
     }
 
     /// Calls `each` with every coordinate of a sparse vector that is sent, its flat index and its decoded value.
-    pub(super) fn for_each(&self, segments: &Segments, mut each: impl FnMut(usize, f32)) {
+    pub(super) fn for_each(&self, segments: &Segments, each: impl FnMut(usize, f32)) {
+        // Told apart here and not for each value.
+        match self.kind {
+            FrameKind::Ternary => {
+                self.for_each_of(segments, |code, scale| value_of(FrameKind::Ternary, code, scale), each);
+            }
+            kind => self.for_each_of(segments, |code, scale| value_of(kind, code, scale), each),
+        }
+    }
+
+    fn for_each_of(&self, segments: &Segments, value_of: impl Fn(u32, f32) -> f32, mut each: impl FnMut(usize, f32)) {
         for (i, span) in self.spans.iter().enumerate() {
             let start = segments.range(i).start;
             let scale = f16::from_bits(span.scale).to_f32();
             let codes = &self.codes[span.codes.clone()];
             for (&position, &code) in self.positions[span.positions.clone()].iter().zip(codes) {
-                each(start + position as usize, value_of(self.kind, code, scale));
+                each(start + position as usize, value_of(code, scale));
             }
         }
     }

@@ -22,19 +22,31 @@ impl Adaptive {
     /// Writes both ways into nothing and compares; of a long tensor only the rows in its middle.
     fn mixed_costs_less(&mut self, segment: Segment, positions: &[u32]) -> bool {
         let row = segment.row.clamp(1, segment.len);
-        let len = segment.len.min((TRIED / row).max(1) * row);
+        let len = tried_len(segment);
         let start = (segment.len - len) / 2 / row * row;
         let within = |&&position: &&u32| (start..start + len).contains(&(position as usize));
         let mut tried: Vec<u32> = positions.iter().filter(within).map(|position| position - start as u32).collect();
         if tried.is_empty() {
             return false;
         }
-        let (segment, k) = (Segment { len, ..segment }, tried.len() as u32);
-        let (mut by_gaps, mut by_mixing) = (Cost::default(), Cost::default());
-        let gaps = code_gaps(&mut by_gaps, len as u32, k, &mut tried);
-        let mixed = self.mixed.code(&mut by_mixing, segment, k, &mut tried);
-        gaps.is_ok() && mixed.is_ok() && by_mixing.total < by_gaps.total
+        let mut by_gaps = Cost::default();
+        let gaps = code_gaps(&mut by_gaps, len as u32, tried.len() as u32, &mut tried);
+        if gaps.is_err() {
+            return false;
+        }
+        if len == segment.len {
+            return self.mixed.remembered_cost(segment, &mut tried) < by_gaps.total;
+        }
+        let mut by_mixing = Cost::default();
+        let mixed = self.mixed.code(&mut by_mixing, Segment { len, ..segment }, tried.len() as u32, &mut tried);
+        mixed.is_ok() && by_mixing.total < by_gaps.total
     }
+}
+
+/// Coordinates on which the two ways are compared: whole rows of them.
+fn tried_len(segment: Segment) -> usize {
+    let row = segment.row.clamp(1, segment.len);
+    segment.len.min((TRIED / row).max(1) * row)
 }
 
 /// Whether this coder may beat [`super::Enumerative`], which is as good as any on positions that are independent: on
@@ -57,6 +69,11 @@ impl<S: RangeStream> Positions<S> for Adaptive {
         let may_pay = !S::READS && (is_short || segment.row > 1 && is_clustered(segment, positions));
         let is_mixed = may_pay && self.mixed_costs_less(segment, positions);
         if self.is_mixed.code(stream, is_mixed) {
+            // A trial of the whole tensor has found all probabilities.
+            if !S::READS && tried_len(segment) == segment.len {
+                self.mixed.write_again(stream, positions);
+                return Ok(());
+            }
             self.mixed.code(stream, segment, k, positions)
         } else {
             code_gaps(stream, segment.len as u32, k, positions)

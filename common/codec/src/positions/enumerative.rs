@@ -75,7 +75,11 @@ fn rank(positions: &[u32], start: u32) -> u64 {
 fn unrank(mut rank: u64, start: u32, positions: &mut [u32]) {
     for i in (0..positions.len()).rev() {
         let column = &BINOMIALS[i + 1];
-        let position = if i == 0 { rank as usize } else { column.partition_point(|&c| c <= rank) - 1 };
+        let position = match i {
+            0 => rank as usize,
+            1 => HIGHER_OF_TWO[rank as usize].into(),
+            _ => column.partition_point(|&c| c <= rank) - 1,
+        };
         rank -= column[position];
         positions[i] = start + position as u32;
     }
@@ -104,6 +108,21 @@ fn binomial_prior(p: f64) -> [Stationary; BLOCK] {
 const BLOCK: usize = 64;
 /// How many observations the binomial prior weighs.
 const PRIOR: u32 = 32;
+
+/// The higher position of two, by the rank of both: most blocks hold few.
+static HIGHER_OF_TWO: [u8; BLOCK * (BLOCK - 1) / 2] = {
+    let mut table = [0; BLOCK * (BLOCK - 1) / 2];
+    let (mut rank, mut position) = (0, 1);
+    while position < BLOCK {
+        let end = rank + position;
+        while rank < end {
+            table[rank] = position as u8;
+            rank += 1;
+        }
+        position += 1;
+    }
+    table
+};
 
 /// `BINOMIALS[i][p]` is C(p, i); every C(p ≤ 64, i) fits in 64 bits.
 static BINOMIALS: [[u64; BLOCK + 1]; BLOCK + 1] = {

@@ -8,7 +8,8 @@
 use super::Corrupt;
 use crate::{
     Segment,
-    range::{P_BITS, P_MAX, P_MIN, RangeStream},
+    bits::Stream,
+    range::{Cost, P_BITS, P_MAX, P_MIN, RangeStream},
 };
 use std::sync::LazyLock;
 
@@ -16,8 +17,10 @@ use std::sync::LazyLock;
 #[derive(Default)]
 pub(super) struct Mixed {
     /// One bit per coordinate of the tensor at hand.
-    bitmap: Vec<u64>,
+    bitmap: Vec<u8>,
     columns: Vec<Estimate>,
+    /// The probability of every coordinate up to the last non-zero, as [`Self::remembered_cost`] found them.
+    foretold: Vec<u32>,
 }
 
 impl Mixed {
@@ -31,15 +34,17 @@ impl Mixed {
     ) -> Result<(), Corrupt> {
         let (n, row_len) = (segment.len, segment.row.clamp(1, segment.len));
         let density = ((u64::from(k) << ESTIMATE_BITS) / n as u64) as u32;
-        let Self { bitmap, columns } = self;
+        let Self { bitmap, columns, .. } = self;
         let tables = &*TABLES;
         bitmap.clear();
-        bitmap.resize(n / 64 + 2, 0);
+        bitmap.resize(n / 8 + 2, 0);
         columns.clear();
         columns.resize(row_len, Estimate::new(density, COLUMN_PRIOR));
         let mut near = [Estimate::new(density, NEAR_PRIOR); NEIGHBOURHOODS];
         let mut mixer = Mixer::new();
         let (mut left, mut next, mut before) = (k as usize, 0, 0);
+        // A writer's next non-zero.
+        let mut upcoming = positions.first().copied().unwrap_or(u32::MAX);
         for start in (0..n).step_by(row_len) {
             let mut row = Estimate::new(density, ROW_PRIOR);
             let width = row_len.min(n - start);
@@ -53,8 +58,7 @@ impl Mixed {
                 let near = &mut near[(before | above << 2) as usize];
                 let guesses = [*column, row, *near].map(|guess| tables.stretch(guess.p >> (ESTIMATE_BITS - 16)));
                 let p = mixer.mix(tables, guesses);
-                let set = !S::READS && positions.get(next) == Some(&(i as u32));
-                let set = stream.choice(p, set);
+                let set = stream.choice(p, !S::READS && upcoming == i as u32);
                 mixer.learn(set);
                 column.learn(set);
                 row.learn(set);
@@ -63,11 +67,13 @@ impl Mixed {
                 if !set {
                     continue;
                 }
-                bitmap[i / 64] |= 1 << (i % 64);
+                bitmap[i / 8] |= 1 << (i % 8);
+                next += 1;
                 if S::READS {
                     positions.push(i as u32);
+                } else {
+                    upcoming = positions.get(next).copied().unwrap_or(u32::MAX);
                 }
-                next += 1;
                 left -= 1;
                 if left == 0 {
                     return Ok(());
@@ -75,6 +81,68 @@ impl Mixed {
             }
         }
         Err(Corrupt)
+    }
+}
+
+impl Mixed {
+    /// What [`Self::code`] would write costs so much, in 2^-16 bits; remembers the probabilities for
+    /// [`Self::write_again`].
+    pub(super) fn remembered_cost(&mut self, segment: Segment, positions: &mut Vec<u32>) -> u64 {
+        let mut foretold = std::mem::take(&mut self.foretold);
+        foretold.clear();
+        foretold.reserve(segment.len);
+        let mut trial = Trial { cost: Cost::default(), foretold };
+        let written = self.code(&mut trial, segment, positions.len() as u32, positions);
+        self.foretold = trial.foretold;
+        if written.is_ok() { trial.cost.total } else { u64::MAX }
+    }
+
+    /// Writes what [`Self::code`] would, if these positions are those whose cost was asked for last: then the
+    /// probabilities are known.
+    pub(super) fn write_again<S: RangeStream>(&self, stream: &mut S, positions: &[u32]) {
+        let mut coded = 0;
+        for &position in positions {
+            let position = position as usize;
+            for &p in &self.foretold[coded..position] {
+                stream.choice(p, false);
+            }
+            stream.choice(self.foretold[position], true);
+            coded = position + 1;
+        }
+    }
+}
+
+/// Adds up a cost and remembers the probabilities.
+struct Trial {
+    cost: Cost,
+    foretold: Vec<u32>,
+}
+
+impl Stream for Trial {
+    const READS: bool = false;
+
+    fn bits(&mut self, value: u32, bits: u32) -> u32 {
+        self.cost.bits(value, bits)
+    }
+}
+
+impl RangeStream for Trial {
+    #[inline]
+    fn choice(&mut self, p: u32, choice: bool) -> bool {
+        self.foretold.push(p);
+        self.cost.choice(p, choice)
+    }
+
+    fn uniform(&mut self, value: u32, n: u32) -> u32 {
+        self.cost.uniform(value, n)
+    }
+
+    fn step(&mut self) -> u32 {
+        self.cost.step()
+    }
+
+    fn interval(&mut self, start: u32, size: u32) {
+        self.cost.interval(start, size);
     }
 }
 
@@ -102,22 +170,24 @@ impl Estimate {
         self.p
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn learn(&mut self, set: bool) {
         let target = if set { ESTIMATE_MAX } else { 0 };
-        let step = ((i64::from(target) - i64::from(self.p)) * RATES[self.seen as usize]) >> 16;
+        let step = ((i64::from(target) - i64::from(self.p)) * RATES[usize::from(self.seen as u8)]) >> 16;
         self.p = (i64::from(self.p) + step) as u32;
         self.seen = (self.seen + 1).min(SEEN_MAX);
     }
 }
 
-/// Weighs the guesses; the last of them is how many are left.
+/// Weighs the guesses; the last of them is how many are left. What one choice teaches decides on the next, so what
+/// counts is how long that takes: bounds that are almost never met are branches and not minima, which would be waited
+/// for.
 struct Mixer {
-    weights: [i32; INPUTS],
-    inputs: [i32; INPUTS],
+    weights: [i64; INPUTS],
+    inputs: [i64; INPUTS],
     remaining: i32,
     /// What was foretold, in 2^-16.
-    p: i32,
+    p: i64,
 }
 
 impl Mixer {
@@ -126,50 +196,66 @@ impl Mixer {
     }
 
     /// The probability in 2^-[`P_BITS`].
-    #[inline]
+    #[inline(always)]
     fn mix(&mut self, tables: &Tables, [column, row, near]: [i32; INPUTS - 1]) -> u32 {
-        self.inputs = [column, row, near, self.remaining];
-        let sum: i64 = self.inputs.iter().zip(self.weights).map(|(&x, w)| i64::from(x) * i64::from(w)).sum();
-        let p = tables.squash((sum >> 16) as i32);
-        self.p = (p >> (P_BITS - 16)) as i32;
+        self.inputs = [column, row, near, self.remaining].map(i64::from);
+        let [a, b, c, d]: [i64; INPUTS] = std::array::from_fn(|i| self.inputs[i] * self.weights[i]);
+        let p = tables.squash((((a + b) + (c + d)) >> 16) as i32);
+        self.p = i64::from(p >> (P_BITS - 16));
         p
     }
 
-    #[inline]
+    #[inline(always)]
     fn learn(&mut self, set: bool) {
-        let error = (i32::from(set) << 16) - self.p;
-        for (weight, &x) in self.weights.iter_mut().zip(&self.inputs) {
-            // Bounded, so that no stream whatever makes them overflow.
-            let step = (i64::from(x) * i64::from(error)) >> LEARNING_SHIFT;
-            *weight = (*weight + step as i32).clamp(-WEIGHT_MAX, WEIGHT_MAX);
+        let error = (i64::from(set) << 16) - self.p;
+        let mut beyond = 0;
+        for (weight, x) in self.weights.iter_mut().zip(self.inputs) {
+            *weight += (x * error) >> LEARNING_SHIFT;
+            beyond |= *weight + WEIGHT_MAX;
+        }
+        // Bounded, so that no stream whatever makes them overflow.
+        if beyond as u64 >= 2 * WEIGHT_MAX as u64 {
+            self.weights = bounded(self.weights);
         }
     }
 }
 
+/// Takes and returns them by value, so that where this is not called they stay in registers.
+#[cold]
+fn bounded(weights: [i64; INPUTS]) -> [i64; INPUTS] {
+    weights.map(|weight| weight.clamp(-WEIGHT_MAX, WEIGHT_MAX))
+}
+
 /// Three bits of the row before, from `from` on; past the end of the bitmap there are none.
 #[inline]
-fn window(bitmap: &[u64], from: usize) -> u32 {
-    let (word, offset) = (from / 64, from % 64);
-    let low = bitmap[word] >> offset;
-    let high = if offset > 61 { bitmap[word + 1] << (64 - offset) } else { 0 };
-    (low | high) as u32 & 7
+fn window(bitmap: &[u8], from: usize) -> u32 {
+    let bytes = [bitmap[from / 8], bitmap[from / 8 + 1]];
+    u32::from(u16::from_le_bytes(bytes) >> (from % 8)) & 7
 }
 
 pub(crate) struct Tables {
-    stretch: Box<[i16]>,
-    squash: Box<[u32]>,
+    stretch: [i16; 1 << 16],
+    squash: [u32; SQUASHED],
 }
 
 impl Tables {
     /// log2(p / (1 − p)) in 2^-8, of a probability in 2^-16.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn stretch(&self, p: u32) -> i32 {
         self.stretch[p as usize & 0xffff].into()
     }
 
     /// The inverse of [`Self::stretch`], in 2^-[`P_BITS`] and never certain.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn squash(&self, x: i32) -> u32 {
+        match self.squash.get(x.wrapping_add(STRETCH_MAX) as u32 as usize) {
+            Some(&p) => p,
+            None => self.squash_bounded(x),
+        }
+    }
+
+    #[cold]
+    fn squash_bounded(&self, x: i32) -> u32 {
         self.squash[(x.clamp(-STRETCH_MAX, STRETCH_MAX) + STRETCH_MAX) as usize]
     }
 }
@@ -185,17 +271,17 @@ pub(crate) static TABLES: LazyLock<Tables> = LazyLock::new(|| {
     }
     let to_p = |share: f64| ((share * f64::from(1u32 << P_BITS)) as u32).clamp(P_MIN, P_MAX);
     let below = half.iter().skip(1).rev().map(|&share| to_p(1.0 - share));
-    let squash: Box<[u32]> = below.chain(half.iter().map(|&share| to_p(share))).collect();
+    let mut squash = [0; SQUASHED];
+    squash.iter_mut().zip(below.chain(half.iter().map(|&share| to_p(share)))).for_each(|(p, of_x)| *p = of_x);
     // For each probability the largest x that does not lead beyond it.
     let mut x = 0;
-    let stretch = (0u32..1 << 16).map(|p| {
-        let wanted = (2 * p + 1) << (P_BITS - 17);
+    let stretch = std::array::from_fn(|p| {
+        let wanted = (2 * p as u32 + 1) << (P_BITS - 17);
         while x + 1 < squash.len() && squash[x + 1] <= wanted {
             x += 1;
         }
         (x as i32 - STRETCH_MAX) as i16
     });
-    let stretch = stretch.collect();
     Tables { stretch, squash }
 });
 
@@ -212,8 +298,8 @@ static RATES: [i64; SEEN_MAX as usize + 1] = {
 
 const INPUTS: usize = 4;
 /// Column, row, neighbourhood, remainder; in 2^-16.
-const WEIGHTS: [i32; INPUTS] = [28_000, 22_000, 26_000, -6000];
-const WEIGHT_MAX: i32 = 1 << 20;
+const WEIGHTS: [i64; INPUTS] = [28_000, 22_000, 26_000, -6000];
+const WEIGHT_MAX: i64 = 1 << 20;
 const LEARNING_SHIFT: u32 = 15;
 pub(crate) const ESTIMATE_BITS: u32 = 22;
 const ESTIMATE_MAX: u32 = (1 << ESTIMATE_BITS) - 1;
@@ -227,6 +313,7 @@ const NEIGHBOURHOODS: usize = 32;
 const REMAINDER_EVERY: usize = 16;
 /// ±12 in 2^-8: 2^-12 is below what the range coder resolves well.
 const STRETCH_MAX: i32 = 12 << 8;
+const SQUASHED: usize = 2 * STRETCH_MAX as usize + 1;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! Golomb–Rice codes of gap − 1: the quotient by 2^b in unary, then b plain bits.
 
-use super::{Corrupt, Positions, Share, plain_count, unary};
+use super::{Corrupt, Positions, Share, plain_count};
 use crate::{Segment, bits::Stream};
 
 pub(crate) struct Rice;
@@ -17,16 +17,15 @@ impl<S: Stream> Positions<S> for Rice {
         let mut start = 0u64;
         for i in 0..k as usize {
             let skipped = if S::READS { 0 } else { positions[i] - start as u32 };
-            let quotient = unary(stream, skipped >> parameter);
-            let rest = stream.long(skipped & ((1 << parameter) - 1), parameter);
+            let (quotient, rest) = stream.rice(skipped, parameter);
+            let position = start + (u64::from(quotient) << parameter) + u64::from(rest);
             if S::READS {
-                let position = start + (u64::from(quotient) << parameter) + u64::from(rest);
                 if position >= segment.len as u64 {
                     return Err(Corrupt);
                 }
                 positions.push(position as u32);
             }
-            start = u64::from(positions[i]) + 1;
+            start = position + 1;
         }
         Ok(())
     }

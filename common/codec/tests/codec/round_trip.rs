@@ -1,9 +1,9 @@
 //! Tests of the part that the file is named after: round trip.
 
-use dunlin_codec::{Encoder, EntropyCoder, Limits, Quantizer, Segments, Sink, decode, grid};
+use dunlin_codec::{Decoder, Encoder, EntropyCoder, Limits, Quantizer, Segments, Sink, decode, grid};
 use proptest::prelude::*;
 
-use crate::support::{CODERS, QUANTIZERS, codec, gaussian, one_segment, round_trip, segments};
+use crate::support::{CODERS, Floats, QUANTIZERS, codec, gaussian, one_segment, round_trip, segments};
 
 fn values() -> impl Strategy<Value = f32> {
     prop_oneof![
@@ -120,6 +120,26 @@ fn the_grid_rounds_halves_to_even_and_saturates() {
     let mut grid = vec![1, -1];
     grid::apply_update(&frame, &segments, &Limits::for_segments(&segments), &mut grid).unwrap();
     assert_eq!(grid, [i32::MAX, i32::MIN]);
+}
+
+#[test]
+fn a_decoder_remembers_nothing_of_the_frame_before() {
+    let segments = segments(&[(30, 30), (4000, 64), (500, 20)]);
+    let limits = Limits::for_segments(&segments);
+    let u = gaussian(9, segments.len());
+    let mut decoder = Decoder::new();
+    for quantizer in QUANTIZERS {
+        for (coder, density) in CODERS.into_iter().zip([0.5, 0.01, 1.0, 0.1, 0.3]) {
+            let frame = Encoder::new().encode(&codec(density, quantizer, coder), &segments, &u).unwrap().frame;
+            let mut sum = Floats(vec![0.0; segments.len()]);
+            assert!(decoder.decode(&frame[..frame.len() - 1], &segments, &limits, &mut sum).is_err());
+            let mut again = Floats(vec![0.0; segments.len()]);
+            decoder.decode(&frame, &segments, &limits, &mut again).unwrap();
+            let mut alone = Floats(vec![0.0; segments.len()]);
+            decode(&frame, &segments, &limits, &mut alone).unwrap();
+            assert_eq!(again.0, alone.0);
+        }
+    }
 }
 
 #[test]
