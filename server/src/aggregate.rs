@@ -1,5 +1,6 @@
 //! From the updates of a round to one: exact sums, straight from the coded stream.
 
+use crate::decoding::decode;
 use dunlin_codec::{Limits, Segments, Sink, vectorised};
 
 #[cfg(test)]
@@ -105,7 +106,7 @@ impl ExactSum {
     }
 
     fn pour(&mut self, frame: &[u8], segments: &Segments, limits: &Limits, weight: i64) -> Result<(), Error> {
-        dunlin_codec::decode(frame, segments, limits, &mut self.weighted(weight))?;
+        decode(frame, segments, limits, &mut self.weighted(weight))?;
         Ok(())
     }
 

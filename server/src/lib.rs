@@ -4,6 +4,7 @@ pub mod aggregate;
 pub mod broadcast;
 pub mod command;
 pub mod coordinator;
+mod decoding;
 pub mod driver;
 pub mod engine;
 pub mod evaluate;

@@ -1,5 +1,6 @@
 //! Whether a received frame may count: the codec's verdict in the protocol's words.
 
+use crate::decoding::decode;
 use dunlin_codec::{Error, FrameHeader, FrameKind, Limits, Segments, Sink, StageBytes};
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{Digest, Recipe, Reject};
@@ -83,7 +84,7 @@ impl Rules {
         }
         let (max_abs, values) = if self.keeps(&parsed) {
             let mut kept = Kept { values: Vec::with_capacity(parsed.nonzeros as usize), max_abs: 0.0 };
-            dunlin_codec::decode(frame, &self.segments, &self.limits, &mut kept).map_err(|error| reason(&error))?;
+            decode(frame, &self.segments, &self.limits, &mut kept).map_err(|error| reason(&error))?;
             (kept.max_abs, Some(kept.values))
         } else {
             let verified = dunlin_codec::verify(frame, &self.segments, &self.limits);
