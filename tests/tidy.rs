@@ -283,7 +283,8 @@ fn files() -> Vec<File> {
         paths.sort();
         for path in paths {
             let name = path.file_name().unwrap().to_string_lossy();
-            if path.is_symlink() || name.starts_with('.') || (folder == root && NOT_OURS.contains(&&*name)) {
+            let is_ours = !NOT_OURS.iter().any(|folder| path == root.join(folder));
+            if path.is_symlink() || name.starts_with('.') || !is_ours {
                 continue;
             }
             if path.is_dir() {
@@ -299,8 +300,8 @@ fn files() -> Vec<File> {
     files
 }
 
-/// Folders at the root that hold what was built, fetched or run.
-const NOT_OURS: &[&str] = &["target", "data", "runs"];
+/// Folders that hold what was built, fetched or run.
+const NOT_OURS: &[&str] = &["target", "data", "runs", "fuzz/target"];
 
 /// The lines of a source file, counted from 1, without their comments.
 fn code_lines(file: &File) -> impl Iterator<Item = (usize, &str)> {
