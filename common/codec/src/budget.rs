@@ -1,6 +1,6 @@
 //! Frames of a wanted length: the density that fills it is searched for by encoding.
 
-use crate::{Codec, Encoded, Encoder, Error, Quantizer, Rate, Rest, Segments, Source};
+use crate::{Codec, Encoded, Encoder, Error, Quantizer, Rate, Rest, Segments, Source, encode::check_length};
 
 impl Encoder {
     /// Encodes as [`Self::encode_source`] does, but with as many coordinates as fit into a frame of `bytes`, headers and
@@ -20,16 +20,16 @@ impl Encoder {
         u: &S,
         rest: &mut impl Rest,
     ) -> Result<Encoded, Error> {
-        let (least, most) = match codec.quantizer {
-            Quantizer::F32 | Quantizer::F16 | Quantizer::Int8 | Quantizer::Ternary => (1, u.len() as u64),
-            Quantizer::Rotated { .. } => ((Rate::LEAST * 1000.0) as u64, (Rate::MOST * 1000.0) as u64),
-            Quantizer::Eden { .. }
-            | Quantizer::Qsgd { .. }
-            | Quantizer::Terngrad
-            | Quantizer::Sign
-            | Quantizer::LowRank { .. } => return Err(Error::NoRate),
+        check_length(segments, u.len())?;
+        if !codec.quantizer.fits_lengths() {
+            return Err(Error::NoRate);
+        }
+        let is_rotated = codec.quantizer.is_whole();
+        let (least, most) = if is_rotated {
+            ((Rate::LEAST * 1000.0) as u64, (Rate::MOST * 1000.0) as u64)
+        } else {
+            (1, u.len() as u64)
         };
-        let is_rotated = matches!(codec.quantizer, Quantizer::Rotated { .. });
         let with = |amount: u64| match codec.quantizer {
             Quantizer::Rotated { fit, .. } => {
                 Codec { quantizer: Quantizer::Rotated { rate: Rate::nearest(amount as f64 / 1000.0), fit }, ..*codec }

@@ -157,6 +157,12 @@ impl Quantizer {
         !matches!(self, Self::F32 | Self::F16 | Self::Int8 | Self::Ternary)
     }
 
+    /// Whether its frames can be made as long as wanted: by more or fewer coordinates, or by another rate.
+    #[must_use]
+    pub fn fits_lengths(self) -> bool {
+        !self.is_whole() || matches!(self, Self::Rotated { .. })
+    }
+
     /// What the expectation of a decoded vector is.
     #[must_use]
     pub fn bias(self) -> Bias {

@@ -452,7 +452,7 @@ fn is_dense_in_name_only(nonzeros: usize, segments: &Segments) -> bool {
     nonzeros < segments.len() - segments.len() / 16
 }
 
-fn check_length(segments: &Segments, got: usize) -> Result<(), Error> {
+pub(crate) fn check_length(segments: &Segments, got: usize) -> Result<(), Error> {
     let expected = segments.len();
     if expected == got { Ok(()) } else { Err(Error::WrongLength { expected, got }) }
 }

@@ -64,6 +64,15 @@ fn too_little_room_and_fixed_lengths_are_refused() {
     };
     assert!(matches!(encode(Quantizer::Ternary, 5), Err(Error::NoRoom { bytes: 5, least: 8.. })));
     assert_eq!(encode(Quantizer::Sign, 1000), Err(Error::NoRate));
+    let none: &[f32] = &[];
+    let empty = Encoder::new().encode_source_within(
+        &codec(1.0, Quantizer::Ternary, EntropyCoder::Auto),
+        1000,
+        &shape,
+        none,
+        &mut (),
+    );
+    assert_eq!(empty, Err(Error::WrongLength { expected: 100, got: 0 }));
 }
 
 /// Takes what a frame leaves.

@@ -186,10 +186,7 @@ const LEAST_FRAME_BYTES: u64 = 64;
 fn budgets(recipe: &Recipe) -> Option<Conflict> {
     let limits = &recipe.limits;
     let word = recipe.uplink.quantizer.word();
-    let is_fixed = !matches!(
-        recipe.uplink.quantizer(),
-        Quantizer::F32 | Quantizer::F16 | Quantizer::Int8 | Quantizer::Ternary | Quantizer::Rotated { .. }
-    );
+    let is_fixed = !recipe.uplink.quantizer().fits_lengths();
     for (value, keys, updates) in [
         (limits.update_bytes, &["limits.update_bytes", "uplink.quantizer"], 1),
         (
