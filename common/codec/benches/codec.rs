@@ -3,24 +3,10 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use dunlin_codec::{Codec, Encoder, EntropyCoder, Limits, Quantizer, Segment, Segments, Sink, decode, grid, verify};
+use dunlin_codec::{Codec, Encoder, EntropyCoder, Limits, Quantizer, Segment, Segments, decode, grid, verify};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
-
-struct Sum(Vec<f32>);
-
-impl Sink for Sum {
-    fn add(&mut self, index: usize, value: f32) {
-        self.0[index] += value;
-    }
-
-    fn add_dense(&mut self, start: usize, values: &[f32]) {
-        for (sum, value) in self.0[start..].iter_mut().zip(values) {
-            *sum += value;
-        }
-    }
-}
 
 fn cnn() -> Segments {
     let shapes = [(800, 5), (32, 32), (51_200, 5), (64, 64), (1_605_632, 3136), (512, 512), (5120, 512), (10, 10)];
@@ -76,7 +62,7 @@ fn read(criterion: &mut Criterion) {
         ("f32 dense", codec(1.0, Quantizer::F32, EntropyCoder::Raw)),
     ] {
         let encoded = Encoder::new().encode(&codec, &segments, &u).unwrap();
-        let mut sum = Sum(vec![0.0; segments.len()]);
+        let mut sum = vec![0f32; segments.len()];
         group.throughput(Throughput::Elements(encoded.nonzeros as u64));
         group.bench_function(name, |bencher| {
             bencher.iter(|| decode(black_box(&encoded.frame), &segments, &limits, &mut sum).unwrap());

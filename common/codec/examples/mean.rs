@@ -4,7 +4,7 @@
 
 use std::{error::Error, time::Instant};
 
-use dunlin_codec::{Codec, Encoder, EntropyCoder, Fit, Limits, Quantizer, Rate, Segment, Segments, Sink, decode};
+use dunlin_codec::{Codec, Encoder, EntropyCoder, Fit, Limits, Quantizer, Rate, Segment, Segments, decode};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, LogNormal};
@@ -12,20 +12,6 @@ use rand_distr::{Distribution, LogNormal};
 const CLIENTS: u64 = 10;
 const COORDINATES: usize = 1 << 19;
 const RUNS: u64 = 5;
-
-struct Sum(Vec<f32>);
-
-impl Sink for Sum {
-    fn add(&mut self, index: usize, value: f32) {
-        self.0[index] += value;
-    }
-
-    fn add_dense(&mut self, start: usize, values: &[f32]) {
-        for (sum, value) in self.0[start..].iter_mut().zip(values) {
-            *sum += value;
-        }
-    }
-}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let segments = Segments::new(vec![Segment { len: COORDINATES, row: COORDINATES }])?;
@@ -52,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (mut bytes, mut encoding, mut decoding) = (0, 0.0, 0.0);
         let mut encoder = Encoder::new();
         for run in 0..RUNS {
-            let (mut sum, mut exact, mut squares) = (Sum(vec![0.0; COORDINATES]), vec![0.0; COORDINATES], 0.0);
+            let (mut sum, mut exact, mut squares) = (vec![0f32; COORDINATES], vec![0.0; COORDINATES], 0.0);
             for client in 0..CLIENTS {
                 let mut rng = ChaCha8Rng::seed_from_u64(run * CLIENTS + client);
                 let distribution = LogNormal::new(0.0, 1.0)?;
@@ -71,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
             }
             let clients = CLIENTS as f64;
-            let off: f64 = sum.0.iter().zip(&exact).map(|(sum, exact)| (f64::from(*sum) - exact).powi(2)).sum();
+            let off: f64 = sum.iter().zip(&exact).map(|(sum, exact)| (f64::from(*sum) - exact).powi(2)).sum();
             errors.push(off / clients.powi(2) / (squares / clients));
         }
         let mean = errors.iter().sum::<f64>() / RUNS as f64;

@@ -35,6 +35,19 @@ pub trait Sink {
     }
 }
 
+/// Adds every value to its coordinate: a vector as long as the model.
+impl Sink for Vec<f32> {
+    fn add(&mut self, index: usize, value: f32) {
+        self[index] += value;
+    }
+
+    fn add_dense(&mut self, start: usize, values: &[f32]) {
+        for (sum, value) in self[start..].iter_mut().zip(values) {
+            *sum += value;
+        }
+    }
+}
+
 /// Where decoded integers go.
 pub trait IntegerSink {
     /// Takes one value.

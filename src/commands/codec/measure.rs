@@ -1,7 +1,7 @@
 //! One codec on one vector.
 
 use super::Vector;
-use dunlin::codec::{Bias, Codec, Encoded, Encoder, Error, Limits, Quantizer, Sink, StageBytes, decode, limit};
+use dunlin::codec::{Bias, Codec, Encoded, Encoder, Error, Limits, Quantizer, StageBytes, decode, limit};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ pub(super) fn measure(name: String, codec: &Codec, vector: &Vector, repeat: u32)
     let Vector { segments, values: u } = vector;
     let limits = Limits::for_segments(segments);
     let mut encoder = Encoder::new();
-    let (mut residual, mut sum) = (Vec::new(), Sum(Vec::new()));
+    let (mut residual, mut sum) = (Vec::new(), Vec::<f32>::new());
     let (mut encode_seconds, mut decode_seconds) = (f64::INFINITY, f64::INFINITY);
     let mut encoded = None;
     for _ in 0..repeat {
@@ -40,8 +40,8 @@ pub(super) fn measure(name: String, codec: &Codec, vector: &Vector, repeat: u32)
             Bias::Exact | Bias::Unbiased => encoder.encode(codec, segments, u)?,
         };
         encode_seconds = encode_seconds.min(timer.elapsed().as_secs_f64());
-        sum.0.clear();
-        sum.0.resize(u.len(), 0.0);
+        sum.clear();
+        sum.resize(u.len(), 0.0);
         let timer = Instant::now();
         decode(&frame.frame, segments, &limits, &mut sum)?;
         decode_seconds = decode_seconds.min(timer.elapsed().as_secs_f64());
@@ -49,7 +49,7 @@ pub(super) fn measure(name: String, codec: &Codec, vector: &Vector, repeat: u32)
     }
     let Encoded { stages, nonzeros, .. } = encoded.expect("measured at least once");
     let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>();
-    let off = squares(&mut u.iter().zip(&sum.0).map(|(u, d)| f64::from(*u) - f64::from(*d)));
+    let off = squares(&mut u.iter().zip(&sum).map(|(u, d)| f64::from(*u) - f64::from(*d)));
     let error = off / squares(&mut u.iter().map(|u| f64::from(*u))).max(f64::MIN_POSITIVE);
     let bits = 8.0 * stages.coded as f64;
     let sparse = stages.sparse < stages.dense || codec.quantizer == Quantizer::Ternary;
@@ -82,18 +82,4 @@ fn least_bits(codec: &Codec, sparse: bool, nonzeros: usize, n: usize, error: f64
     };
     let positions = if sparse { n as f64 * limit::binary_entropy(nonzeros as f64 / n as f64) } else { 0.0 };
     Some(positions + width * if sparse { nonzeros } else { n } as f64).filter(|least| *least > 0.0)
-}
-
-struct Sum(Vec<f32>);
-
-impl Sink for Sum {
-    fn add(&mut self, index: usize, value: f32) {
-        self.0[index] += value;
-    }
-
-    fn add_dense(&mut self, start: usize, values: &[f32]) {
-        for (sum, value) in self.0[start..].iter_mut().zip(values) {
-            *sum += value;
-        }
-    }
 }
