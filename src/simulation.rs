@@ -32,8 +32,8 @@ use world::World;
 /// [`Report`], but for its `seconds`, whatever the number of threads.
 ///
 /// ```
-/// use dunlin::client::{driver::Workplace, trainer::{Progress, Trainer, TrainerError}};
-/// use dunlin::core::{ClientId, Layout, Recipe, Seed, TensorSpec};
+/// use dunlin::client::{driver::Workplace, trainer::{Progress, Trainer, TrainerError, Work}};
+/// use dunlin::core::{ClientId, Layout, Recipe, TensorSpec};
 /// use dunlin::nn::train::Evaluation;
 /// use std::sync::Arc;
 ///
@@ -66,7 +66,7 @@ use world::World;
 ///         1
 ///     }
 ///
-///     fn train(&mut self, _: u64, _: Seed, params: &mut Vec<f32>, _: Progress<'_>) -> Result<f64, TrainerError> {
+///     fn train(&mut self, _: &Work<'_>, params: &mut Vec<f32>, _: Progress<'_>) -> Result<f64, TrainerError> {
 ///         let distance = self.secret - params[0];
 ///         params[0] += 0.5 * distance;
 ///         Ok(f64::from(distance.abs()))
@@ -264,7 +264,7 @@ impl<'a> Simulation<'a> {
         let start = Start {
             recipe: recipe.clone(),
             layout,
-            initial: initial.clone(),
+            initial,
             store: store.unwrap_or_else(|| Box::<DiscardStore>::default()),
             evaluator,
             simulated: transport == Transport::InProcess,
@@ -285,20 +285,14 @@ impl<'a> Simulation<'a> {
             let clients = grpc::Clients { names: clients, workplace, threads, state_dir };
             return grpc::run(engine, run, &clients, on_round);
         }
-        let bench = Bench {
-            recipe,
-            workplace,
-            rules: Arc::clone(engine.rules()),
-            run: id,
-            state_dir: scratch.as_ref().map(|dir| dir.path().to_owned()),
-        };
+        let bench = Bench { recipe, workplace, run: id, state_dir: scratch.as_ref().map(|dir| dir.path().to_owned()) };
         let pool = Pool::new(&bench);
         std::thread::scope(|scope| {
             let _closing = pool.closing();
             for _ in 0..threads {
                 scope.spawn(|| pool.work());
             }
-            World::new(engine, &bench, &pool, (&clients, &seed), &initial, on_round)?.run()
+            World::new(engine, &bench, &pool, (&clients, &seed), on_round)?.run()
         })
     }
 }

@@ -1,9 +1,9 @@
 //! Whole federations in simulated time, through the library that users call.
 
 use dunlin::client::driver::Workplace;
-use dunlin::client::trainer::{Progress, Trainer, TrainerError};
+use dunlin::client::trainer::{Progress, Trainer, TrainerError, Work};
 use dunlin::core::report::FederatedEvaluation;
-use dunlin::core::{ClientId, Layout, Outcome, Seed, TensorSpec};
+use dunlin::core::{ClientId, Layout, Outcome, TensorSpec};
 use dunlin::nn::train::Evaluation;
 use dunlin::server::evaluate::Evaluate;
 use dunlin::server::store::{MemoryStore, Store};
@@ -90,6 +90,36 @@ fn updates_fill_what_the_recipe_allows_and_no_more() {
     assert!((58_800..=60_000).contains(&spent), "{spent}");
     let grpc = Simulation::new(recipe(sets)).transport(Transport::Grpc).run().unwrap();
     assert_eq!(grpc.report.model_digest, in_process.report.model_digest);
+}
+
+#[test]
+fn a_pruned_model_is_small_and_so_is_what_travels_for_it() {
+    let prune =
+        ["rounds.count=16", "pruning.density=0.05", "pruning.first_round=4", "pruning.every=2", "pruning.steps=4"];
+    let run = |sets: &[&str]| Simulation::new(recipe(&[&prune[..], sets].concat())).run().unwrap();
+    let pruned = run(&["uplink.density=0.1"]);
+    // Weights of the 2NN for digits, and its biases.
+    let left = (64 * 200 + 200 * 200 + 200 * 10) / 20 + 410;
+    assert_eq!(pruned.rounds[15].kept, Some(left));
+    assert!(pruned.report.nonzero <= left && pruned.report.nonzero > left / 2, "{:?}", pruned.report);
+    assert_eq!(pruned.params.iter().filter(|&&value| value != 0.0).count() as u64, pruned.report.nonzero);
+    assert!(pruned.report.accuracy > 0.6, "{:?}", pruned.report);
+    let (before, after) = (pruned.rounds[3].coded, pruned.rounds[15].coded);
+    assert!(after * 8 < before, "{before} bytes a round became {after}");
+    for sets in [
+        &["pruning.importance=taylor"][..],
+        &["pruning.importance=votes", "pruning.scope=layer"],
+        &["pruning.regrow=0.2", "training.optimizer=adam", "training.learning_rate=0.002"],
+        &["pruning.pattern=1:20", "training.momentum=0.9", "training.weight_decay=0.001", "training.clip_norm=1"],
+    ] {
+        let outcome = run(sets);
+        let kept = outcome.rounds[15].kept.unwrap();
+        assert!(kept.abs_diff(left) < 40, "{sets:?}: {kept} for {left}");
+        let nonzero = outcome.params.iter().filter(|&&value| value != 0.0).count() as u64;
+        assert!(nonzero <= kept && outcome.report.accuracy > 0.3, "{sets:?}: {:?}", outcome.report);
+        let grpc = Simulation::new(recipe(&[&prune[..], sets].concat())).transport(Transport::Grpc).run().unwrap();
+        assert_eq!(grpc.report.model_digest, outcome.report.model_digest, "{sets:?}");
+    }
 }
 
 #[test]
@@ -285,7 +315,7 @@ impl Trainer for Line {
         self.points.len() as u32
     }
 
-    fn train(&mut self, _: u64, _: Seed, params: &mut Vec<f32>, progress: Progress<'_>) -> Result<f64, TrainerError> {
+    fn train(&mut self, _: &Work<'_>, params: &mut Vec<f32>, progress: Progress<'_>) -> Result<f64, TrainerError> {
         let (mut slope, mut offset) = (params[0], params[1]);
         let mut loss = 0.0;
         for step in 0..50 {

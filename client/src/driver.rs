@@ -6,7 +6,7 @@ use crate::trainer::{Trainer, TrainerError};
 use crate::transport::{Answer, Disconnected, Transport};
 use crate::work::{self, Update, WorkError};
 use bytes::Bytes;
-use dunlin_codec::{Encoder, Limits, Segments};
+use dunlin_codec::{Encoder, Limits, MaskedGrid, grid};
 use dunlin_core::message::{CatchUp, EvaluationReport, EvaluationTask, FetchModel, TrainTask, Welcome};
 use dunlin_core::{ClientId, Digest, Layout, ModelVersion, Recipe, Reject, catch_up};
 use dunlin_nn::train::Evaluation;
@@ -58,9 +58,9 @@ pub struct Shared {
 struct Prepared {
     recipe: Recipe,
     workplace: Arc<dyn Workplace>,
-    segments: Segments,
     limits: Limits,
-    seeded: Vec<i32>,
+    /// Version 0.
+    seeded: MaskedGrid,
 }
 
 /// Why a client ended before its run did.
@@ -123,12 +123,13 @@ impl Shared {
         if Digest(layout.digest()) != welcome.layout {
             return Err(ClientError::OtherModel);
         }
-        let segments = layout.segments();
+        let whole = Arc::new(layout.segments());
+        let limits = Limits::for_segments(&whole);
+        self.models.bind(welcome.run, &whole)?;
         let mut seeded = Vec::new();
-        dunlin_codec::grid::from_f32(&initial, &mut seeded);
-        self.models.bind(welcome.run)?;
-        let limits = Limits::for_segments(&segments);
-        let prepared = Arc::new(Prepared { recipe, workplace, segments, limits, seeded });
+        grid::from_f32(&initial, &mut seeded);
+        let seeded = MaskedGrid::whole(whole, seeded).map_err(WorkError::Codec)?;
+        let prepared = Arc::new(Prepared { recipe, workplace, limits, seeded });
         *slot = Some((welcome.clone(), prepared.clone()));
         Ok(prepared)
     }
@@ -303,18 +304,18 @@ fn apply(
     shared: &Shared,
     prepared: &Prepared,
 ) -> Result<bool, ClientError> {
-    let grid = match shared.models.get(plan.version) {
+    let model = match shared.models.get(plan.version) {
         // Another client of the process has been here; the bytes were sent all the same.
-        Some(grid) => grid,
+        Some(model) => model,
         None => {
             let base = held.and_then(|version| shared.models.take(version));
-            match catch_up::apply(&prepared.segments, plan, frames, base, &prepared.seeded) {
-                Ok(grid) => Arc::new(grid),
+            match catch_up::apply(plan, frames, base, &prepared.seeded) {
+                Ok(model) => Arc::new(model),
                 Err(_) => return Ok(false),
             }
         }
     };
-    shared.models.hold(held, plan.version, plan.digest, &grid)?;
+    shared.models.hold(held, plan.version, plan.digest, &model)?;
     Ok(true)
 }
 
@@ -327,7 +328,8 @@ async fn train(
 ) -> Result<Option<Update>, ClientError> {
     let permit = shared.compute.clone().acquire_owned().await.expect("the semaphore is never closed");
     let base = shared.models.get(task.base).expect("a model that was just fetched is held");
-    let residual = if prepared.recipe.uplink.feedback > 0.0 { state.residual()? } else { None };
+    let residual =
+        if prepared.recipe.uplink.feedback > 0.0 { state.residual(prepared.seeded.mask().whole())? } else { None };
     let steps = Arc::new((AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false)));
     let job = {
         let (steps, task, client) = (steps.clone(), task.clone(), client.clone());
@@ -344,7 +346,6 @@ async fn train(
                 client: &client,
                 task: &task,
                 recipe: &prepared.recipe,
-                segments: &prepared.segments,
                 base: &base,
                 residual: residual.as_deref(),
             };
@@ -381,11 +382,11 @@ async fn evaluate(
     prepared: Arc<Prepared>,
 ) -> Result<EvaluationReport, ClientError> {
     let permit = shared.compute.clone().acquire_owned().await.expect("the semaphore is never closed");
-    let grid = shared.models.get(task.version).expect("a model that was just fetched is held");
+    let model = shared.models.get(task.version).expect("a model that was just fetched is held");
     let client = client.clone();
     let result: Result<Evaluation, TrainerError> = blocking(move || {
         let _permit = permit;
-        let params = dunlin_codec::grid::floats(&grid);
+        let params = model.floats();
         prepared.workplace.trainer(&client)?.evaluate(&params)
     })
     .await;

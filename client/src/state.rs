@@ -10,6 +10,7 @@ pub use models::ModelCache;
 
 use crate::work::{Residual, Update};
 use bytes::Bytes;
+use dunlin_codec::Segments;
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{ModelVersion, RunId, Token};
 use std::path::PathBuf;
@@ -41,11 +42,11 @@ pub trait ClientState: Send {
     /// When it cannot be written.
     fn set_held(&mut self, held: Option<ModelVersion>) -> Result<(), StateError>;
 
-    /// What the last update that counted left behind.
+    /// What the last update that counted left behind, of a model with these tensors.
     ///
     /// # Errors
-    /// When it cannot be read.
-    fn residual(&mut self) -> Result<Option<Arc<Residual>>, StateError>;
+    /// When it cannot be read, or is of another model.
+    fn residual(&mut self, whole: &Arc<Segments>) -> Result<Option<Arc<Residual>>, StateError>;
 
     /// The update that is neither acknowledged nor refused yet.
     fn pending(&self) -> Option<&UpdateHeader>;

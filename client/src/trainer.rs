@@ -1,5 +1,6 @@
 //! What a client does with its own data: the part of it that a user may replace.
 
+use dunlin_codec::Mask;
 use dunlin_core::recipe::TrainingConfig;
 use dunlin_core::{Layout, Seed};
 use dunlin_nn::Threads;
@@ -23,25 +24,44 @@ pub trait Trainer: Send {
     /// Training examples at hand.
     fn examples(&self) -> u32;
 
-    /// Trains in `round` (from 1): moves `params`, which come as the broadcast model and as many as the layout has, to
-    /// where training leads, and returns the mean training loss over the last epoch. Their memory may be lent to the
-    /// model, so that nothing is copied; their number must stay.
+    /// Trains: moves `params`, which come as the broadcast model and as many as the layout has, to where training leads,
+    /// and returns the mean training loss over the last epoch. Their memory may be lent to the model, so that nothing is
+    /// copied; their number must stay.
+    ///
+    /// What is not left of the model is zero and should stay so; whatever becomes of it, nothing of it is sent.
     ///
     /// # Errors
     /// When training was stopped by `progress`, or failed; then what `params` hold is of no use.
-    fn train(
-        &mut self,
-        round: u64,
-        seed: Seed,
-        params: &mut Vec<f32>,
-        progress: Progress<'_>,
-    ) -> Result<f64, TrainerError>;
+    fn train(&mut self, work: &Work<'_>, params: &mut Vec<f32>, progress: Progress<'_>) -> Result<f64, TrainerError>;
+
+    /// The mean gradient of the loss over the client's data at `params`, as many values as the layout has, and the mean
+    /// loss: what some ways of pruning ask for.
+    ///
+    /// # Errors
+    /// When it was stopped or failed, and from a trainer that has none to give, which need not write this method.
+    fn gradient(&mut self, params: &mut Vec<f32>, progress: Progress<'_>) -> Result<(Vec<f32>, f64), TrainerError> {
+        let _ = (params, progress);
+        let problem = "this trainer gives no gradients: with it, pruning.importance must be \"magnitude\" or \"votes\" and \
+                       pruning.regrow 0";
+        Err(TrainerError::Failed(problem.into()))
+    }
 
     /// Evaluates on the client's own data.
     ///
     /// # Errors
     /// When the evaluation fails.
     fn evaluate(&mut self, params: &[f32]) -> Result<Evaluation, TrainerError>;
+}
+
+/// What is asked of a trainer in a round.
+#[derive(Clone, Copy, Debug)]
+pub struct Work<'a> {
+    /// The round, from 1.
+    pub round: u64,
+    /// From which all that is random in it is to be derived.
+    pub seed: Seed,
+    /// What is left of the model.
+    pub mask: &'a Mask,
 }
 
 /// Why there is no result.
@@ -80,23 +100,29 @@ impl Trainer for CandleTrainer {
         self.data.len() as u32
     }
 
-    fn train(
-        &mut self,
-        round: u64,
-        seed: Seed,
-        params: &mut Vec<f32>,
-        progress: Progress<'_>,
-    ) -> Result<f64, TrainerError> {
-        let task = TrainTask { config: &self.config, round, seed, threads: &self.threads };
-        match train::train(&mut self.model, &self.data, params, &task, progress) {
-            Ok(result) => Ok(result.loss),
-            Err(dunlin_nn::Error::Stopped) => Err(TrainerError::Stopped),
-            Err(error) => Err(TrainerError::Failed(Box::new(error))),
-        }
+    fn train(&mut self, work: &Work<'_>, params: &mut Vec<f32>, progress: Progress<'_>) -> Result<f64, TrainerError> {
+        let task = TrainTask {
+            config: &self.config,
+            round: work.round,
+            seed: work.seed,
+            threads: &self.threads,
+            mask: (!work.mask.is_all()).then_some(work.mask),
+        };
+        train::train(&mut self.model, &self.data, params, &task, progress).map(|result| result.loss).map_err(failed)
+    }
+
+    fn gradient(&mut self, params: &mut Vec<f32>, progress: Progress<'_>) -> Result<(Vec<f32>, f64), TrainerError> {
+        train::gradient(&mut self.model, &self.data, params, &self.threads, progress).map_err(failed)
     }
 
     fn evaluate(&mut self, params: &[f32]) -> Result<Evaluation, TrainerError> {
-        train::evaluate(&mut self.model, &self.data, params, &self.threads)
-            .map_err(|error| TrainerError::Failed(Box::new(error)))
+        train::evaluate(&mut self.model, &self.data, params, &self.threads).map_err(failed)
+    }
+}
+
+fn failed(error: dunlin_nn::Error) -> TrainerError {
+    match error {
+        dunlin_nn::Error::Stopped => TrainerError::Stopped,
+        error => TrainerError::Failed(Box::new(error)),
     }
 }

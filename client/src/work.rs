@@ -1,10 +1,14 @@
 //! One client's training round as a function: from a model and a residual to an encoded update and the next residual.
 
-use crate::trainer::{Progress, Trainer, TrainerError};
-use dunlin_codec::{Encoded, Encoder, Rest, Segments, Source, StageBytes, grid};
+use crate::trainer::{Progress, Trainer, TrainerError, Work};
+use dunlin_codec::{Encoded, Encoder, Mask, MaskedGrid, Rest, Segments, Source, StageBytes, grid};
 use dunlin_core::message::{TrainTask, UpdateHeader};
+use dunlin_core::recipe::Statistic;
 use dunlin_core::{ClientId, Digest, Recipe, Seed};
+use dunlin_nn::small::Pruning;
 use half::bf16;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// What a client left untransmitted, and when.
 ///
@@ -14,8 +18,23 @@ use half::bf16;
 pub struct Residual {
     /// The round whose update left it.
     pub round: u64,
-    /// One value per parameter.
+    /// The coordinates that the update was about.
+    pub mask: Arc<Mask>,
+    /// One value for each of them.
     pub values: Vec<bf16>,
+}
+
+impl Residual {
+    /// The values for what another mask leaves: a coordinate that is gone takes its value along, and one that came back
+    /// begins without any.
+    #[must_use]
+    pub fn within(&self, mask: &Mask) -> Cow<'_, [bf16]> {
+        if *self.mask == *mask {
+            Cow::Borrowed(&self.values)
+        } else {
+            Cow::Owned(self.mask.project(mask, &self.values))
+        }
+    }
 }
 
 impl Rest for Residual {
@@ -63,10 +82,8 @@ pub struct Assignment<'a> {
     pub task: &'a TrainTask,
     /// The federation's rules.
     pub recipe: &'a Recipe,
-    /// The model's tensors.
-    pub segments: &'a Segments,
-    /// The broadcast model, in integers of the model grid.
-    pub base: &'a [i32],
+    /// The broadcast model.
+    pub base: &'a MaskedGrid,
     /// What the client's last update left behind.
     pub residual: Option<&'a Residual>,
 }
@@ -85,38 +102,96 @@ pub fn train_and_encode(
     encoder: &mut Encoder,
     progress: Progress<'_>,
 ) -> Result<Update, WorkError> {
-    let Assignment { client, task, recipe, segments, base, residual } = *assignment;
-    let mut params = grid::floats(base);
+    let Assignment { task, recipe, base, residual, .. } = *assignment;
+    if let Some(statistic) = recipe.pruning.statistic(task.round.number) {
+        return observe_and_encode(assignment, statistic, trainer, encoder, progress);
+    }
+    let mask = base.mask();
+    let mut params = base.floats();
     let round = task.round.number;
-    let seed = Seed::from_u64(recipe.seed).derive_client(round, client.as_str(), "training");
-    let loss = trainer.train(round, seed, &mut params, progress)?;
+    let loss = trainer.train(&work_of(assignment, mask), &mut params, progress)?;
+    mask.gather(&mut params);
     let beta = recipe.uplink.feedback;
-    let held = residual.filter(|residual| beta > 0.0 && residual.round < round && residual.values.len() == base.len());
+    let is_of_use = |residual: &&Residual| {
+        (recipe.pruning.residuals_from(round)..round).contains(&residual.round) && residual.mask.whole() == mask.whole()
+    };
+    let held = residual.filter(|residual| beta > 0.0 && is_of_use(residual));
     let factor = |held: &Residual| beta.powi(i32::try_from(round - held.round).unwrap_or(i32::MAX)) as f32;
+    let left = held.map(|held| (held.within(mask), factor(held)));
     let change = Change {
         params: &params,
-        base,
-        residual: held.map(|held| (held.values.as_slice(), factor(held))),
+        base: base.values(),
+        residual: left.as_ref().map(|(values, factor)| (&**values, *factor)),
         bound: recipe.limits.max_update_abs,
     };
-    let random = Seed::from_u64(recipe.seed).derive_client(round, client.as_str(), "quantizer");
-    encoder.seed(u64::from_le_bytes(std::array::from_fn(|i| random.as_bytes()[i])));
+    encoder.seed(quantizer_seed(assignment));
+    let segments = mask.segments();
     let (encoded, residual) = if beta > 0.0 {
-        let mut left = Residual { round, values: Vec::with_capacity(base.len()) };
+        let mut left = Residual { round, mask: Arc::clone(mask), values: Vec::with_capacity(mask.len()) };
         (encode(encoder, task, segments, &change, &mut left)?, Some(left))
     } else {
         (encode(encoder, task, segments, &change, &mut ())?, None)
     };
-    let header = UpdateHeader {
+    let header = header(assignment, trainer, loss, &encoded.frame);
+    Ok(Update { header, frame: encoded.frame, residual, stages: encoded.stages })
+}
+
+/// Observes what a step of pruning asks for at the broadcast model, and encodes that in place of an update. Nothing of it
+/// is left behind, and the residual that is there stays.
+fn observe_and_encode(
+    assignment: &Assignment<'_>,
+    statistic: Statistic,
+    trainer: &mut dyn Trainer,
+    encoder: &mut Encoder,
+    progress: Progress<'_>,
+) -> Result<Update, WorkError> {
+    let Assignment { task, recipe, base, .. } = *assignment;
+    let round = task.round.number;
+    let mut params = base.floats();
+    let (mut observed, loss) = match statistic {
+        Statistic::Gradient => trainer.gradient(&mut params, progress)?,
+        Statistic::Votes => {
+            let loss = trainer.train(&work_of(assignment, base.mask()), &mut params, progress)?;
+            let config = Pruning::new(&recipe.pruning, trainer.layout());
+            let step = recipe.pruning.step(round).expect("a statistic belongs to a step");
+            (config.votes(step, base.mask(), &params), loss)
+        }
+    };
+    let whole = Mask::all(Arc::clone(base.mask().whole()));
+    let mask = if recipe.pruning.is_of_whole(round) { &whole } else { &**base.mask() };
+    mask.gather(&mut observed);
+    let bound = recipe.limits.max_update_abs;
+    observed.iter_mut().for_each(|value| *value = value.clamp(-bound, bound));
+    encoder.seed(quantizer_seed(assignment));
+    let encoded = encoder.encode(&task.codec, mask.segments(), &observed)?;
+    let header = header(assignment, trainer, loss, &encoded.frame);
+    Ok(Update { header, frame: encoded.frame, residual: None, stages: encoded.stages })
+}
+
+fn work_of<'a>(assignment: &Assignment<'a>, mask: &'a Mask) -> Work<'a> {
+    let Assignment { client, task, recipe, .. } = *assignment;
+    let round = task.round.number;
+    let seed = Seed::from_u64(recipe.seed).derive_client(round, client.as_str(), "training");
+    Work { round, seed, mask }
+}
+
+fn quantizer_seed(assignment: &Assignment<'_>) -> u64 {
+    let Assignment { client, task, recipe, .. } = *assignment;
+    let random = Seed::from_u64(recipe.seed).derive_client(task.round.number, client.as_str(), "quantizer");
+    u64::from_le_bytes(std::array::from_fn(|i| random.as_bytes()[i]))
+}
+
+fn header(assignment: &Assignment<'_>, trainer: &dyn Trainer, loss: f64, frame: &[u8]) -> UpdateHeader {
+    let Assignment { client, task, recipe, .. } = *assignment;
+    UpdateHeader {
         client: client.clone(),
         round: task.round,
         base: task.base,
         examples: trainer.examples().min(recipe.limits.max_examples),
         loss: loss as f32,
-        frame_len: encoded.frame.len() as u64,
-        digest: Digest::of(&encoded.frame),
-    };
-    Ok(Update { header, frame: encoded.frame, residual, stages: encoded.stages })
+        frame_len: frame.len() as u64,
+        digest: Digest::of(frame),
+    }
 }
 
 /// As the task asks: of the codec's density, or as long as it allows.

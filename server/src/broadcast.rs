@@ -3,8 +3,9 @@
 #[cfg(test)]
 mod tests;
 
+use crate::packet::Packet;
 use bytes::Bytes;
-use dunlin_codec::{Encoder, FrameHeader, Limits, Segments, StageBytes, grid, limit};
+use dunlin_codec::{Encoder, FrameHeader, Limits, MaskedGrid, StageBytes, grid, limit};
 use dunlin_core::message::{CatchUp, CatchUpBase};
 use dunlin_core::{Digest, ModelVersion};
 use std::collections::BTreeMap;
@@ -15,13 +16,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 /// A way is worked out once for each version that clients hold, which takes time in proportion to the model; callers on
 /// an async worker should do so on a blocking thread.
 pub struct Broadcast {
-    segments: Arc<Segments>,
-    initial: Arc<Vec<i32>>,
+    initial: Arc<MaskedGrid>,
     version: ModelVersion,
     digest: Digest,
-    grid: Arc<Vec<i32>>,
+    model: Arc<MaskedGrid>,
     /// Leads to the version without a gap; the key is the version that a packet leads to.
-    packets: BTreeMap<ModelVersion, Bytes>,
+    packets: BTreeMap<ModelVersion, Packet>,
     packet_ring: u32,
     /// Integers are sent as they are.
     plain: bool,
@@ -48,23 +48,22 @@ impl Broadcast {
     /// kept, at most `packet_ring` of them.
     #[must_use]
     pub fn new(
-        segments: Arc<Segments>,
-        initial: Arc<Vec<i32>>,
+        initial: Arc<MaskedGrid>,
         version: ModelVersion,
-        grid: Arc<Vec<i32>>,
-        packets: Vec<(ModelVersion, Bytes)>,
+        model: Arc<MaskedGrid>,
+        packets: Vec<(ModelVersion, Packet)>,
         packet_ring: u32,
     ) -> Self {
-        let mut all: BTreeMap<ModelVersion, Bytes> = packets.into_iter().collect();
+        let mut all: BTreeMap<ModelVersion, Packet> = packets.into_iter().collect();
         let mut kept = BTreeMap::new();
         let mut next = version;
         while let Some(packet) = all.remove(&next).filter(|_| kept.len() < packet_ring as usize) {
             kept.insert(next, packet);
             next = ModelVersion(next.0.saturating_sub(1));
         }
-        let digest = Digest(grid::digest(&grid));
+        let digest = Digest(model.digest());
         let plans = Mutex::default();
-        Self { segments, initial, version, digest, grid, packets: kept, packet_ring, plain: false, plans }
+        Self { initial, version, digest, model, packets: kept, packet_ring, plain: false, plans }
     }
 
     /// The same, but with integers sent as they are: for links where time is the budget.
@@ -75,7 +74,7 @@ impl Broadcast {
 
     /// The state of the version that `packet` leads to from this one.
     #[must_use]
-    pub fn advance(&self, grid: Arc<Vec<i32>>, digest: Digest, packet: Bytes) -> Self {
+    pub fn advance(&self, model: Arc<MaskedGrid>, digest: Digest, packet: Packet) -> Self {
         let version = self.version.next();
         let mut packets = self.packets.clone();
         packets.insert(version, packet);
@@ -83,11 +82,10 @@ impl Broadcast {
             packets.pop_first();
         }
         Self {
-            segments: Arc::clone(&self.segments),
             initial: Arc::clone(&self.initial),
             version,
             digest,
-            grid,
+            model,
             packets,
             packet_ring: self.packet_ring,
             plain: self.plain,
@@ -107,14 +105,14 @@ impl Broadcast {
         self.digest
     }
 
-    /// Its integers, in units of [`grid::UNIT`].
+    /// Its mask and integers.
     #[must_use]
-    pub fn grid(&self) -> &Arc<Vec<i32>> {
-        &self.grid
+    pub fn model(&self) -> &Arc<MaskedGrid> {
+        &self.model
     }
 
-    /// The way here with the fewest bytes: the packets since, all of them merged into one, the difference from the
-    /// seeded initial model, or a snapshot.
+    /// The way here with the fewest bytes: the packets since, those since the mask last changed merged into one, the
+    /// difference from the seeded initial model, or a snapshot.
     ///
     /// A version that the packets do not reach back to, or one from the future, counts as nothing held.
     #[must_use]
@@ -131,10 +129,11 @@ impl Broadcast {
         }))
     }
 
-    /// Whether a packet changes a quarter of the model or more: then it takes long to read, and merging it with others
+    /// Whether a frame changes a quarter of the model or more: then it takes long to read, and merging it with others
     /// saves little.
-    fn is_dense(&self, packet: &[u8]) -> bool {
-        FrameHeader::parse(packet).is_ok_and(|header| header.nonzeros as usize >= self.grid.len() / 4)
+    fn is_dense(&self, frame: &[u8]) -> bool {
+        FrameHeader::parse(frame)
+            .is_ok_and(|header| !header.kind.is_mask() && header.nonzeros as usize >= self.model.values().len() / 4)
     }
 
     fn reaches(&self, held: ModelVersion) -> bool {
@@ -142,24 +141,31 @@ impl Broadcast {
     }
 
     fn way_from_held(&self, held: ModelVersion) -> Arc<Plan> {
-        let packets: Vec<Bytes> = self.packets.range(held.next()..).map(|(_, packet)| packet.clone()).collect();
-        let mut best = Arc::new(self.plan(CatchUpBase::Held, packets));
-        if best.frames.len() <= 1 {
+        let packets: Vec<&Packet> = self.packets.range(held.next()..).map(|(_, packet)| packet).collect();
+        let frames: Vec<Bytes> = packets.iter().flat_map(|packet| packet.frames()).cloned().collect();
+        let mut best = Arc::new(self.plan(CatchUpBase::Held, frames));
+        if packets.iter().all(|packet| !packet.changes_mask()) && packets.len() <= 1 {
             return best;
         }
-        if self.plain || best.frames.iter().any(|packet| self.is_dense(packet)) {
+        if self.plain || best.frames.iter().any(|frame| self.is_dense(frame)) {
             // All of them merged are about as long as the longest, and so is the way from nothing, which many share.
             let fresh = self.catch_up(None);
             return if fresh.catch_up.total_bytes() < best.catch_up.total_bytes() { fresh } else { best };
         }
-        let mut delta = vec![0; self.grid.len()];
-        let limits = Limits::for_segments(&self.segments);
-        let mut applied =
-            best.frames.iter().map(|packet| grid::apply_update(packet, &self.segments, &limits, &mut delta));
-        if applied.all(|packet| packet.is_ok()) {
-            self.improve(&mut best, CatchUpBase::Held, &delta);
+        // What came before the mask last changed is of other coordinates, and stays as it is.
+        let of_mask = |frame: &Bytes| FrameHeader::parse(frame).is_ok_and(|header| header.kind.is_mask());
+        let merged_from = best.frames.iter().rposition(of_mask).map_or(0, |last| last + 1);
+        let mut delta = vec![0; self.model.values().len()];
+        let segments = self.model.mask().segments();
+        let limits = Limits::for_segments(segments);
+        let (before, since) = best.frames.split_at(merged_from);
+        let mut applied = since.iter().map(|frame| grid::apply_update(frame, segments, &limits, &mut delta));
+        if since.len() > 1 && applied.all(|frame| frame.is_ok()) {
+            let before = before.to_vec();
+            self.improve(&mut best, CatchUpBase::Held, before, &delta);
         }
-        if could_beat(&best, changed(&self.grid, &self.initial), self.grid.len()) {
+        let changed = self.since_start().iter().filter(|&&step| step != 0).count();
+        if could_beat(&best, changed, segments.len()) {
             let fresh = self.catch_up(None);
             if fresh.catch_up.total_bytes() < best.catch_up.total_bytes() {
                 best = fresh;
@@ -169,39 +175,51 @@ impl Broadcast {
     }
 
     fn way_from_nothing(&self) -> Arc<Plan> {
-        if self.grid == self.initial {
+        if self.model == self.initial {
             return Arc::new(self.plan(CatchUpBase::Seeded, Vec::new()));
         }
+        let mask = self.initial.mask().change_to(self.model.mask(), &mut Encoder::new());
+        let mask: Vec<Bytes> = mask.into_iter().map(Bytes::from).collect();
         if self.plain {
-            return Arc::new(self.merged(CatchUpBase::Zero, &self.grid));
+            return Arc::new(self.merged(CatchUpBase::Zero, mask, self.model.values()));
         }
-        let since_start: Vec<i32> = self.grid.iter().zip(self.initial.iter()).map(|(&now, &then)| now - then).collect();
-        let mut best = Arc::new(self.merged(CatchUpBase::Seeded, &since_start));
+        let since_start = self.since_start();
+        let mut best = Arc::new(self.merged(CatchUpBase::Seeded, mask.clone(), &since_start));
         // The initial model has hardly a zero, so a snapshot is smaller only where training made zeros.
-        if nonzero(&self.grid) <= nonzero(&since_start) {
-            self.improve(&mut best, CatchUpBase::Zero, &self.grid);
+        if nonzero(self.model.values()) <= nonzero(&since_start) {
+            self.improve(&mut best, CatchUpBase::Zero, mask, self.model.values());
         }
         best
     }
 
-    /// Takes the difference as one frame if that is smaller.
-    fn improve(&self, best: &mut Arc<Plan>, base: CatchUpBase, delta: &[i32]) {
+    /// What was added to the initial values of the coordinates that are left.
+    fn since_start(&self) -> Vec<i32> {
+        let mut initial = self.initial.values().to_vec();
+        self.model.mask().gather(&mut initial);
+        self.model.values().iter().zip(initial).map(|(&now, then)| now - then).collect()
+    }
+
+    /// Takes the difference as one frame, behind these, if that is smaller.
+    fn improve(&self, best: &mut Arc<Plan>, base: CatchUpBase, before: Vec<Bytes>, delta: &[i32]) {
         if could_beat(best, nonzero(delta), delta.len()) {
-            let merged = self.merged(base, delta);
+            let merged = self.merged(base, before, delta);
             if merged.catch_up.total_bytes() < best.catch_up.total_bytes() {
                 *best = Arc::new(merged);
             }
         }
     }
 
-    fn merged(&self, base: CatchUpBase, delta: &[i32]) -> Plan {
+    fn merged(&self, base: CatchUpBase, before: Vec<Bytes>, delta: &[i32]) -> Plan {
         let mut encoder = Encoder::new();
+        let segments = self.model.mask().segments();
         let encoded = match self.plain {
-            true => encoder.encode_integers_plainly(&self.segments, delta),
-            false => encoder.encode_integers(&self.segments, delta),
+            true => encoder.encode_integers_plainly(segments, delta),
+            false => encoder.encode_integers(segments, delta),
         };
         let encoded = encoded.expect("a delta has the length of its model, and integers are always finite");
-        self.plan(base, vec![encoded.frame.into()])
+        let mut frames = before;
+        frames.push(encoded.frame.into());
+        self.plan(base, frames)
     }
 
     fn plan(&self, base: CatchUpBase, frames: Vec<Bytes>) -> Plan {
@@ -210,11 +228,11 @@ impl Broadcast {
         let mut stages = StageBytes::default();
         for frame in &frames {
             if let Ok(header) = FrameHeader::parse(frame) {
-                stages += header.stages(&self.segments, frame);
+                stages += header.stages(self.model.mask().segments(), frame);
             }
         }
         // However many frames lead to it, the client gets one model.
-        stages.dense = 4 * self.segments.len() as u64;
+        stages.dense = 4 * self.model.mask().whole().len() as u64;
         Plan { catch_up: CatchUp { base, version: self.version, digest: self.digest, frame_lens }, frames, stages }
     }
 }
@@ -231,10 +249,6 @@ fn could_beat(plan: &Plan, nonzeros: usize, len: usize) -> bool {
 
 fn nonzero(delta: &[i32]) -> usize {
     delta.iter().filter(|&&step| step != 0).count()
-}
-
-fn changed(now: &[i32], then: &[i32]) -> usize {
-    now.iter().zip(then).filter(|(now, then)| now != then).count()
 }
 
 /// Share of the entropy of independent positions and signs that the coder needs at least: contexts have been seen to

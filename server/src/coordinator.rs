@@ -209,7 +209,7 @@ impl Coordinator {
             }
             Phase::Training(round) => match round.assign(now, id) {
                 Ok(deadline_ms) => {
-                    let codec = dunlin_core::Recipe::codec(&self.config.uplink, round.number);
+                    let codec = self.config.recipe.update_codec(round.number);
                     let task = TrainTask {
                         round: round_id(round.number),
                         base: round.base,

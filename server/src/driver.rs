@@ -85,7 +85,7 @@ pub enum NoAnswer {
 pub struct Handle {
     commands: Sender<Command>,
     broadcast: watch::Receiver<Arc<Broadcast>>,
-    rules: Arc<Rules>,
+    rules: watch::Receiver<Arc<Rules>>,
     shared: Arc<SharedState>,
     changed: watch::Receiver<usize>,
 }
@@ -118,6 +118,7 @@ struct Worker {
     commands: Receiver<Command>,
     epoch: Instant,
     broadcast: watch::Sender<Arc<Broadcast>>,
+    rules: watch::Sender<Arc<Rules>>,
     changed: watch::Sender<usize>,
     shared: Arc<SharedState>,
     parked: Vec<Parked>,
@@ -139,6 +140,7 @@ struct Worker {
 pub fn start(engine: Engine, run: RunRow, epoch: Instant) -> (Driver, Handle) {
     let (sender, commands) = bounded(MAX_QUEUED);
     let (broadcast, broadcast_receiver) = watch::channel(Arc::clone(engine.broadcast()));
+    let (rules, rules_receiver) = watch::channel(Arc::clone(engine.rules()));
     let (changed, changed_receiver) = watch::channel(0);
     let shared = Arc::new(SharedState::default());
     let past = engine.summaries().iter().map(|summary| RunEvent::Round(Box::new(summary.clone()))).collect();
@@ -146,7 +148,7 @@ pub fn start(engine: Engine, run: RunRow, epoch: Instant) -> (Driver, Handle) {
     let handle = Handle {
         commands: sender,
         broadcast: broadcast_receiver,
-        rules: Arc::clone(engine.rules()),
+        rules: rules_receiver,
         shared: Arc::clone(&shared),
         changed: changed_receiver,
     };
@@ -155,6 +157,7 @@ pub fn start(engine: Engine, run: RunRow, epoch: Instant) -> (Driver, Handle) {
         commands,
         epoch,
         broadcast,
+        rules,
         changed,
         shared,
         parked: Vec::new(),
@@ -196,8 +199,8 @@ impl Handle {
 
     /// What received frames are held against.
     #[must_use]
-    pub fn rules(&self) -> &Arc<Rules> {
-        &self.rules
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.borrow())
     }
 
     /// Counts frame bytes that arrived.
@@ -496,6 +499,9 @@ impl Worker {
         }
         if !Arc::ptr_eq(&self.broadcast.borrow(), self.engine.broadcast()) {
             self.broadcast.send_replace(Arc::clone(self.engine.broadcast()));
+        }
+        if !Arc::ptr_eq(&self.rules.borrow(), self.engine.rules()) {
+            self.rules.send_replace(Arc::clone(self.engine.rules()));
         }
         let rounds = settled.summaries.into_iter().map(|summary| {
             tracing::info!(

@@ -80,6 +80,9 @@ pub enum EngineError {
     /// A checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] global::CheckpointError),
+    /// A packet in the store cannot be used.
+    #[error("the store: {0}")]
+    Packet(#[from] crate::packet::CutShort),
     /// An update that was verified could not be added up.
     #[error("adding up an accepted update: {0}")]
     Aggregate(#[from] aggregate::Error),
@@ -305,24 +308,25 @@ impl Engine {
     ) -> Result<Vec<Record>, EngineError> {
         let timer = Instant::now();
         let published = self.model.publish(closed.number, &self.sum)?;
-        self.sum.clear();
+        self.turn_to(closed.number + 1);
         self.timings.publish += timer.elapsed();
         let mut summary = self.summarize(closed);
         summary.published = true;
         summary.version = published.version.0;
-        summary.packet = published.packet.len() as u64;
+        summary.packet = published.packet.frame_bytes();
+        summary.kept = self.recipe.pruning.is_on().then(|| self.model.mask().len() as u64);
         summary.model_digest = published.digest.to_string();
         let (every, count) = (self.recipe.rounds.evaluate_every, self.recipe.rounds.count);
         let due = every > 0 && closed.number.is_multiple_of(every);
         if due || closed.number >= count {
             self.evaluate_into(&mut summary)?;
         }
-        let reached = reaches_target(&self.recipe, summary.accuracy);
+        let reached = reaches_target(&self.recipe, closed.number, summary.accuracy);
         self.uncheckpointed.1 += 1;
         let mut records = vec![Record::Published {
             version: published.version,
             digest: published.digest,
-            packet: published.packet.clone(),
+            packet: published.packet.to_bytes(),
             summary: summary.clone(),
         }];
         if self.checkpoint_due() {
@@ -338,8 +342,18 @@ impl Engine {
         Ok(records)
     }
 
+    /// Makes ready for the updates of another round.
+    fn turn_to(&mut self, round: u64) {
+        if self.recipe.pruning.is_on() {
+            self.sum = self.model.sum(round);
+            self.rules = Arc::new(Rules::new(&self.recipe, self.model.mask(), round));
+        } else {
+            self.sum.clear();
+        }
+    }
+
     fn abandon(&mut self, closed: &ClosedRound, settled: &mut Settled) -> Record {
-        self.sum.clear();
+        self.turn_to(closed.number + 1);
         let summary = self.summarize(closed);
         self.push(summary.clone(), settled);
         Record::Abandoned { summary }
@@ -415,8 +429,8 @@ impl Engine {
         let end = RunEnd {
             accuracy,
             loss,
-            params: grid.len() as u64,
-            nonzero: grid.iter().filter(|&&value| value != 0).count() as u64,
+            params: self.layout.len() as u64,
+            nonzero: grid.values().iter().filter(|&&value| value != 0).count() as u64,
             clients: self.participants.len() as u32,
             seconds: self.earlier_seconds + self.started.map_or(0.0, |started| started.elapsed().as_secs_f64()),
             model_digest: self.broadcast.digest().to_string(),

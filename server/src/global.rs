@@ -8,28 +8,33 @@ pub use checkpoint::CheckpointError;
 
 use crate::aggregate::{self, Aggregator, ExactSum, Scale};
 use crate::broadcast::Broadcast;
+use crate::packet::Packet;
 use crate::strategy::{self, Strategy};
-use bytes::Bytes;
-use dunlin_codec::{Encoder, EntropyCoder, Limits, Segments, Source, StageBytes, grid, vectorised};
-use dunlin_core::recipe::{LinkConfig, QuantizerKind};
-use dunlin_core::{Digest, Layout, ModelVersion, Recipe};
+use dunlin_codec::{Encoded, Encoder, EntropyCoder, Mask, MaskedGrid, Source, StageBytes, grid, vectorised};
+use dunlin_core::recipe::{Importance, LinkConfig, QuantizerKind, Rewind};
+use dunlin_core::{Digest, Layout, ModelVersion, Recipe, Seed};
+use dunlin_nn::small::{Evidence, Pruning};
+use rand::RngCore;
 use std::sync::Arc;
 
-/// The server's own model w, and the broadcast model ŵ that every client holds.
+/// The server's own model w, and the broadcast model ŵ that every client holds, both within the mask.
 ///
 /// A round moves w by its strategy; the packet carries what the downlink's codec makes of w − ŵ, and ŵ moves by exactly
-/// that. What a packet leaves behind stays in w and is sent later, unless the recipe turns feedback off.
+/// that. What a packet leaves behind stays in w and is sent later, unless the recipe turns feedback off. At the end of
+/// some rounds the mask loses coordinates, and with it all that is kept here.
 pub struct GlobalModel {
+    recipe: Arc<Recipe>,
     layout: Layout,
-    segments: Arc<Segments>,
-    limits: Limits,
     downlink: LinkConfig,
     scale: Scale,
     strategy: Box<dyn Strategy>,
+    pruning: Pruning,
     version: ModelVersion,
     w: Vec<f32>,
-    broadcast: Arc<Vec<i32>>,
-    initial: Arc<Vec<i32>>,
+    broadcast: Arc<MaskedGrid>,
+    initial: Arc<MaskedGrid>,
+    /// What weights go back to after a step of pruning, once its round is over; whole.
+    ticket: Option<Arc<Vec<i32>>>,
     encoder: Encoder,
     /// Room for a mean, so that a round allocates nothing as large as the model.
     mean: Vec<f32>,
@@ -42,8 +47,8 @@ pub struct Published {
     pub version: ModelVersion,
     /// Digest of its integers.
     pub digest: Digest,
-    /// The frame that leads to it from the version before.
-    pub packet: Bytes,
+    /// What leads to it from the version before.
+    pub packet: Packet,
     /// The packet's size by stage.
     pub stages: StageBytes,
 }
@@ -91,33 +96,41 @@ impl GlobalModel {
         if initial.len() != layout.len() {
             return Err(Error::WrongLength { expected: layout.len(), got: initial.len() });
         }
-        check_range(layout, initial)?;
-        let mut broadcast = Vec::with_capacity(initial.len());
-        grid::from_f32(initial, &mut broadcast);
-        let w = grid::floats(&broadcast);
-        let segments = layout.segments();
-        let broadcast = Arc::new(broadcast);
+        let everything = Mask::all(Arc::new(layout.segments()));
+        check_range(layout, &everything, initial)?;
+        let mut values = Vec::with_capacity(initial.len());
+        grid::from_f32(initial, &mut values);
+        let w = grid::floats(&values);
+        let broadcast = Arc::new(MaskedGrid::new(Arc::new(everything), values)?);
         let limits = &recipe.limits;
         Ok(Self {
+            recipe: Arc::new(recipe.clone()),
             layout: layout.clone(),
-            limits: Limits::for_segments(&segments),
-            segments: Arc::new(segments),
             downlink: recipe.downlink.clone(),
             scale: Scale::for_recipe(recipe.cohort_size(), limits.max_examples, limits.max_update_abs),
             strategy: strategy::from_config(&recipe.strategy, layout.len()),
+            pruning: Pruning::new(&recipe.pruning, layout),
             version: ModelVersion(0),
             w,
             initial: Arc::clone(&broadcast),
+            ticket: None,
             broadcast,
             encoder: Encoder::for_merging(),
             mean: vec![0.0; layout.len()],
         })
     }
 
-    /// An empty sum for a round's updates.
+    /// What is left of the model.
     #[must_use]
-    pub fn sum(&self) -> ExactSum {
-        ExactSum::new(self.w.len(), self.scale)
+    pub fn mask(&self) -> &Arc<Mask> {
+        self.broadcast.mask()
+    }
+
+    /// An empty sum for the updates of a round, counted from 1.
+    #[must_use]
+    pub fn sum(&self, round: u64) -> ExactSum {
+        let is_of_whole = self.recipe.pruning.is_of_whole(round);
+        ExactSum::new(if is_of_whole { self.layout.len() } else { self.w.len() }, self.scale)
     }
 
     /// Makes the next version from a round's updates; `round` counts from 1.
@@ -128,37 +141,117 @@ impl GlobalModel {
     /// When there are no updates, the model diverges or cannot be encoded; after any but the first the model is of no
     /// further use.
     pub fn publish(&mut self, round: u64, updates: &dyn Aggregator) -> Result<Published, Error> {
+        let is_statistic = self.recipe.pruning.statistic(round).is_some();
+        self.mean.resize(if self.recipe.pruning.is_of_whole(round) { self.layout.len() } else { self.w.len() }, 0.0);
         updates.aggregate(&mut self.mean)?;
-        self.strategy.step(round, &self.mean, &mut self.w);
-        check_range(&self.layout, &self.w)?;
-
-        let encoded = if self.downlink.density >= 1.0 && self.downlink.quantizer == QuantizerKind::F32 {
-            let mut steps = Vec::with_capacity(self.w.len());
-            grid::from_f32(&self.w, &mut steps);
-            for (step, &held) in steps.iter_mut().zip(self.broadcast.iter()) {
-                *step -= held;
-            }
-            if self.is_plain() {
-                self.encoder.encode_integers_plainly(&self.segments, &steps)?
-            } else {
-                self.encoder.encode_integers(&self.segments, &steps)?
-            }
-        } else {
-            let behind = Behind { w: &self.w, held: &self.broadcast };
-            // Another rotation each time, and the same one when a round is published again.
-            self.encoder.seed(self.version.0);
-            self.encoder.encode_source(&Recipe::codec(&self.downlink, round), &self.segments, &behind, &mut ())?
-        };
+        if !is_statistic {
+            self.strategy.step(round, &self.mean, &mut self.w);
+            check_range(&self.layout, self.mask(), &self.w)?;
+        }
+        let (mut frames, mut stages) = self.prune(round)?;
+        let encoded = self.encode_step(round)?;
+        frames.push(encoded.frame.into());
+        stages += encoded.stages;
 
         let broadcast = Arc::make_mut(&mut self.broadcast);
-        grid::apply_update(&encoded.frame, &self.segments, &self.limits, broadcast)?;
+        broadcast.apply(&frames[frames.len() - 1])?;
         check_grid(&self.layout, broadcast)?;
         if self.downlink.feedback == 0.0 {
-            grid::to_f32(broadcast, &mut self.w);
+            grid::to_f32(broadcast.values(), &mut self.w);
+        }
+        if self.recipe.pruning.rewind != Rewind::None && self.recipe.pruning.rewind_round == round {
+            self.ticket = Some(Arc::new(self.broadcast.mask().scatter(self.broadcast.values())));
         }
         self.version = self.version.next();
-        let digest = Digest(grid::digest(&self.broadcast));
-        Ok(Published { version: self.version, digest, packet: encoded.frame.into(), stages: encoded.stages })
+        let digest = Digest(self.broadcast.digest());
+        Ok(Published { version: self.version, digest, packet: Packet::new(frames), stages })
+    }
+
+    /// The step of pruning that belongs to the end of this round, if one does: narrows all that is kept to what is left
+    /// and returns the frames that tell clients of it.
+    fn prune(&mut self, round: u64) -> Result<(Vec<bytes::Bytes>, StageBytes), Error> {
+        let none = (Vec::new(), StageBytes::default());
+        let Some(step) = self.recipe.pruning.step(round) else { return Ok(none) };
+        let old = Arc::clone(self.mask());
+        let magnitudes = || old.scatter(&self.w).iter().map(|w| w.abs()).collect::<Vec<f32>>();
+        let is_of_whole = self.recipe.pruning.is_of_whole(round);
+        let asked = || if is_of_whole { self.mean.clone() } else { old.scatter(&self.mean) };
+        let scores = match self.recipe.pruning.importance {
+            Importance::Magnitude => magnitudes(),
+            Importance::Votes => asked(),
+            Importance::Gradient => asked().iter().map(|g| g.abs()).collect(),
+            Importance::Taylor => asked().iter().zip(magnitudes()).map(|(g, w)| g.abs() * w).collect(),
+        };
+        let gradients: Vec<f32> = if is_of_whole { self.mean.iter().map(|g| g.abs()).collect() } else { Vec::new() };
+        let evidence = Evidence { scores: &scores, gradients: &gradients };
+        let Some(new) = self.pruning.step(step, &old, evidence).map(Arc::new) else { return Ok(none) };
+
+        let mut stages = StageBytes::default();
+        let mut frames = Vec::new();
+        let mut mask = Arc::clone(&old);
+        for frame in old.change_to(&new, &mut self.encoder) {
+            let header = dunlin_codec::FrameHeader::parse(&frame)?;
+            stages += header.stages(mask.segments(), &frame);
+            mask = Arc::new(mask.changed(&frame)?);
+            frames.push(frame.into());
+        }
+        self.w = old.project(&new, &self.w);
+        self.mean.resize(new.len(), 0.0);
+        Arc::make_mut(&mut self.broadcast).mask_with(Arc::clone(&new));
+        let state: Vec<Vec<f32>> = self.strategy.state().iter().map(|vector| old.project(&new, vector)).collect();
+        self.strategy = strategy::from_config(&self.recipe.strategy, new.len());
+        match self.recipe.pruning.rewind {
+            Rewind::None => self.strategy.restore(state).expect("what it kept has the length of its model"),
+            // What the optimizer had gathered was of a model that is left behind.
+            Rewind::Ticket => self.go_back_to(&new),
+            Rewind::Random if step < self.recipe.pruning.steps => self.go_back_to(&new),
+            Rewind::Random => self.draw_anew(&new),
+        }
+        Ok((frames, stages))
+    }
+
+    /// Gives the weights the values of the round that the recipe names; the initial ones for round 0.
+    fn go_back_to(&mut self, mask: &Mask) {
+        let mut ticket = self.ticket.as_ref().map_or_else(|| self.initial.values().to_vec(), |ticket| ticket.to_vec());
+        mask.gather(&mut ticket);
+        self.w = grid::floats(&ticket);
+    }
+
+    /// Gives each weight the initial value of another place of its tensor, at random: values of the same distribution, of
+    /// which none is where the ticket has it.
+    fn draw_anew(&mut self, mask: &Mask) {
+        let mut values = self.initial.floats();
+        let mut rng = Seed::from_u64(self.recipe.seed).derive("drawn anew").rng();
+        for tensor in 0..self.layout.tensors().len() {
+            let values = &mut values[self.layout.range(tensor)];
+            for last in (1..values.len()).rev() {
+                // Biased by at most 2⁻³², which no training tells.
+                values.swap(last, (rng.next_u64() % (last as u64 + 1)) as usize);
+            }
+        }
+        mask.gather(&mut values);
+        self.w = values;
+    }
+
+    /// What the downlink's codec makes of w − ŵ.
+    fn encode_step(&mut self, round: u64) -> Result<Encoded, Error> {
+        let (segments, held) = (self.broadcast.mask().segments(), self.broadcast.values());
+        let has_jumped = self.recipe.pruning.rewind != Rewind::None && self.recipe.pruning.step(round).is_some();
+        if has_jumped || self.downlink.density >= 1.0 && self.downlink.quantizer == QuantizerKind::F32 {
+            let mut steps = Vec::with_capacity(self.w.len());
+            grid::from_f32(&self.w, &mut steps);
+            for (step, &held) in steps.iter_mut().zip(held) {
+                *step -= held;
+            }
+            return Ok(match self.is_plain() {
+                true => self.encoder.encode_integers_plainly(segments, &steps)?,
+                false => self.encoder.encode_integers(segments, &steps)?,
+            });
+        }
+        let behind = Behind { w: &self.w, held };
+        // Another rotation each time, and the same one when a round is published again.
+        self.encoder.seed(self.version.0);
+        Ok(self.encoder.encode_source(&Recipe::codec(&self.downlink, round), segments, &behind, &mut ())?)
     }
 
     /// The version of ŵ.
@@ -167,23 +260,23 @@ impl GlobalModel {
         self.version
     }
 
-    /// ŵ in units of [`grid::UNIT`].
+    /// ŵ, within its mask.
     #[must_use]
-    pub fn broadcast_grid(&self) -> Arc<Vec<i32>> {
+    pub fn broadcast_grid(&self) -> Arc<MaskedGrid> {
         Arc::clone(&self.broadcast)
     }
 
-    /// ŵ as the floats that clients start from, and the only ones ever evaluated.
+    /// ŵ as the floats that clients start from, and the only ones ever evaluated; whole.
     #[must_use]
     pub fn broadcast_f32(&self) -> Vec<f32> {
-        grid::floats(&self.broadcast)
+        self.broadcast.floats()
     }
 
     /// What fetch handlers need of this version; `packets` are those that lead here, as far back as they are kept.
     #[must_use]
-    pub fn broadcast(&self, packets: Vec<(ModelVersion, Bytes)>, packet_ring: u32) -> Broadcast {
-        let (initial, grid) = (Arc::clone(&self.initial), Arc::clone(&self.broadcast));
-        let broadcast = Broadcast::new(Arc::clone(&self.segments), initial, self.version, grid, packets, packet_ring);
+    pub fn broadcast(&self, packets: Vec<(ModelVersion, Packet)>, packet_ring: u32) -> Broadcast {
+        let (initial, model) = (Arc::clone(&self.initial), Arc::clone(&self.broadcast));
+        let broadcast = Broadcast::new(initial, self.version, model, packets, packet_ring);
         if self.is_plain() { broadcast.plainly() } else { broadcast }
     }
 
@@ -216,27 +309,29 @@ impl Source for Behind<'_> {
     }
 }
 
-fn check_range(layout: &Layout, values: &[f32]) -> Result<(), Error> {
+fn check_range(layout: &Layout, mask: &Mask, values: &[f32]) -> Result<(), Error> {
     let fits = |value: f32| value.abs() < GlobalModel::MAX_ABS;
     // Without an early exit the loop vectorises; a NaN fits nothing.
     if vectorised(|| values.iter().fold(true, |all, &value| all & fits(value))) {
         return Ok(());
     }
     let index = values.iter().position(|&value| !fits(value)).expect("a value was found that does not fit");
-    Err(diverged(layout, index, values[index]))
+    Err(diverged(layout, mask, index, values[index]))
 }
 
-fn check_grid(layout: &Layout, grid: &[i32]) -> Result<(), Error> {
+fn check_grid(layout: &Layout, grid: &MaskedGrid) -> Result<(), Error> {
     const MOST: u32 = (GlobalModel::MAX_ABS / grid::UNIT) as u32;
     let fits = |n: i32| n.unsigned_abs() < MOST;
-    if vectorised(|| grid.iter().fold(true, |all, &n| all & fits(n))) {
+    let values = grid.values();
+    if vectorised(|| values.iter().fold(true, |all, &n| all & fits(n))) {
         return Ok(());
     }
-    let index = grid.iter().position(|&n| !fits(n)).expect("a value was found that does not fit");
-    Err(diverged(layout, index, grid::float(grid[index])))
+    let index = values.iter().position(|&n| !fits(n)).expect("a value was found that does not fit");
+    Err(diverged(layout, grid.mask(), index, grid::float(values[index])))
 }
 
-fn diverged(layout: &Layout, index: usize, value: f32) -> Error {
+fn diverged(layout: &Layout, mask: &Mask, index: usize, value: f32) -> Error {
+    let index = mask.indices().nth(index).expect("the mask covers every value");
     let tensor = (0..layout.tensors().len()).find(|&tensor| layout.range(tensor).contains(&index));
     let tensor = tensor.expect("the layout covers every value");
     let parameter = format!("{}[{}]", layout.tensors()[tensor].name, index - layout.range(tensor).start);

@@ -9,6 +9,7 @@ pub mod driver;
 pub mod engine;
 pub mod evaluate;
 pub mod global;
+pub mod packet;
 pub mod serve;
 pub mod service;
 pub mod store;

@@ -237,8 +237,7 @@ async fn write_results(options: &Options, handle: &Handle, report: &Report) -> R
         rounds.retain(|known: &dunlin_core::RoundSummary| known.round != summary.round);
         rounds.push(*summary);
     }
-    let grid = handle.broadcast();
-    let params = dunlin_codec::grid::floats(grid.grid());
+    let params = handle.broadcast().model().floats();
     let split = data::load(&options.recipe.data, &options.recipe.data_seed())?;
     let model = Model::new(&options.recipe.model, split.train.input())?;
     dunlin_nn::export::write_run(&dir, report, &rounds, &model, &params)

@@ -88,7 +88,7 @@ impl FederationService {
                 return Err(broken);
             }
         }
-        let (frame, rules, announced) = (partial.freeze(), Arc::clone(self.handle.rules()), header.clone());
+        let (frame, rules, announced) = (partial.freeze(), self.handle.rules(), header.clone());
         let vetting = frame.clone();
         let verdict = tokio::task::spawn_blocking(move || {
             let timer = Instant::now();

@@ -1,14 +1,15 @@
 //! Whether a received frame may count: the codec's verdict in the protocol's words.
 
 use crate::decoding::decode;
-use dunlin_codec::{Error, FrameHeader, FrameKind, Limits, Segments, Sink, StageBytes};
+use dunlin_codec::{Error, FrameHeader, FrameKind, Limits, Mask, Segments, Sink, StageBytes};
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{Digest, Recipe, Reject};
+use std::sync::Arc;
 
-/// What every frame of a run is held against.
+/// What the frames of a round are held against.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    segments: Segments,
+    mask: Arc<Mask>,
     limits: Limits,
     max_abs: f32,
     kind: FrameKind,
@@ -32,24 +33,34 @@ impl Vetted {
 }
 
 impl Rules {
-    /// The rules of a recipe for a model with these tensors.
+    /// The rules of a recipe for the updates of a round (from 1) to a model of which `mask` is left.
     #[must_use]
-    pub fn new(recipe: &Recipe, segments: Segments) -> Self {
-        let kind = recipe.uplink.quantizer().kind();
-        let limits = Limits::for_segments(&segments);
-        Self { segments, limits, max_abs: recipe.limits.max_update_abs, kind }
+    pub fn new(recipe: &Recipe, mask: &Arc<Mask>, round: u64) -> Self {
+        let mask = match recipe.pruning.is_of_whole(round) {
+            true => Arc::new(Mask::all(Arc::clone(mask.whole()))),
+            false => Arc::clone(mask),
+        };
+        let kind = recipe.update_codec(round).quantizer.kind();
+        let limits = Limits::for_segments(mask.segments());
+        Self { mask, limits, max_abs: recipe.limits.max_update_abs, kind }
     }
 
-    /// Longest frame that is received at all, in bytes.
+    /// Longest frame that is received at all in any round, in bytes.
     #[must_use]
     pub fn max_frame_bytes(&self) -> u64 {
-        self.limits.max_frame_bytes as u64
+        Limits::for_segments(self.mask.whole()).max_frame_bytes as u64
     }
 
-    /// The model's tensors.
+    /// The coordinates that updates are about.
+    #[must_use]
+    pub fn mask(&self) -> &Arc<Mask> {
+        &self.mask
+    }
+
+    /// The tensors of those coordinates.
     #[must_use]
     pub fn segments(&self) -> &Segments {
-        &self.segments
+        self.mask.segments()
     }
 
     /// The codec's limits.
@@ -79,15 +90,15 @@ impl Rules {
     /// Why the frame cannot count.
     pub fn vet_frame(&self, frame: &[u8]) -> Result<Vetted, Reject> {
         let parsed = FrameHeader::parse(frame).map_err(|error| reason(&error))?;
-        if parsed.kind == FrameKind::Integers {
+        if parsed.kind == FrameKind::Integers || parsed.kind.is_mask() {
             return Err(Reject::WrongCodec);
         }
         let (max_abs, values) = if self.keeps(&parsed) {
             let mut kept = Kept { values: Vec::with_capacity(parsed.nonzeros as usize), max_abs: 0.0 };
-            decode(frame, &self.segments, &self.limits, &mut kept).map_err(|error| reason(&error))?;
+            decode(frame, self.segments(), &self.limits, &mut kept).map_err(|error| reason(&error))?;
             (kept.max_abs, Some(kept.values))
         } else {
-            let verified = dunlin_codec::verify(frame, &self.segments, &self.limits);
+            let verified = dunlin_codec::verify(frame, self.segments(), &self.limits);
             (verified.map_err(|error| reason(&error))?.max_abs, None)
         };
         if parsed.kind != self.kind {
@@ -96,23 +107,23 @@ impl Rules {
         if max_abs > self.max_abs {
             return Err(Reject::ValueTooLarge);
         }
-        Ok(Vetted { stages: parsed.stages(&self.segments, frame), values })
+        Ok(Vetted { stages: parsed.stages(self.segments(), frame), values })
     }
 
     /// Most memory that the values of one frame take beside it, in bytes.
     #[must_use]
     pub fn max_kept_bytes(&self) -> u64 {
-        (self.segments.len() / KEPT_OF * size_of::<(u32, f32)>()) as u64
+        (self.segments().len() / KEPT_OF * size_of::<(u32, f32)>()) as u64
     }
 
     /// Whether a frame's values are kept: those of a frame with more are read as quickly as it is.
     fn keeps(&self, header: &FrameHeader) -> bool {
-        header.nonzeros as usize <= self.segments.len() / KEPT_OF
+        header.nonzeros as usize <= self.segments().len() / KEPT_OF
     }
 
     /// The sizes of the stages of a frame that was vetted before.
     pub(crate) fn stages_of(&self, frame: &[u8]) -> Result<StageBytes, Error> {
-        Ok(FrameHeader::parse(frame)?.stages(&self.segments, frame))
+        Ok(FrameHeader::parse(frame)?.stages(self.segments(), frame))
     }
 }
 
@@ -178,7 +189,7 @@ mod tests {
         let codec = Codec { density: 1.0, quantizer, coder: EntropyCoder::Raw };
         let u: Vec<f32> = (0..1000).map(|i| i as f32 / 100.0 - 5.0).collect();
         let frame = Encoder::new().encode(&codec, &segments, &u).unwrap().frame;
-        (Rules::new(&recipe, segments), frame)
+        (Rules::new(&recipe, &Arc::new(Mask::all(Arc::new(segments))), 1), frame)
     }
 
     fn resealed(mut frame: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -304,7 +315,7 @@ mod tests {
         let segments = Segments::new(vec![Segment { len: 2000, row: 10 }]).unwrap();
         let mut recipe = Recipe::default();
         recipe.uplink.quantizer = QuantizerKind::F32;
-        let rules = Rules::new(&recipe, segments);
+        let rules = Rules::new(&recipe, &Arc::new(Mask::all(Arc::new(segments))), 1);
         assert_eq!(rules.vet(&header(&frame), &frame).map(|_| ()), Err(Reject::WrongShape));
     }
 }

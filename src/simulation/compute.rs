@@ -3,7 +3,7 @@
 use dunlin_client::driver::Workplace;
 use dunlin_client::state::{ClientState, DirectoryState, StateError};
 use dunlin_client::work::{self, Assignment, Update, WorkError};
-use dunlin_codec::{Encoder, grid};
+use dunlin_codec::{Encoder, MaskedGrid};
 use dunlin_core::message::TrainTask;
 use dunlin_core::{ClientId, Recipe, Reject, RunId, Timestamp};
 use dunlin_nn::train::Evaluation;
@@ -27,8 +27,10 @@ pub(super) struct Ticket {
 /// What a client computes.
 pub(super) struct Job {
     pub(super) client: ClientId,
-    /// The broadcast model's integers.
-    pub(super) model: Arc<Vec<i32>>,
+    /// The broadcast model.
+    pub(super) model: Arc<MaskedGrid>,
+    /// What its update is held against.
+    pub(super) rules: Arc<Rules>,
     pub(super) task: Task,
 }
 
@@ -50,7 +52,6 @@ pub(super) enum Done {
 pub(super) struct Bench {
     pub(super) recipe: Recipe,
     pub(super) workplace: Arc<dyn Workplace>,
-    pub(super) rules: Arc<Rules>,
     pub(super) run: RunId,
     /// Where residuals lie; nothing without error feedback.
     pub(super) state_dir: Option<PathBuf>,
@@ -70,17 +71,17 @@ impl Bench {
         let task = match &job.task {
             Task::Train(task) => task,
             Task::Evaluate => {
-                return Ok(Done::Evaluated(trainer.evaluate(&grid::floats(&job.model))?));
+                return Ok(Done::Evaluated(trainer.evaluate(&job.model.floats())?));
             }
         };
         let failed = |error: StateError| WorkError::Trainer(dunlin_client::trainer::TrainerError::Failed(error.into()));
         let mut state = self.state(&job.client).map_err(failed)?;
-        let residual = state.as_mut().map_or(Ok(None), ClientState::residual).map_err(failed)?;
+        let residual =
+            state.as_mut().map_or(Ok(None), |state| state.residual(job.model.mask().whole())).map_err(failed)?;
         let assignment = Assignment {
             client: &job.client,
             task,
             recipe: &self.recipe,
-            segments: self.rules.segments(),
             base: &job.model,
             residual: residual.as_deref(),
         };
@@ -88,7 +89,7 @@ impl Bench {
             work::train_and_encode(&assignment, &mut *trainer, encoder, &mut |_, _| ControlFlow::Continue(()))?;
         drop(residual);
         // Its digest was taken from these very bytes.
-        let verdict = self.rules.vet_frame(&update.frame);
+        let verdict = job.rules.vet_frame(&update.frame);
         if let Some(state) = &mut state {
             let frame = update.frame.clone();
             let kept = Update { residual: update.residual.take(), ..update };

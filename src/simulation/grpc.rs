@@ -76,11 +76,10 @@ pub(super) fn run(
                 },
             }
         };
-        let grid = Arc::clone(handle.broadcast().grid());
+        let params = handle.broadcast().model().floats();
         running.abort_all();
         serving.abort();
         let Some(report) = report else { return Ok(None) };
-        let params = dunlin_codec::grid::floats(&grid);
         Ok(Some(SimulationOutcome { report, rounds, params, layout }))
     });
     runtime.shutdown_background();

@@ -7,7 +7,7 @@ use super::{OnRound, SimulationError, SimulationOutcome};
 use bytes::Bytes;
 use dunlin_client::participant::{Action, Event, Participant};
 use dunlin_client::state::ClientState;
-use dunlin_codec::{StageBytes, grid};
+use dunlin_codec::{MaskedGrid, StageBytes};
 use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, FetchModel, Welcome};
 use dunlin_core::wire::{Held, Uploaded};
 use dunlin_core::{ClientId, ModelVersion, Reject, RoundId, Seed, Timestamp, Token, catch_up};
@@ -35,7 +35,7 @@ pub(super) struct World<'a> {
     idle_ms: u64,
     jobs: u64,
     /// Version 0, where models are really computed on the clients' side to prove that they can be.
-    seeded: Option<Vec<i32>>,
+    seeded: Option<Arc<MaskedGrid>>,
 }
 
 /// A client: its protocol state, its link, and what it is at.
@@ -52,7 +52,7 @@ struct Client {
     /// The pending update's frame, and the verdict on it.
     pending: Option<(Bytes, Result<Vetted, Reject>)>,
     /// The model that it would hold.
-    proof: Option<Vec<i32>>,
+    proof: Option<MaskedGrid>,
 }
 
 /// What a computation's result is for.
@@ -68,7 +68,6 @@ impl<'a> World<'a> {
         bench: &'a Bench,
         pool: &'a Pool<'a>,
         (ids, seed): (&[ClientId], &Seed),
-        initial: &[f32],
         on_round: Box<OnRound<'a>>,
     ) -> Result<Self, SimulationError> {
         let recipe = engine.recipe();
@@ -89,11 +88,8 @@ impl<'a> World<'a> {
                 proof: None,
             });
         }
-        let seeded = cfg!(debug_assertions).then(|| {
-            let mut seeded = Vec::new();
-            grid::from_f32(initial, &mut seeded);
-            seeded
-        });
+        // Nothing is published yet.
+        let seeded = cfg!(debug_assertions).then(|| Arc::clone(engine.broadcast().model()));
         Ok(Self {
             welcome: engine.welcome(),
             generation: engine.coordinator.generation(),
@@ -245,8 +241,7 @@ impl<'a> World<'a> {
         if let Some(seeded) = self.seeded.as_deref().filter(|_| client.is_multiple_of(PROOF_EVERY)) {
             let proof = &mut self.clients[client as usize].proof;
             let held = proof.take().map(Arc::new);
-            let segments = self.bench.rules.segments();
-            let model = catch_up::apply(segments, &plan.catch_up, &plan.frames, held, seeded);
+            let model = catch_up::apply(&plan.catch_up, &plan.frames, held, seeded);
             *proof = Some(model.expect("what the server sends leads to its own model"));
         }
         (Event::Fetched(Ok(fetch.wanted)), plan.stages)
@@ -342,19 +337,20 @@ impl<'a> World<'a> {
 
     /// The integers of a version that is still handed out. With any other the round is over: what came of it would be
     /// refused, so it is not even begun.
-    fn model(&self, version: ModelVersion) -> Option<Arc<Vec<i32>>> {
+    fn model(&self, version: ModelVersion) -> Option<Arc<MaskedGrid>> {
         let broadcast = self.engine.broadcast();
-        (broadcast.version() == version).then(|| Arc::clone(broadcast.grid()))
+        (broadcast.version() == version).then(|| Arc::clone(broadcast.model()))
     }
 
-    fn compute(&mut self, number: u32, model: Arc<Vec<i32>>, examples: u64, (task, work): (Task, Work)) {
+    fn compute(&mut self, number: u32, model: Arc<MaskedGrid>, examples: u64, (task, work): (Task, Work)) {
         let client = &mut self.clients[number as usize];
         let ms = client.link.compute_ms(examples);
         self.jobs += 1;
         let ticket = Ticket { due: self.now.after_ms(ms), number: self.jobs };
         client.job = Some((ticket, work));
         let episode = client.episode;
-        self.pool.submit(ticket, Job { client: client.id.clone(), model, task });
+        self.pool
+            .submit(ticket, Job { client: client.id.clone(), model, rules: Arc::clone(self.engine.rules()), task });
         self.queue.push(ticket.due, number, Happening::Computed { episode });
         self.work_for(number, ms);
     }

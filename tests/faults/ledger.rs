@@ -1,8 +1,9 @@
 //! The store as a witness: it keeps what it is given, crashes on request, and holds every record against the promises.
 
-use dunlin::codec::{Limits, Segments, grid};
+use dunlin::codec::{MaskedGrid, Segments, grid};
 use dunlin::core::message::UpdateHeader;
 use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, RunId};
+use dunlin::server::packet::Packet;
 use dunlin::server::store::{MemoryStore, Record, Restored, RunRow, Store, StoreError};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -24,7 +25,6 @@ pub(crate) struct Contents {
 
 /// All that was ever made durable, in short.
 pub(crate) struct Ledger {
-    segments: Segments,
     quorum: usize,
     /// Examples of each client, by coordinate.
     examples: BTreeMap<ClientId, (usize, u32)>,
@@ -33,7 +33,7 @@ pub(crate) struct Ledger {
     open: Option<Open>,
     /// Digest of each version; the last one's integers are in `model`.
     pub versions: BTreeMap<ModelVersion, Digest>,
-    model: Vec<i32>,
+    model: MaskedGrid,
     /// The digest of each update ever accepted, by client and round, and whether it was aggregated.
     received: BTreeMap<(ClientId, u64), (Digest, bool)>,
     pub accepted_total: u64,
@@ -109,15 +109,15 @@ impl Store for Disk {
 
 impl Ledger {
     pub(crate) fn new(segments: Segments, quorum: u32, examples: BTreeMap<ClientId, (usize, u32)>) -> Self {
-        let model = vec![0; segments.len()];
+        let zeros = vec![0; segments.len()];
+        let model = MaskedGrid::whole(Arc::new(segments), zeros).unwrap();
         Self {
-            segments,
             quorum: quorum as usize,
             examples,
             term: 0,
             round: 0,
             open: None,
-            versions: BTreeMap::from([(ModelVersion(0), Digest(grid::digest(&model)))]),
+            versions: BTreeMap::from([(ModelVersion(0), Digest(model.digest()))]),
             model,
             received: BTreeMap::new(),
             accepted_total: 0,
@@ -192,10 +192,11 @@ impl Ledger {
                 assert!(open.accepted.len() >= self.quorum, "published with {} updates", open.accepted.len());
                 assert_eq!(summary.clients as usize, open.accepted.len(), "all accepted updates are in the summary");
                 let mut model = self.model.clone();
-                let limits = Limits::for_segments(&self.segments);
-                grid::apply_update(packet, &self.segments, &limits, &mut model).unwrap();
-                assert_eq!(Digest(grid::digest(&model)), *digest, "the packet leads to the version");
-                self.assert_each_accepted_update_counts_once(&open, &model);
+                for frame in Packet::parse(packet.clone()).unwrap().frames() {
+                    model.apply(frame).unwrap();
+                }
+                assert_eq!(Digest(model.digest()), *digest, "the packet leads to the version");
+                self.assert_each_accepted_update_counts_once(&open, model.values());
                 self.model = model;
                 self.versions.insert(*version, *digest);
                 for (client, header) in &open.accepted {
@@ -254,7 +255,7 @@ impl Ledger {
             expected[coordinate] = STEP * examples as f32 / weight as f32;
         }
         let moved = |(now, before): (&i32, &i32)| (now - before) as f32 * grid::UNIT;
-        let moved: Vec<f32> = model.iter().zip(&self.model).map(moved).collect();
+        let moved: Vec<f32> = model.iter().zip(self.model.values()).map(moved).collect();
         let close = moved.iter().zip(&expected).all(|(moved, expected)| (moved - expected).abs() < TOLERANCE);
         assert!(close, "round {} moved the model by {moved:?}, its updates by {expected:?}", open.round);
     }

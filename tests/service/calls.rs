@@ -132,7 +132,7 @@ async fn an_upload_goes_on_where_the_link_broke_and_counts_once() {
     assert!(matches!(again, Ok(Uploaded::Receipt(receipt)) if receipt.duplicate), "{again:?}");
     let report = world.report().await;
     assert_eq!(report.rejects.get("wrong_offset"), Some(&1));
-    assert_eq!(world.handle.broadcast().grid()[3], 1 << 24);
+    assert_eq!(world.handle.broadcast().model().values()[3], 1 << 24);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -164,5 +164,5 @@ async fn an_update_sent_twice_counts_once_and_is_late_after_the_round() {
     let report = world.report().await;
     assert_eq!(report.rejects["duplicate"], 4);
     // Two rounds, each the mean of two updates: one unit of 2⁻²⁴·2²⁴ each.
-    assert_eq!(world.handle.broadcast().grid()[..3], [1 << 24, 1 << 24, 0]);
+    assert_eq!(world.handle.broadcast().model().values()[..3], [1 << 24, 1 << 24, 0]);
 }

@@ -3,9 +3,9 @@
 use dunlin::client::driver::{self, Shared, Workplace};
 use dunlin::client::participant::End;
 use dunlin::client::state::{MemoryState, ModelCache};
-use dunlin::client::trainer::{Progress, Trainer, TrainerError};
+use dunlin::client::trainer::{Progress, Trainer, TrainerError, Work};
 use dunlin::client::transport::Transport;
-use dunlin::core::{ClientId, Layout, Recipe, Report, RunId, Seed, TensorSpec, Timestamp};
+use dunlin::core::{ClientId, Layout, Recipe, Report, RunId, TensorSpec, Timestamp};
 use dunlin::nn::train::Evaluation;
 use dunlin::server::driver::{Driver, Handle};
 use dunlin::server::engine::{self, Start};
@@ -144,7 +144,7 @@ impl Trainer for ToyTrainer {
         1
     }
 
-    fn train(&mut self, _: u64, _: Seed, params: &mut Vec<f32>, _: Progress<'_>) -> Result<f64, TrainerError> {
+    fn train(&mut self, _: &Work<'_>, params: &mut Vec<f32>, _: Progress<'_>) -> Result<f64, TrainerError> {
         params[self.1] += 0.125;
         Ok(0.5)
     }

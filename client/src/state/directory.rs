@@ -3,6 +3,7 @@
 use super::{ClientState, StateError, new_token};
 use crate::work::{Residual, Update};
 use bytes::Bytes;
+use dunlin_codec::{Mask, Segments};
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{ModelVersion, RunId, Token};
 use half::bf16;
@@ -157,29 +158,16 @@ impl ClientState for DirectoryState {
         self.write_about()
     }
 
-    fn residual(&mut self) -> Result<Option<Arc<Residual>>, StateError> {
+    fn residual(&mut self, whole: &Arc<Segments>) -> Result<Option<Arc<Residual>>, StateError> {
         let path = self.dir.join(RESIDUAL);
-        let read = || -> io::Result<Option<Arc<Residual>>> {
-            let mut file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            let len = file.metadata()?.len();
-            let mut round = [0; 8];
-            file.read_exact(&mut round)?;
-            let mut values = Vec::with_capacity((len as usize).saturating_sub(8) / 2);
-            let mut chunk = vec![0; CHUNK];
-            loop {
-                let filled = fill(&mut file, &mut chunk)?;
-                values.extend(chunk[..filled].as_chunks().0.iter().map(|&bytes| bf16::from_le_bytes(bytes)));
-                if filled < chunk.len() {
-                    break;
-                }
-            }
-            Ok(Some(Arc::new(Residual { round: u64::from_le_bytes(round), values })))
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StateError::File { path, source }),
         };
-        read().map_err(|source| StateError::File { path: path.clone(), source })
+        let residual =
+            read_residual(&mut file, whole).map_err(|source| StateError::File { path: path.clone(), source })?;
+        residual.map(|residual| Some(Arc::new(residual))).ok_or(StateError::Damaged { path })
     }
 
     fn pending(&self) -> Option<&UpdateHeader> {
@@ -225,9 +213,14 @@ impl ClientState for DirectoryState {
     }
 }
 
-/// The round, then the values, in little-endian bytes and a chunk at a time: no second copy of the model in RAM.
+/// The round, whether the model was pruned and if so a bit for each coordinate, then the values, in little-endian bytes
+/// and a chunk at a time: no second copy of the model in RAM.
 fn write_residual(file: &mut File, residual: &Residual) -> io::Result<()> {
     file.write_all(&residual.round.to_le_bytes())?;
+    file.write_all(&[u8::from(!residual.mask.is_all())])?;
+    if !residual.mask.is_all() {
+        file.write_all(&residual.mask.to_bytes())?;
+    }
     let mut chunk = vec![0; CHUNK];
     for values in residual.values.chunks(CHUNK / 2) {
         let bytes = &mut chunk[..2 * values.len()];
@@ -237,6 +230,34 @@ fn write_residual(file: &mut File, residual: &Residual) -> io::Result<()> {
         file.write_all(bytes)?;
     }
     Ok(())
+}
+
+/// What [`write_residual`] wrote; nothing when it is of another model.
+fn read_residual(file: &mut File, whole: &Arc<Segments>) -> io::Result<Option<Residual>> {
+    let mut head = [0; 9];
+    file.read_exact(&mut head)?;
+    let [round @ .., is_pruned] = head;
+    let mut mask = Mask::all(Arc::clone(whole));
+    if is_pruned != 0 {
+        let mut bits = vec![0; whole.len().div_ceil(8)];
+        file.read_exact(&mut bits)?;
+        let Ok(pruned) = Mask::from_bytes(Arc::clone(whole), &bits) else { return Ok(None) };
+        mask = pruned;
+    }
+    let mut values = Vec::with_capacity(mask.len());
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let filled = fill(file, &mut chunk)?;
+        values.extend(chunk[..filled].as_chunks().0.iter().map(|&bytes| bf16::from_le_bytes(bytes)));
+        if values.len() > mask.len() {
+            return Ok(None);
+        }
+        if filled < chunk.len() {
+            break;
+        }
+    }
+    let is_whole = values.len() == mask.len();
+    Ok(is_whole.then(|| Residual { round: u64::from_le_bytes(round), mask: Arc::new(mask), values }))
 }
 
 fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {

@@ -3,6 +3,7 @@
 use super::{ClientState, StateError, new_token};
 use crate::work::{Residual, Update};
 use bytes::Bytes;
+use dunlin_codec::Segments;
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{ModelVersion, RunId, Token};
 use std::sync::Arc;
@@ -38,7 +39,7 @@ impl ClientState for MemoryState {
         Ok(())
     }
 
-    fn residual(&mut self) -> Result<Option<Arc<Residual>>, StateError> {
+    fn residual(&mut self, _: &Arc<Segments>) -> Result<Option<Arc<Residual>>, StateError> {
         Ok(self.residual.clone())
     }
 

@@ -1,7 +1,7 @@
 //! The model versions that the clients of one process hold.
 
 use super::StateError;
-use dunlin_codec::grid;
+use dunlin_codec::{Mask, MaskedGrid, Segments};
 use dunlin_core::{Digest, ModelVersion, RunId};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -21,9 +21,11 @@ pub struct ModelCache {
 #[derive(Debug, Default)]
 struct Inner {
     run: Option<RunId>,
+    /// The tensors of the run's model.
+    whole: Option<Arc<Segments>>,
     holders: BTreeMap<ModelVersion, u32>,
-    recent: VecDeque<(ModelVersion, Arc<Vec<i32>>)>,
-    in_memory: BTreeMap<ModelVersion, Arc<Vec<i32>>>,
+    recent: VecDeque<(ModelVersion, Arc<MaskedGrid>)>,
+    in_memory: BTreeMap<ModelVersion, Arc<MaskedGrid>>,
 }
 
 impl ModelCache {
@@ -36,15 +38,16 @@ impl ModelCache {
         Self { dir, inner: Mutex::default() }
     }
 
-    /// Turns to a run; versions of another one are forgotten.
+    /// Turns to a run, whose model has these tensors; versions of another one are forgotten.
     ///
     /// # Errors
     /// When the directory cannot be made.
-    pub fn bind(&self, run: RunId) -> Result<(), StateError> {
+    pub fn bind(&self, run: RunId, whole: &Arc<Segments>) -> Result<(), StateError> {
         let mut inner = self.lock();
         if inner.run != Some(run) {
             *inner = Inner { run: Some(run), ..Inner::default() };
         }
+        inner.whole = Some(Arc::clone(whole));
         if let Some(dir) = self.run_dir(&inner) {
             fs::create_dir_all(&dir).map_err(|source| StateError::File { path: dir, source })?;
         }
@@ -63,39 +66,33 @@ impl ModelCache {
 
     /// A version, from RAM or disk.
     #[must_use]
-    pub fn get(&self, version: ModelVersion) -> Option<Arc<Vec<i32>>> {
-        let path = {
+    pub fn get(&self, version: ModelVersion) -> Option<Arc<MaskedGrid>> {
+        let (path, whole) = {
             let inner = self.lock();
-            if let Some((_, grid)) = inner.recent.iter().find(|(recent, _)| *recent == version) {
-                return Some(grid.clone());
+            if let Some((_, model)) = inner.recent.iter().find(|(recent, _)| *recent == version) {
+                return Some(model.clone());
             }
-            if let Some(grid) = inner.in_memory.get(&version) {
-                return Some(grid.clone());
+            if let Some(model) = inner.in_memory.get(&version) {
+                return Some(model.clone());
             }
-            self.path(&inner, version)?
+            (self.path(&inner, version)?, inner.whole.clone()?)
         };
-        let bytes = fs::read(path).ok()?;
-        let (digest, body) = bytes.split_at_checked(32)?;
-        let values: Vec<i32> = body.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        if grid::digest(&values) != digest {
-            return None;
-        }
-        let grid = Arc::new(values);
-        self.lock().remember(version, &grid);
-        Some(grid)
+        let model = Arc::new(read(&fs::read(path).ok()?, whole)?);
+        self.lock().remember(version, &model);
+        Some(model)
     }
 
     /// A version for a client that holds it and is about to leave it. When no other does, it is no longer kept here, so
     /// that it need not be copied to be changed.
     #[must_use]
-    pub fn take(&self, version: ModelVersion) -> Option<Arc<Vec<i32>>> {
-        let grid = self.get(version)?;
+    pub fn take(&self, version: ModelVersion) -> Option<Arc<MaskedGrid>> {
+        let model = self.get(version)?;
         let mut inner = self.lock();
         if inner.holders.get(&version) == Some(&1) {
             inner.recent.retain(|(recent, _)| *recent != version);
             inner.in_memory.remove(&version);
         }
-        Some(grid)
+        Some(model)
     }
 
     /// One client moves from the version that it held to a new one, whose integers have this digest.
@@ -107,20 +104,20 @@ impl ModelCache {
         old: Option<ModelVersion>,
         version: ModelVersion,
         digest: Digest,
-        grid: &Arc<Vec<i32>>,
+        model: &Arc<MaskedGrid>,
     ) -> Result<(), StateError> {
         let mut inner = self.lock();
         let holders = inner.holders.entry(version).or_default();
         *holders += 1;
         if *holders == 1 {
             match self.path(&inner, version) {
-                Some(path) => write(&path, digest, grid).map_err(|source| StateError::File { path, source })?,
+                Some(path) => write(&path, digest, model).map_err(|source| StateError::File { path, source })?,
                 None => {
-                    inner.in_memory.insert(version, grid.clone());
+                    inner.in_memory.insert(version, model.clone());
                 }
             }
         }
-        inner.remember(version, grid);
+        inner.remember(version, model);
         if let Some(old) = old {
             self.release(&mut inner, old);
         }
@@ -155,24 +152,45 @@ impl ModelCache {
 }
 
 impl Inner {
-    fn remember(&mut self, version: ModelVersion, grid: &Arc<Vec<i32>>) {
+    fn remember(&mut self, version: ModelVersion, model: &Arc<MaskedGrid>) {
         if self.recent.iter().any(|(recent, _)| *recent == version) {
             return;
         }
-        self.recent.push_back((version, grid.clone()));
+        self.recent.push_back((version, model.clone()));
         if self.recent.len() > ModelCache::RECENT {
             self.recent.pop_front();
         }
     }
 }
 
-fn write(path: &std::path::Path, digest: Digest, grid: &[i32]) -> std::io::Result<()> {
-    let mut bytes = Vec::with_capacity(32 + grid.len() * 4);
+/// The digest, whether the model was pruned and if so a bit for each coordinate, then the integers in little-endian bytes.
+fn write(path: &std::path::Path, digest: Digest, model: &MaskedGrid) -> std::io::Result<()> {
+    let (mask, values) = (model.mask(), model.values());
+    let mut bytes = Vec::with_capacity(33 + values.len() * 4);
     bytes.extend_from_slice(&digest.0);
-    for value in grid {
+    bytes.push(u8::from(!mask.is_all()));
+    if !mask.is_all() {
+        bytes.extend(mask.to_bytes());
+    }
+    for value in values {
         bytes.extend_from_slice(&value.to_le_bytes());
     }
     let staging = path.with_extension("new");
     fs::write(&staging, bytes)?;
     fs::rename(staging, path)
+}
+
+/// What [`write`] wrote; nothing when the bytes are not a whole model of this run.
+fn read(bytes: &[u8], whole: Arc<Segments>) -> Option<MaskedGrid> {
+    let (digest, rest) = bytes.split_at_checked(32)?;
+    let (&is_pruned, mut rest) = rest.split_first()?;
+    let mut mask = Mask::all(Arc::clone(&whole));
+    if is_pruned != 0 {
+        let (bits, values) = rest.split_at_checked(whole.len().div_ceil(8))?;
+        mask = Mask::from_bytes(whole, bits).ok()?;
+        rest = values;
+    }
+    let values = rest.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let model = MaskedGrid::new(Arc::new(mask), values).ok()?;
+    (model.digest() == digest).then_some(model)
 }

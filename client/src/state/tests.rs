@@ -1,7 +1,7 @@
 //! The contract of every client state, and what a directory adds to it.
 
 use super::*;
-use dunlin_codec::{StageBytes, grid};
+use dunlin_codec::{Mask, MaskedGrid, Segment, Segments, StageBytes};
 use dunlin_core::{ClientId, Digest, RoundId};
 use half::bf16;
 use std::sync::Arc;
@@ -17,12 +17,18 @@ fn update(round: u64, value: f32) -> Update {
         frame_len: 10,
         digest: Digest::of(&frame),
     };
-    let residual = Some(Residual { round, values: [value, -value].map(bf16::from_f32).to_vec() });
+    // Of three parameters two are left.
+    let mask = Mask::new(whole(), |index| index != 1).unwrap();
+    let residual = Some(Residual { round, mask: Arc::new(mask), values: [value, -value].map(bf16::from_f32).to_vec() });
     Update { header, frame, residual, stages: StageBytes::default() }
 }
 
+fn whole() -> Arc<Segments> {
+    Arc::new(Segments::new(vec![Segment { len: 3, row: 3 }]).unwrap())
+}
+
 fn residual(state: &mut dyn ClientState) -> Option<Residual> {
-    state.residual().unwrap().map(Arc::unwrap_or_clone)
+    state.residual(&whole()).unwrap().map(Arc::unwrap_or_clone)
 }
 
 const RUN: RunId = RunId([1; 8]);
@@ -113,23 +119,28 @@ fn a_model_version_is_kept_while_somebody_holds_it() {
     let dir = tempfile::tempdir().unwrap();
     for dir in [None, Some(dir.path().to_path_buf())] {
         let cache = ModelCache::new(dir.clone());
-        cache.bind(RUN).unwrap();
-        let grids: Vec<_> = (0..6).map(|n| Arc::new(vec![n, n + 1])).collect();
+        cache.bind(RUN, &whole()).unwrap();
+        let model = |n: i32| match n % 2 {
+            0 => MaskedGrid::whole(whole(), vec![n, n + 1, n + 2]),
+            _ => MaskedGrid::new(Arc::new(Mask::new(whole(), |index| index != 1).unwrap()), vec![n, n + 1]),
+        };
+        let models: Vec<_> = (0..6).map(|n| Arc::new(model(n).unwrap())).collect();
         let hold = |old: Option<u64>, new: usize| {
-            let digest = Digest(grid::digest(&grids[new]));
-            cache.hold(old.map(ModelVersion), ModelVersion(new as u64), digest, &grids[new]).unwrap();
+            let digest = Digest(models[new].digest());
+            cache.hold(old.map(ModelVersion), ModelVersion(new as u64), digest, &models[new]).unwrap();
         };
         hold(None, 0);
         hold(None, 0);
         hold(Some(0), 1);
         hold(Some(1), 2);
         hold(Some(2), 3);
-        assert_eq!(cache.get(ModelVersion(0)), Some(grids[0].clone()), "a client still holds it");
+        assert_eq!(cache.get(ModelVersion(0)), Some(models[0].clone()), "a client still holds it");
         assert_eq!(cache.get(ModelVersion(1)), None, "nobody holds it");
         if dir.is_some() {
             let again = ModelCache::new(dir);
-            again.bind(RUN).unwrap();
+            again.bind(RUN, &whole()).unwrap();
             assert!(again.reclaim(ModelVersion(3)));
+            assert_eq!(again.get(ModelVersion(3)), Some(models[3].clone()));
             assert!(!again.reclaim(ModelVersion(2)));
         }
     }

@@ -107,6 +107,7 @@ pub fn verify(frame: &[u8], segments: &Segments, limits: &Limits) -> Result<Veri
     let mut seen = Seen(0.0);
     let nonzeros = match header::admit(frame, segments, limits)?.kind {
         FrameKind::Integers => read(frame, segments, limits, ToIntegers(&mut seen), &mut Part::default())?,
+        kind if kind.is_mask() => positions(frame, kind, segments, limits)?.len(),
         _ => read(frame, segments, limits, ToFloats(&mut seen), &mut Part::default())?,
     };
     Ok(Verified { nonzeros, max_abs: seen.0 })
@@ -132,6 +133,23 @@ pub fn decode_integers<S: IntegerSink>(
     sink: &mut S,
 ) -> Result<(), Error> {
     read(frame, segments, limits, ToIntegers(sink), &mut Part::default()).map(drop)
+}
+
+/// The positions of a frame of `kind`, one of those that change a mask.
+pub(crate) fn positions(
+    frame: &[u8],
+    kind: FrameKind,
+    segments: &Segments,
+    limits: &Limits,
+) -> Result<Vec<u32>, Error> {
+    let got = header::admit(frame, segments, limits)?.kind;
+    if got != kind {
+        return Err(Error::WrongKind { got });
+    }
+    // Not reserved by what the header says: that is not to be believed yet.
+    let mut found = Vec::new();
+    read(frame, segments, limits, ToPositions(&mut found), &mut Part::default())?;
+    Ok(found)
 }
 
 fn read<T: Target>(
@@ -325,7 +343,7 @@ struct ToFloats<'a, S>(&'a mut S);
 
 impl<S: Sink> Target for ToFloats<'_, S> {
     fn takes(kind: FrameKind) -> bool {
-        kind != FrameKind::Integers
+        kind != FrameKind::Integers && !kind.is_mask()
     }
 
     fn floats(&mut self, start: usize, values: &[f32]) -> Result<(), Error> {
@@ -426,6 +444,27 @@ impl<S: IntegerSink> Target for ToIntegers<'_, S> {
         values.iter_mut().zip(codes).for_each(|(value, code)| *value = code as i32);
         self.0.add_dense(start, values);
         Ok(values.iter().map(|&value| u32::from(value != 0)).sum::<u32>().into())
+    }
+}
+
+struct ToPositions<'a>(&'a mut Vec<u32>);
+
+impl Target for ToPositions<'_> {
+    fn takes(kind: FrameKind) -> bool {
+        kind.is_mask()
+    }
+
+    fn floats(&mut self, start: usize, _: &[f32]) -> Result<(), Error> {
+        Err(Error::BadValue { index: start })
+    }
+
+    fn sparse(&mut self, _: FrameKind, (start, positions): (usize, &[u32]), _: &[u32], _: f32) -> Result<(), Error> {
+        self.0.extend(positions.iter().map(|position| start as u32 + position));
+        Ok(())
+    }
+
+    fn run(&mut self, _: FrameKind, start: usize, _: impl ExactSizeIterator<Item = u32>, _: f32) -> Result<u64, Error> {
+        Err(Error::BadValue { index: start })
     }
 }
 

@@ -253,6 +253,13 @@ impl Encoder {
         Ok(Encoded { frame, stages, nonzeros: self.sent.nonzeros })
     }
 
+    /// Encodes rising positions without values, as a frame that changes a mask.
+    pub(crate) fn encode_positions(&mut self, kind: FrameKind, segments: &Segments, positions: &[u32]) -> Vec<u8> {
+        self.sent.kind = kind;
+        self.sent.take_positions(segments, positions);
+        self.smallest_of_all(segments)
+    }
+
     fn write_plain_integers(&self, segments: &Segments, values: &[i32]) -> Vec<u8> {
         let mut plain = self.start(Layout::Dense, false, segments);
         extend_plainly(&mut plain, values, |value| value.to_le_bytes());

@@ -160,6 +160,12 @@ pub enum Error {
         /// Its first coordinate.
         index: usize,
     },
+    /// A mask that would leave nothing of the model.
+    #[error("a mask must leave at least one coordinate of the model")]
+    EmptyMask,
+    /// A mask has no coordinates of which some could come back.
+    #[error("every coordinate is left, so that none can come back")]
+    NothingPruned,
     /// A value that no encoder writes: zero at a listed index, or out of its range.
     #[error("coordinate {index} carries a value that is zero or out of range")]
     BadValue {

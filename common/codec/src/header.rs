@@ -43,6 +43,10 @@ pub enum FrameKind {
     Integers,
     /// Values that are not rounded one by one.
     Whole(Scheme),
+    /// No values: the positions, among the coordinates that are left, of those that a mask loses.
+    Pruned,
+    /// No values: the positions, among the coordinates that are not left, of those that a mask gains.
+    Grown,
 }
 
 /// How a vector is rounded as a whole.
@@ -92,6 +96,14 @@ impl Limits {
     }
 }
 
+impl FrameKind {
+    /// Whether frames of it change a mask, and hold positions only.
+    #[must_use]
+    pub fn is_mask(self) -> bool {
+        matches!(self, Self::Pruned | Self::Grown)
+    }
+}
+
 impl FrameHeader {
     /// Reads the header only: nothing is allocated and the checksum is not looked at.
     ///
@@ -109,17 +121,19 @@ impl FrameHeader {
         }
         let unknown = Error::UnknownKind(kind_byte);
         let (low, middle) = (kind_byte & 7, usize::from(kind_byte >> 3 & 7));
-        let (kind, layout) = if low == WHOLE {
-            (FrameKind::Whole(*SCHEMES.get(middle).ok_or(unknown)?), Layout::Dense)
-        } else {
-            (*KINDS.get(usize::from(low)).ok_or(unknown)?, *LAYOUTS.get(middle).ok_or(unknown)?)
+        let layout = LAYOUTS.get(middle).copied().ok_or(unknown);
+        let (kind, layout) = match low {
+            WHOLE => (FrameKind::Whole(*SCHEMES.get(middle).ok_or(unknown)?), Layout::Dense),
+            PRUNED => (FrameKind::Pruned, layout?),
+            GROWN => (FrameKind::Grown, layout?),
+            low => (KINDS[usize::from(low)], layout?),
         };
         let values_coded = kind_byte & VALUES_CODED != 0;
         let ranged = matches!(layout, Layout::Enumerative | Layout::Adaptive);
         let values_ok = match kind {
             FrameKind::Int8 => !values_coded || ranged || layout == Layout::Dense,
             FrameKind::Integers => !values_coded && (ranged || layout == Layout::Dense),
-            FrameKind::Ternary => !values_coded && layout != Layout::Dense,
+            FrameKind::Ternary | FrameKind::Pruned | FrameKind::Grown => !values_coded && layout != Layout::Dense,
             FrameKind::F32 | FrameKind::F16 | FrameKind::Whole(_) => !values_coded,
         };
         if !values_ok || kind_byte & RESERVED != 0 {
@@ -144,6 +158,12 @@ impl FrameHeader {
             let quantized = whole::quantized(scheme, body, segments);
             return StageBytes { dense: 4 * len, sparse: 4 * len, quantized, coded };
         }
+        if self.kind.is_mask() {
+            // Without any coding: a bitmap, or indices.
+            let bitmap = u64::from(self.coordinates).div_ceil(8);
+            let plain = bitmap.min(4 * values);
+            return StageBytes { dense: bitmap, sparse: plain, quantized: plain, coded };
+        }
         let width = u64::from(width_of(self.kind));
         let scales = if is_scaled(self.kind) && values > 0 { 2 * segments.count() as u64 } else { 0 };
         let dense = 4 * len;
@@ -158,11 +178,14 @@ impl FrameHeader {
 
     /// Starts a frame.
     pub(crate) fn write(&self, frame: &mut Vec<u8>) {
-        let (kind, layout) = if let FrameKind::Whole(scheme) = self.kind {
-            (WHOLE, SCHEMES.iter().position(|&s| s == scheme).expect("every scheme is listed") as u8)
-        } else {
-            let kind = KINDS.iter().position(|&k| k == self.kind).expect("every kind is listed") as u8;
-            (kind, LAYOUTS.iter().position(|&l| l == self.layout).expect("every layout is listed") as u8)
+        let layout = || LAYOUTS.iter().position(|&l| l == self.layout).expect("every layout is listed") as u8;
+        let (kind, layout) = match self.kind {
+            FrameKind::Whole(scheme) => {
+                (WHOLE, SCHEMES.iter().position(|&s| s == scheme).expect("every scheme is listed") as u8)
+            }
+            FrameKind::Pruned => (PRUNED, layout()),
+            FrameKind::Grown => (GROWN, layout()),
+            kind => (KINDS.iter().position(|&k| k == kind).expect("every other kind is listed") as u8, layout()),
         };
         let flags = if self.values_coded { VALUES_CODED } else { 0 };
         frame.clear();
@@ -241,6 +264,9 @@ const KINDS: [FrameKind; 5] =
     [FrameKind::F32, FrameKind::F16, FrameKind::Int8, FrameKind::Ternary, FrameKind::Integers];
 /// The low bits for a vector as a whole; the middle bits are then its scheme.
 const WHOLE: u8 = 5;
+/// The low bits for the two kinds that change a mask.
+const PRUNED: u8 = 6;
+const GROWN: u8 = 7;
 /// Indexed by the kind byte's middle bits where the low ones are [`WHOLE`]; the order is the format.
 const SCHEMES: [Scheme; 6] =
     [Scheme::Rotated, Scheme::Eden, Scheme::Qsgd, Scheme::Terngrad, Scheme::Sign, Scheme::LowRank];

@@ -53,6 +53,11 @@
 //! range coder, the models and the choices between them use integer arithmetic and correctly rounded sums, products
 //! and quotients only, so the same vector gives the same frame on every machine.
 //!
+//! # Pruned models
+//! A [`Mask`] says which coordinates of a model are left. Within it, everything above is as it was, on a shorter vector:
+//! positions are coded among the coordinates that are left, so that what was pruned costs nothing. Masks themselves
+//! travel as frames of positions ([`Mask::change_to`]), and a [`MaskedGrid`] is what all who apply the same frames hold.
+//!
 //! # Small models as files
 //! [`container`] holds a whole model, pruned and quantized, as a file; the rest is about updates on their way.
 //!
@@ -69,6 +74,7 @@ mod error;
 pub mod grid;
 mod header;
 pub mod limit;
+mod mask;
 mod model;
 mod positions;
 mod range;
@@ -85,6 +91,7 @@ pub use decode::{Decoder, IntegerSink, Sink, Verified, decode, decode_integers, 
 pub use encode::{Encoded, Encoder};
 pub use error::Error;
 pub use header::{FrameHeader, FrameKind, Layout, Limits, Scheme};
+pub use mask::{Mask, MaskedGrid};
 pub use segment::{Segment, Segments};
 pub use source::{Rest, Source};
 pub use vectorised::vectorised;

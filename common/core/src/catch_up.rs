@@ -2,7 +2,7 @@
 
 use crate::id::Digest;
 use crate::message::{CatchUp, CatchUpBase};
-use dunlin_codec::{Limits, Segments, grid};
+use dunlin_codec::MaskedGrid;
 use std::sync::Arc;
 
 /// Why frames did not lead to the version that was promised. The remedy is to fetch anew, holding nothing.
@@ -39,34 +39,37 @@ pub enum CatchUpError {
     },
 }
 
-/// Applies the frames in order and checks the result's digest; integers are in units of [`grid::UNIT`].
+/// Applies the frames in order and checks the result's digest.
 ///
-/// A held model that nobody else refers to is changed in place instead of copied.
+/// `seeded` is the initial model, of which nothing was pruned yet. A held model that nobody else refers to is changed in
+/// place instead of copied.
 ///
 /// # Errors
 /// When a frame is missing, damaged or for another model, or the result differs from the server's.
 pub fn apply(
-    segments: &Segments,
     catch_up: &CatchUp,
     frames: &[impl AsRef<[u8]>],
-    held: Option<Arc<Vec<i32>>>,
-    seeded: &[i32],
-) -> Result<Vec<i32>, CatchUpError> {
+    held: Option<Arc<MaskedGrid>>,
+    seeded: &MaskedGrid,
+) -> Result<MaskedGrid, CatchUpError> {
     let got: Vec<usize> = frames.iter().map(|frame| frame.as_ref().len()).collect();
     if !got.iter().copied().eq(catch_up.frame_lens.iter().map(|&len| len as usize)) {
         return Err(CatchUpError::WrongFrames { expected: catch_up.frame_lens.clone(), got });
     }
     let mut model = match catch_up.base {
-        CatchUpBase::Zero => vec![0; segments.len()],
-        CatchUpBase::Seeded => seeded.to_vec(),
+        CatchUpBase::Zero => {
+            let mut zero = seeded.clone();
+            zero.values_mut().fill(0);
+            zero
+        }
+        CatchUpBase::Seeded => seeded.clone(),
         CatchUpBase::Held => Arc::unwrap_or_clone(held.ok_or(CatchUpError::NothingHeld)?),
     };
-    let limits = Limits::for_segments(segments);
     for (index, frame) in (1..).zip(frames) {
-        let applied = grid::apply_update(frame.as_ref(), segments, &limits, &mut model);
+        let applied = model.apply(frame.as_ref());
         applied.map_err(|source| CatchUpError::Frame { index, count: frames.len(), source })?;
     }
-    let got = Digest(grid::digest(&model));
+    let got = Digest(model.digest());
     if got != catch_up.digest {
         return Err(CatchUpError::WrongDigest { expected: catch_up.digest, got });
     }
@@ -77,10 +80,14 @@ pub fn apply(
 mod tests {
     use super::*;
     use crate::id::ModelVersion;
-    use dunlin_codec::{Encoder, Segment};
+    use dunlin_codec::{Encoder, Mask, Segment, Segments, grid};
 
     fn segments() -> Segments {
         Segments::new(vec![Segment { len: 4, row: 4 }]).unwrap()
+    }
+
+    fn model(values: [i32; 4]) -> MaskedGrid {
+        MaskedGrid::whole(Arc::new(segments()), values.to_vec()).unwrap()
     }
 
     fn frame(delta: [i32; 4]) -> Vec<u8> {
@@ -95,14 +102,14 @@ mod tests {
     #[test]
     fn frames_are_applied_in_order_to_the_base_named() {
         let frames = [frame([1, 0, 0, -2]), frame([0, 5, 0, -2])];
-        let (held, seeded) = (Arc::new(vec![10; 4]), [100, 100, 100, 100]);
+        let (held, seeded) = (Arc::new(model([10; 4])), model([100; 4]));
         for (base, result) in [
             (CatchUpBase::Zero, [1, 5, 0, -4]),
             (CatchUpBase::Seeded, [101, 105, 100, 96]),
             (CatchUpBase::Held, [11, 15, 10, 6]),
         ] {
-            let got = apply(&segments(), &catch_up(base, &frames, result), &frames, Some(held.clone()), &seeded);
-            assert_eq!(got, Ok(result.to_vec()), "{base:?}");
+            let got = apply(&catch_up(base, &frames, result), &frames, Some(held.clone()), &seeded);
+            assert_eq!(got, Ok(model(result)), "{base:?}");
         }
     }
 
@@ -110,21 +117,34 @@ mod tests {
     fn no_frames_leave_the_base() {
         let none: [Vec<u8>; 0] = [];
         let same = catch_up(CatchUpBase::Seeded, &none, [7; 4]);
-        assert_eq!(apply(&segments(), &same, &none, None, &[7; 4]), Ok(vec![7; 4]));
+        assert_eq!(apply(&same, &none, None, &model([7; 4])), Ok(model([7; 4])));
     }
 
     #[test]
     fn a_held_base_must_be_held() {
         let frames = [frame([1, 0, 0, 0])];
         let from_held = catch_up(CatchUpBase::Held, &frames, [1, 0, 0, 0]);
-        assert_eq!(apply(&segments(), &from_held, &frames, None, &[0; 4]), Err(CatchUpError::NothingHeld));
+        assert_eq!(apply(&from_held, &frames, None, &model([0; 4])), Err(CatchUpError::NothingHeld));
+    }
+
+    #[test]
+    fn a_mask_arrives_before_what_is_within_it() {
+        let all = Mask::all(Arc::new(segments()));
+        let half = Arc::new(Mask::new(Arc::clone(all.whole()), |index| index != 1).unwrap());
+        let mut frames = all.change_to(&half, &mut Encoder::new());
+        frames.push(Encoder::new().encode_integers(half.segments(), &[0, 0, 5]).unwrap().frame);
+        let result = MaskedGrid::new(half, vec![10, 10, 15]).unwrap();
+        let frame_lens = frames.iter().map(|frame| frame.len() as u32).collect();
+        let digest = Digest(result.digest());
+        let pruned = CatchUp { base: CatchUpBase::Held, version: ModelVersion(3), digest, frame_lens };
+        assert_eq!(apply(&pruned, &frames, Some(Arc::new(model([10; 4]))), &model([0; 4])), Ok(result));
     }
 
     #[test]
     fn another_model_than_promised_is_noticed() {
         let frames = [frame([1, 0, 0, 0])];
         let promised = catch_up(CatchUpBase::Held, &frames, [1, 0, 0, 0]);
-        let drifted = apply(&segments(), &promised, &frames, Some(Arc::new(vec![0, 0, 1, 0])), &[0; 4]);
+        let drifted = apply(&promised, &frames, Some(Arc::new(model([0, 0, 1, 0]))), &model([0; 4]));
         assert!(matches!(drifted, Err(CatchUpError::WrongDigest { .. })));
     }
 
@@ -133,12 +153,12 @@ mod tests {
         let frames = [frame([1, 2, 3, 4])];
         let whole = catch_up(CatchUpBase::Zero, &frames, [1, 2, 3, 4]);
         let none: [Vec<u8>; 0] = [];
-        let missing = apply(&segments(), &whole, &none, None, &[0; 4]);
+        let missing = apply(&whole, &none, None, &model([0; 4]));
         assert!(matches!(missing, Err(CatchUpError::WrongFrames { .. })));
         for at in 0..frames[0].len() {
             let mut damaged = frames.clone();
             damaged[0][at] ^= 0x55;
-            let refused = apply(&segments(), &whole, &damaged, None, &[0; 4]);
+            let refused = apply(&whole, &damaged, None, &model([0; 4]));
             assert!(matches!(refused, Err(CatchUpError::Frame { index: 1, count: 1, .. })), "byte {at}: {refused:?}");
         }
     }

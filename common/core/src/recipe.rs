@@ -6,15 +6,17 @@ mod keys;
 mod link;
 mod model;
 mod parse;
+mod pruning;
 mod write;
 
 pub use keys::{Form, KEYS, Key};
 pub use link::QuantizerKind;
 pub use model::{Arithmetic, ModelConfig, ModelKind, UnknownModel};
 pub use parse::{Place, Problem, RecipeError};
+pub use pruning::{Importance, Pattern, PruningConfig, Rewind, Schedule, Scope, Statistic, UnknownPattern};
 pub use write::reference;
 
-use dunlin_codec::{Codec, EntropyCoder, Fit};
+use dunlin_codec::{Codec, EntropyCoder, Fit, Quantizer, Rate};
 use serde::{Deserialize, Serialize};
 
 /// Everything that decides the result of a federation.
@@ -42,6 +44,8 @@ pub struct Recipe {
     pub uplink: LinkConfig,
     /// How the global model travels to the clients.
     pub downlink: LinkConfig,
+    /// How the global model loses weights while it is trained.
+    pub pruning: PruningConfig,
     /// Bounds on what a client may send.
     pub limits: LimitsConfig,
     /// Links and devices of the clients, for simulated time.
@@ -318,11 +322,29 @@ impl Recipe {
         Codec { density, quantizer: link.quantizer(), coder: link.coder }
     }
 
+    /// How updates of a round (1-based) are encoded: as the uplink says, unless the round asks for a statistic.
+    #[must_use]
+    pub fn update_codec(&self, round: u64) -> Codec {
+        match self.pruning.statistic(round) {
+            None => Self::codec(&self.uplink, round),
+            // Errors of many clients cancel, and half a byte keeps the order of what is important.
+            Some(Statistic::Gradient) => Codec {
+                density: 1.0,
+                quantizer: Quantizer::Rotated { rate: Rate::nearest(4.0), fit: Fit::Unbiased },
+                coder: EntropyCoder::Auto,
+            },
+            Some(Statistic::Votes) => Codec { density: 1.0, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto },
+        }
+    }
+
     /// Longest frame of an update, in bytes, in a round (1-based) before which updates of `spent` bytes were accepted; 0
     /// when the recipe sets no bound.
     #[must_use]
     pub fn max_update_bytes(&self, round: u64, spent: u64) -> u64 {
         let LimitsConfig { update_bytes, run_bytes, .. } = self.limits;
+        if self.pruning.statistic(round).is_some() {
+            return 0;
+        }
         if run_bytes == 0 {
             return update_bytes;
         }
@@ -382,6 +404,7 @@ impl Default for Recipe {
             strategy: StrategyConfig::default(),
             uplink: LinkConfig { density: 0.02, ..LinkConfig::default() },
             downlink: LinkConfig { feedback: 1.0, ..LinkConfig::default() },
+            pruning: PruningConfig::default(),
             limits: LimitsConfig::default(),
             network: NetworkConfig::default(),
         }

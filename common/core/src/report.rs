@@ -86,6 +86,9 @@ pub struct RoundSummary {
     pub downlink: StageBytes,
     /// Size of the packet that leads to the new version.
     pub packet: u64,
+    /// Parameters that are left of the model after the round, where the recipe prunes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<u64>,
     /// Real time from opening to publication, in seconds.
     pub seconds: f64,
     /// Simulated time from opening to publication, in seconds.
@@ -179,7 +182,11 @@ impl Report {
                 *simulated.get_or_insert(0.0) += seconds;
             }
         }
-        let reached = |round: &&RoundSummary| round.accuracy.is_some_and(|accuracy| accuracy >= target_accuracy);
+        // A model that is still to be pruned has reached nothing.
+        let kept = rounds.iter().filter_map(|round| round.kept).min();
+        let reached = |round: &&RoundSummary| {
+            round.kept <= kept && round.accuracy.is_some_and(|accuracy| accuracy >= target_accuracy)
+        };
         let target = (target_accuracy > 0.0)
             .then(|| Target { accuracy: target_accuracy, round: rounds.iter().find(reached).map(|round| round.round) });
         Self {

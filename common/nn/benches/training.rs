@@ -47,7 +47,7 @@ fn epoch(c: &mut Criterion, group: &str, name: &str, config: &ModelConfig, train
     group.sample_size(10).throughput(Throughput::Elements(rows as u64));
     group.bench_function(BenchmarkId::new(name, training.batch), |bench| {
         bench.iter(|| {
-            let task = TrainTask { config: training, round: 1, seed: Seed::from_u64(2), threads: &threads };
+            let task = TrainTask { config: training, round: 1, seed: Seed::from_u64(2), threads: &threads, mask: None };
             train(&mut model, &data, &mut params, &task, &mut |_, _| ControlFlow::Continue(())).expect("training")
         });
     });

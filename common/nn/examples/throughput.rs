@@ -71,7 +71,7 @@ fn measure(
     let config = TrainingConfig { batch, epochs: 1, learning_rate: 0.01, ..TrainingConfig::default() };
     let mut seconds = Vec::new();
     for round in 1..=5 {
-        let task = TrainTask { config: &config, round, seed: Seed::from_u64(round), threads };
+        let task = TrainTask { config: &config, round, seed: Seed::from_u64(round), threads, mask: None };
         let begin = Instant::now();
         train(&mut model, &data, &mut params, &task, &mut |_, _| ControlFlow::Continue(()))?;
         seconds.push(begin.elapsed().as_secs_f64());

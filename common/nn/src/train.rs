@@ -10,6 +10,7 @@ use crate::model::{Gradients, Model};
 use crate::ops;
 use crate::{Error, Threads};
 use candle_core::{Device, Tensor};
+use dunlin_codec::Mask;
 use dunlin_core::recipe::{Augment, ModelKind, TrainingConfig};
 use dunlin_core::{Rng, Seed};
 use optimizer::Optimizer;
@@ -27,6 +28,8 @@ pub struct TrainTask<'a> {
     pub seed: Seed,
     /// The threads among which each batch is split.
     pub threads: &'a Threads,
+    /// What is left of the model; the rest is zero and stays so. None where nothing was pruned.
+    pub mask: Option<&'a Mask>,
 }
 
 /// What training was, besides the parameters.
@@ -103,7 +106,7 @@ fn steps(
     let TrainTask { config, threads, .. } = *task;
     let batch = if config.batch == 0 { data.len() } else { (config.batch as usize).min(data.len()) };
     let total = u64::from(config.epochs) * data.len().div_ceil(batch) as u64;
-    let mut optimizer = Optimizer::new(config, task.round, model.layout().len(), start);
+    let mut optimizer = Optimizer::new(config, task.round, model.layout().len(), start).within(task.mask);
     let mut order: Vec<u32> = data.indices().to_vec();
     let mut steps = 0;
     let mut loss_sum = 0.0;
@@ -134,6 +137,75 @@ fn steps(
         }
     }
     Ok(TrainResult { examples: data.len() as u32, steps, loss: loss_sum / data.len() as f64 })
+}
+
+/// The mean gradient of the loss over all examples at `params`, in the order of the model's layout, and the mean loss per
+/// label in nats. No penalty is part of it, nothing is left out of it, and dropout is off.
+///
+/// `progress` is called after each batch with (batches done, batches in total).
+///
+/// # Errors
+/// As [`train`].
+pub fn gradient(
+    model: &mut Model,
+    data: &Examples,
+    params: &mut Vec<f32>,
+    threads: &Threads,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<(Vec<f32>, f64), Error> {
+    model.expect_len(params)?;
+    if *model.kind() == ModelKind::Trivial {
+        return Ok((vec![0.0; params.len()], 0.0));
+    }
+    expect_input(model, data)?;
+    if data.is_empty() {
+        return Err(Error::NoExamples);
+    }
+    model.freeze(std::iter::empty())?;
+    model.swap(params)?;
+    let result = sum_of_gradients(model, data, threads, progress);
+    model.swap(params)?;
+    result
+}
+
+fn sum_of_gradients(
+    model: &Model,
+    data: &Examples,
+    threads: &Threads,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<(Vec<f32>, f64), Error> {
+    let mut sum = vec![0.0f32; model.layout().len()];
+    let (mut loss, mut done) = (0.0, 0);
+    let batches = data.indices().len().div_ceil(EVALUATION_BATCH) as u64;
+    let count = data.len() * model.input().targets;
+    for rows in data.indices().chunks(EVALUATION_BATCH) {
+        let parts: Vec<_> = rows.chunks(rows.len().div_ceil(threads.count())).collect();
+        let parts = threads.map(parts, |rows| -> Result<Gradients, Error> {
+            let (x, labels) = gather(data, rows, None)?;
+            model.gradients(&x, &labels, count, None)
+        });
+        for part in parts {
+            let part = part?;
+            loss += part.loss;
+            for (index, tensor) in part.tensors.iter().enumerate() {
+                let Some(tensor) = tensor else { continue };
+                ops::with_elements::<f32, _>(tensor, |gradient| {
+                    for (sum, &g) in sum[model.layout().range(index)].iter_mut().zip(gradient) {
+                        *sum += g;
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        done += 1;
+        if progress(done, batches).is_break() {
+            return Err(Error::Stopped);
+        }
+    }
+    if !loss.is_finite() || sum.iter().any(|g| !g.is_finite()) {
+        return Err(Error::Diverged { step: done });
+    }
+    Ok((sum, loss))
 }
 
 /// How a model does on some examples; sums, so that parts can be added.

@@ -1,7 +1,7 @@
 //! Every way leads to the same model, and the cheapest is taken.
 
 use super::*;
-use dunlin_codec::{Codec, EntropyCoder, Quantizer, Segment};
+use dunlin_codec::{Codec, EntropyCoder, Mask, Quantizer, Segment, Segments};
 use dunlin_core::catch_up::{self, CatchUpError};
 use proptest::prelude::*;
 
@@ -14,29 +14,35 @@ fn segments() -> Arc<Segments> {
 /// A broadcast and all the models on the way to it, of which each client holds one.
 struct History {
     broadcast: Broadcast,
-    models: Vec<Arc<Vec<i32>>>,
+    models: Vec<Arc<MaskedGrid>>,
 }
 
 impl History {
     fn new(packet_ring: u32) -> Self {
-        let initial = Arc::new((0..LEN as i32).map(|i| (i * 7919) % 200_003 - 100_000).collect::<Vec<_>>());
-        let (version, grid) = (ModelVersion(0), Arc::clone(&initial));
-        let broadcast = Broadcast::new(segments(), Arc::clone(&initial), version, grid, vec![], packet_ring);
+        let initial = (0..LEN as i32).map(|i| (i * 7919) % 200_003 - 100_000).collect();
+        let initial = Arc::new(MaskedGrid::whole(segments(), initial).unwrap());
+        let (version, model) = (ModelVersion(0), Arc::clone(&initial));
+        let broadcast = Broadcast::new(Arc::clone(&initial), version, model, vec![], packet_ring);
         Self { broadcast, models: vec![initial] }
     }
 
     fn apply(&mut self, packet: Vec<u8>) {
-        let mut next = self.broadcast.grid().to_vec();
-        grid::apply_update(&packet, &segments(), &Limits::for_segments(&segments()), &mut next).unwrap();
-        let (digest, next) = (Digest(grid::digest(&next)), Arc::new(next));
-        self.models.push(Arc::clone(&next));
-        self.broadcast = self.broadcast.advance(next, digest, packet.into());
+        self.follow(vec![packet]);
     }
 
-    fn arrive(&self, held: Option<u64>) -> Result<Vec<i32>, CatchUpError> {
+    fn follow(&mut self, frames: Vec<Vec<u8>>) {
+        let mut next = MaskedGrid::clone(self.broadcast.model());
+        frames.iter().for_each(|frame| next.apply(frame).unwrap());
+        let (digest, next) = (Digest(next.digest()), Arc::new(next));
+        self.models.push(Arc::clone(&next));
+        let frames = frames.into_iter().map(Bytes::from).collect();
+        self.broadcast = self.broadcast.advance(next, digest, Packet::new(frames));
+    }
+
+    fn arrive(&self, held: Option<u64>) -> Result<MaskedGrid, CatchUpError> {
         let plan = self.broadcast.catch_up(held.map(ModelVersion));
         let model = held.and_then(|held| self.models.get(held as usize)).cloned();
-        catch_up::apply(&segments(), &plan.catch_up, &plan.frames, model, &self.models[0])
+        catch_up::apply(&plan.catch_up, &plan.frames, model, &self.models[0])
     }
 }
 
@@ -68,10 +74,68 @@ proptest! {
             let newest = history.broadcast.version().0;
             for held in (0..=newest).map(Some).chain([None]) {
                 let arrived = history.arrive(held);
-                prop_assert_eq!(arrived.as_ref(), Ok(&**history.broadcast.grid()), "from {:?}", held);
+                prop_assert_eq!(arrived.as_ref(), Ok(&**history.broadcast.model()), "from {:?}", held);
             }
         }
     }
+}
+
+/// Frames that leave so many percent of the coordinates, chosen by `seed`, and then move some of those.
+fn pruning(history: &History, seed: u64, percent: u64) -> Vec<Vec<u8>> {
+    let old = history.broadcast.model().mask();
+    let noise = |index: usize| (index as u64 * (2 * seed + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let new = Mask::new(segments(), |index| index == 5 || noise(index) % 100 < percent).unwrap();
+    let mut frames = old.change_to(&new, &mut Encoder::new());
+    let delta: Vec<i32> = (0..new.len() as i32).map(|i| i % 7 * (i % 2)).collect();
+    frames.push(Encoder::new().encode_integers(new.segments(), &delta).unwrap().frame);
+    frames
+}
+
+/// A packet within the mask that is held.
+fn within(history: &History, seed: u64, density: f64) -> Vec<u8> {
+    let segments = history.broadcast.model().mask().segments();
+    let values: Vec<f32> = (0..segments.len()).map(|i| ((i as u64 * (seed + 3)) as f32).sin()).collect();
+    let codec = Codec { density, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
+    Encoder::new().encode(&codec, segments, &values).unwrap().frame
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_way_leads_through_masks_that_lose_and_gain(
+        packet_ring in 1..6u32,
+        steps in prop::collection::vec((0..3u8, 0..50u64, 20..100u64), 1..7),
+    ) {
+        let mut history = History::new(packet_ring);
+        for (kind, seed, percent) in steps {
+            let frames = match kind {
+                0 => pruning(&history, seed, percent),
+                _ => vec![within(&history, seed, percent as f64 / 1000.0)],
+            };
+            history.follow(frames);
+            for held in (0..=history.broadcast.version().0).map(Some).chain([None]) {
+                let arrived = history.arrive(held);
+                prop_assert_eq!(arrived.as_ref(), Ok(&**history.broadcast.model()), "from {:?}", held);
+            }
+        }
+    }
+}
+
+#[test]
+fn packets_since_the_mask_changed_are_merged_behind_it() {
+    let mut history = History::new(64);
+    history.apply(sparse(1, 0.05));
+    let frames = pruning(&history, 1, 50);
+    history.follow(frames);
+    for _ in 0..40 {
+        let packet = within(&history, 3, 0.05);
+        history.apply(packet);
+    }
+    let plan = history.broadcast.catch_up(Some(ModelVersion(1)));
+    assert_eq!((plan.frames.len(), plan.catch_up.base), (2, CatchUpBase::Held), "what is lost, and one delta");
+    let before = history.broadcast.catch_up(Some(ModelVersion(0)));
+    assert!(before.catch_up.total_bytes() > plan.catch_up.total_bytes());
 }
 
 #[test]
@@ -134,13 +198,13 @@ fn a_version_beyond_the_ring_or_from_the_future_counts_as_nothing_held() {
 #[test]
 fn a_pruned_model_is_sent_as_a_snapshot() {
     let mut history = History::new(2);
-    let mut prune: Vec<i32> = history.models[0].iter().map(|&n| -n).collect();
+    let mut prune: Vec<i32> = history.models[0].values().iter().map(|&n| -n).collect();
     prune[17] = 0;
     history.apply(Encoder::new().encode_integers(&segments(), &prune).unwrap().frame);
     let plan = history.broadcast.catch_up(None);
     assert_eq!(plan.catch_up.base, CatchUpBase::Zero);
     assert!(plan.catch_up.total_bytes() < 40, "{}", plan.catch_up.total_bytes());
-    assert_eq!(history.arrive(None).as_ref(), Ok(&**history.broadcast.grid()));
+    assert_eq!(history.arrive(None).as_ref(), Ok(&**history.broadcast.model()));
 }
 
 #[test]
@@ -163,9 +227,10 @@ fn a_restored_broadcast_keeps_only_packets_without_a_gap() {
     for seed in 1..=4 {
         history.apply(sparse(seed, 0.05));
     }
-    let packets: Vec<_> = [1, 3, 4].map(|seed| (ModelVersion(seed), Bytes::from(sparse(seed, 0.05)))).into();
-    let grid = Arc::clone(history.broadcast.grid());
-    let restored = Broadcast::new(segments(), Arc::clone(&history.models[0]), ModelVersion(4), grid, packets, 8);
+    let packet = |seed| Packet::new(vec![Bytes::from(sparse(seed, 0.05))]);
+    let packets: Vec<_> = [1, 3, 4].map(|seed| (ModelVersion(seed), packet(seed))).into();
+    let model = Arc::clone(history.broadcast.model());
+    let restored = Broadcast::new(Arc::clone(&history.models[0]), ModelVersion(4), model, packets, 8);
     assert_eq!(restored.digest(), history.broadcast.digest());
     assert_eq!(restored.packets.keys().copied().collect::<Vec<_>>(), [ModelVersion(3), ModelVersion(4)]);
     assert_eq!(restored.catch_up(Some(ModelVersion(2))).catch_up.base, CatchUpBase::Held);
@@ -179,6 +244,6 @@ fn another_model_than_the_client_says_it_holds_is_noticed() {
     history.apply(sparse(2, 0.1));
     let plan = history.broadcast.catch_up(Some(ModelVersion(1)));
     let wrong = Some(Arc::clone(&history.models[0]));
-    let arrived = catch_up::apply(&segments(), &plan.catch_up, &plan.frames, wrong, &history.models[0]);
+    let arrived = catch_up::apply(&plan.catch_up, &plan.frames, wrong, &history.models[0]);
     assert!(matches!(arrived, Err(CatchUpError::WrongDigest { .. })));
 }

@@ -2,7 +2,6 @@
 
 use crate::store::Restored;
 use dunlin_core::message::UpdateHeader;
-use dunlin_core::recipe::LinkConfig;
 use dunlin_core::{ClientId, Digest, ModelVersion, Outcome, Recipe, Token};
 use std::sync::Arc;
 
@@ -33,9 +32,7 @@ pub struct Config {
     pub max_clients: u32,
     /// Longest frame, in bytes.
     pub max_frame_bytes: u64,
-    /// How updates are encoded.
-    pub uplink: LinkConfig,
-    /// What else a recipe says of their length.
+    /// What says how updates are encoded, and how long they may be.
     pub recipe: Arc<Recipe>,
 }
 
@@ -57,7 +54,6 @@ impl Config {
             max_examples: recipe.limits.max_examples,
             max_clients: recipe.limits.max_clients,
             max_frame_bytes,
-            uplink: recipe.uplink.clone(),
             recipe: Arc::new(recipe.clone()),
         }
     }
@@ -127,7 +123,7 @@ impl Resume {
                 updates: open.updates.iter().map(|(header, _)| header.clone()).collect(),
             }),
             receipts: restored.receipts.clone(),
-            target_reached: last.is_some_and(|summary| reaches_target(recipe, summary.accuracy)),
+            target_reached: last.is_some_and(|summary| reaches_target(recipe, summary.round, summary.accuracy)),
             evaluation_due: last
                 .is_some_and(|summary| summary.published && due(summary.round) && summary.federated.is_none()),
             outcome: restored.outcome,
@@ -136,8 +132,9 @@ impl Resume {
     }
 }
 
-/// Whether a test accuracy ends a run of this recipe.
-pub(crate) fn reaches_target(recipe: &Recipe, accuracy: Option<f64>) -> bool {
+/// Whether a test accuracy after a round ends a run of this recipe: not before all of its pruning is done.
+pub(crate) fn reaches_target(recipe: &Recipe, round: u64, accuracy: Option<f64>) -> bool {
     let target = recipe.rounds.target_accuracy;
-    target > 0.0 && accuracy.is_some_and(|accuracy| accuracy >= target)
+    let is_pruned = !recipe.pruning.is_on() || round >= recipe.pruning.last_round();
+    target > 0.0 && is_pruned && accuracy.is_some_and(|accuracy| accuracy >= target)
 }

@@ -5,8 +5,10 @@ use crate::aggregate::{self, Aggregator, ExactSum};
 use crate::coordinator::{Config, Coordinator, Resume};
 use crate::evaluate::Evaluate;
 use crate::global::GlobalModel;
+use crate::packet::Packet;
 use crate::store::{Restored, RunRow, Store};
 use crate::vet::Rules;
+use dunlin_codec::Limits;
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{Digest, Layout, ModelVersion, Recipe, RunId, Seed, Timestamp};
 use std::sync::Arc;
@@ -74,15 +76,15 @@ pub fn open(mut start: Start, now: Timestamp) -> Result<Engine, EngineError> {
 
 fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Result<Engine, EngineError> {
     let Start { recipe, layout, initial, store, evaluator, simulated, .. } = start;
-    let rules = Arc::new(Rules::new(&recipe, layout.segments()));
-    let config = Config::from_recipe(&recipe, rules.max_frame_bytes());
     let mut model = match &restored.checkpoint {
         Some((_, state)) => GlobalModel::from_checkpoint(&recipe, &layout, &initial, state)?,
         None => GlobalModel::new(&recipe, &layout, &initial)?,
     };
-    let mut sum = model.sum();
-    let mut packets = restored.packets.clone();
-    let add = |sum: &mut ExactSum, updates: &[(UpdateHeader, bytes::Bytes)]| {
+    let mut packets = Vec::with_capacity(restored.packets.len());
+    for (version, bytes) in &restored.packets {
+        packets.push((*version, Packet::parse(bytes.clone())?));
+    }
+    let add = |sum: &mut ExactSum, rules: &Rules, updates: &[(UpdateHeader, bytes::Bytes)]| {
         updates.iter().try_fold(0, |bytes, (header, frame)| {
             sum.add_frame(frame, rules.segments(), rules.limits(), header.examples)?;
             Ok::<_, EngineError>(bytes + frame.len() as u64)
@@ -90,19 +92,25 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
     };
     let mut uncheckpointed = (0, 0);
     for row in &restored.replay {
-        uncheckpointed.0 += add(&mut sum, &row.updates)?;
+        let (mut sum, rules) = (model.sum(row.round), Rules::new(&recipe, model.mask(), row.round));
+        uncheckpointed.0 += add(&mut sum, &rules, &row.updates)?;
         uncheckpointed.1 += 1;
         let published = model.publish(row.round, &sum)?;
-        sum.clear();
         if (published.version, published.digest) != (row.version, row.digest) {
             return Err(EngineError::Replay { round: row.round, expected: row.digest, got: published.digest });
         }
         packets.retain(|(version, _)| *version != published.version);
         packets.push((published.version, published.packet));
     }
+    let mut resume = Resume::from_store(&restored, &recipe);
+    // The round that goes on, or the one that comes next.
+    let round = restored.open.as_ref().map_or(resume.round + 1, |open| open.round);
+    let mut sum = model.sum(round);
+    let rules = Arc::new(Rules::new(&recipe, model.mask(), round));
+    let config = Config::from_recipe(&recipe, Limits::for_segments(&layout.segments()).max_frame_bytes as u64);
     let mut tally = Tally::default();
     if let Some(open) = &restored.open {
-        uncheckpointed.0 += add(&mut sum, &open.updates)?;
+        uncheckpointed.0 += add(&mut sum, &rules, &open.updates)?;
         for (_, frame) in &open.updates {
             tally.stages += rules.stages_of(frame).map_err(aggregate::Error::Frame)?;
             tally.bytes.up += frame.len() as u64;
@@ -110,7 +118,6 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
         }
     }
     let broadcast = Arc::new(model.broadcast(packets, recipe.limits.packet_ring));
-    let mut resume = Resume::from_store(&restored, &recipe);
     debug_assert!(resume.version == model.version() || resume.version == ModelVersion(0));
     resume.version = model.version();
     let was_over = resume.outcome.is_some();

@@ -6,7 +6,7 @@ mod publishing;
 use super::*;
 use crate::coordinator::PhaseName;
 use crate::store::{MemoryStore, Restored, RunRow};
-use dunlin_codec::{Codec, Encoder, EntropyCoder, Quantizer};
+use dunlin_codec::{Codec, Encoder, EntropyCoder, Mask, Quantizer};
 use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, TrainTask};
 use dunlin_core::recipe::{LinkConfig, QuantizerKind};
 use dunlin_core::{ModelVersion, RoundId, RunId, TensorSpec, Token};
@@ -176,7 +176,11 @@ impl Desk {
 }
 
 fn update(name: &str, task: &TrainTask, examples: u32, values: &[f32]) -> (UpdateHeader, Bytes) {
-    let frame = Encoder::new().encode(&task.codec, &layout().segments(), values).unwrap().frame;
+    update_within(&Mask::all(Arc::new(layout().segments())), name, task, examples, values)
+}
+
+fn update_within(mask: &Mask, name: &str, task: &TrainTask, examples: u32, values: &[f32]) -> (UpdateHeader, Bytes) {
+    let frame = Encoder::new().encode(&task.codec, mask.segments(), values).unwrap().frame;
     let header = UpdateHeader {
         client: client(name),
         round: task.round,

@@ -1,13 +1,16 @@
 //! The global model as bytes, exact to the bit.
 //!
 //! ```text
-//! "DNLC" 0x01 | layout digest (32) | version u64 | name length u8, strategy name | vectors u8
-//! | w: f32 × n | ŵ: i32 × n | each strategy vector: f32 × n | blake3 of all before (32)      little endian
+//! "DNLC" 0x02 | layout digest (32) | version u64 | name length u8, strategy name | vectors u8 | pruned u8 | ticket u8
+//! | where pruned is 1, a bit for each of the layout's N parameters, the lowest first
+//! | w: f32 × n | ŵ: i32 × n | each strategy vector: f32 × n | where ticket is 1, i32 × N
+//! | blake3 of all before (32)                                      little endian, n parameters left of N
 //! ```
 
 use super::{Error, GlobalModel};
-use crate::strategy::StateError;
+use crate::strategy::{self, StateError};
 use bytes::Bytes;
+use dunlin_codec::{Mask, MaskedGrid};
 use dunlin_core::{Digest, Layout, ModelVersion, Recipe};
 use std::sync::Arc;
 
@@ -18,7 +21,7 @@ pub enum CheckpointError {
     #[error("the checkpoint is damaged: {0}")]
     Damaged(&'static str),
     /// Another version of this program wrote it.
-    #[error("the checkpoint has format {0} and this dunlin reads 1: use the dunlin that wrote it")]
+    #[error("the checkpoint has format {0} and this dunlin reads {FORMAT}: use the dunlin that wrote it")]
     UnknownFormat(u8),
     /// The recipe or the model has changed.
     #[error("the checkpoint is of another {0} than the recipe's")]
@@ -45,10 +48,18 @@ impl GlobalModel {
         bytes.push(name.len() as u8);
         bytes.extend(name.as_bytes());
         bytes.push(state.len() as u8);
+        let mask = self.broadcast.mask();
+        bytes.extend([!mask.is_all(), self.ticket.is_some()].map(u8::from));
+        if !mask.is_all() {
+            bytes.extend(mask.to_bytes());
+        }
         extend(&mut bytes, &self.w, |value| value.to_le_bytes());
-        extend(&mut bytes, &self.broadcast, |value| value.to_le_bytes());
+        extend(&mut bytes, self.broadcast.values(), |value| value.to_le_bytes());
         for vector in state {
             extend(&mut bytes, vector, |value| value.to_le_bytes());
+        }
+        if let Some(ticket) = &self.ticket {
+            extend(&mut bytes, ticket, |value| value.to_le_bytes());
         }
         let digest = Digest::of(&bytes);
         bytes.extend(digest.0);
@@ -87,11 +98,24 @@ impl GlobalModel {
             return Err(CheckpointError::OtherRecipe("strategy"));
         }
         let vectors = reader.byte()?;
-        let len = layout.len();
+        let (is_pruned, has_ticket) = (reader.byte()? != 0, reader.byte()? != 0);
+        let mut mask = Arc::clone(model.mask());
+        if is_pruned {
+            let bits = reader.take(layout.len().div_ceil(8))?;
+            let pruned = Mask::from_bytes(Arc::clone(mask.whole()), bits);
+            mask = Arc::new(pruned.map_err(|_| CheckpointError::Damaged("its mask leaves nothing"))?);
+        }
+        let len = mask.len();
         model.w = reader.vector(len, f32::from_le_bytes)?;
-        model.broadcast = Arc::new(reader.vector(len, i32::from_le_bytes)?);
+        model.mean.truncate(len);
+        let values = reader.vector(len, i32::from_le_bytes)?;
+        model.broadcast = Arc::new(MaskedGrid::new(mask, values).map_err(Error::Packet)?);
         let state = (0..vectors).map(|_| reader.vector(len, f32::from_le_bytes)).collect::<Result<_, _>>()?;
+        model.strategy = strategy::from_config(&recipe.strategy, len);
         model.strategy.restore(state)?;
+        if has_ticket {
+            model.ticket = Some(Arc::new(reader.vector(layout.len(), i32::from_le_bytes)?));
+        }
         if reader.0.is_empty() { Ok(model) } else { Err(CheckpointError::Damaged("bytes follow its end")) }
     }
 }
@@ -126,4 +150,4 @@ fn extend<T: Copy>(bytes: &mut Vec<u8>, values: &[T], write: fn(T) -> [u8; 4]) {
 }
 
 const MAGIC: [u8; 4] = *b"DNLC";
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;

@@ -1,7 +1,7 @@
 //! Rounds of a small model, restarts, and what each downlink sends.
 
 use super::*;
-use dunlin_codec::{Codec, EntropyCoder, Quantizer};
+use dunlin_codec::{Codec, EntropyCoder, Limits, Quantizer};
 use dunlin_core::TensorSpec;
 use dunlin_core::catch_up;
 use dunlin_core::message::{CatchUp, CatchUpBase};
@@ -29,7 +29,7 @@ fn model(recipe: &Recipe) -> GlobalModel {
 /// A round's updates: three clients, of whom each moves its own way.
 fn updates(model: &GlobalModel, round: u64) -> ExactSum {
     let segments = layout().segments();
-    let mut sum = model.sum();
+    let mut sum = model.sum(1);
     for client in 1..=3u64 {
         let wave = |i: usize| ((i as u64 * client + 13 * round) as f32 * 0.37).sin() * 0.05;
         let values: Vec<f32> = (0..layout().len()).map(wave).collect();
@@ -56,13 +56,14 @@ fn packets_lead_clients_to_the_broadcast_model() {
         (1.0, QuantizerKind::LowRank),
     ] {
         let mut model = model(&recipe(density, quantizer));
-        let mut held = model.broadcast_grid().to_vec();
+        let mut held = Arc::unwrap_or_clone(model.broadcast_grid());
+        let seeded = held.clone();
         for round in 1..=4 {
             let Published { version, digest, packet, stages } = publish(&mut model, round);
-            let frame_lens = vec![packet.len() as u32];
+            let frame_lens = packet.frames().iter().map(|frame| frame.len() as u32).collect();
             let way = CatchUp { base: CatchUpBase::Held, version, digest, frame_lens };
-            held = catch_up::apply(&model.segments, &way, &[&packet], Some(Arc::new(held)), &[]).unwrap();
-            assert_eq!((version, stages.coded), (ModelVersion(round), packet.len() as u64));
+            held = catch_up::apply(&way, packet.frames(), Some(Arc::new(held)), &seeded).unwrap();
+            assert_eq!((version, stages.coded), (ModelVersion(round), packet.frame_bytes()));
         }
         assert_eq!(&held, &*model.broadcast_grid(), "{quantizer:?}");
     }
@@ -75,7 +76,7 @@ fn a_full_downlink_keeps_both_models_together() {
         publish(&mut model, round);
         let mut rounded = Vec::new();
         grid::from_f32(&model.w, &mut rounded);
-        assert_eq!(rounded, *model.broadcast_grid());
+        assert_eq!(rounded, model.broadcast_grid().values());
     }
 }
 
@@ -89,10 +90,11 @@ fn what_a_packet_leaves_behind_is_sent_later_only_with_feedback() {
         publish(&mut model, 1);
         let target = model.w.clone();
         let nothing = {
-            let mut sum = model.sum();
+            let mut sum = model.sum(1);
             let codec = Codec { density: 1.0, quantizer: Quantizer::F32, coder: EntropyCoder::Auto };
-            let frame = Encoder::new().encode(&codec, &model.segments, &vec![0.0; target.len()]).unwrap().frame;
-            sum.add_frame(&frame, &model.segments, &model.limits, 1).unwrap();
+            let frame = Encoder::new().encode(&codec, model.mask().segments(), &vec![0.0; target.len()]).unwrap().frame;
+            let segments = model.mask().segments();
+            sum.add_frame(&frame, segments, &Limits::for_segments(segments), 1).unwrap();
             sum
         };
         let before = model.broadcast_f32();
@@ -164,12 +166,13 @@ fn a_model_that_diverges_names_the_parameter() {
     recipe.strategy.kind = StrategyKind::FedAvg;
     recipe.strategy.learning_rate = 1e4;
     let mut model = model(&recipe);
-    let mut sum = model.sum();
+    let mut sum = model.sum(1);
     let mut values = vec![0.0; layout().len()];
     values[603] = 1.0;
     let codec = Codec { density: 1.0, quantizer: Quantizer::F32, coder: EntropyCoder::Auto };
-    let frame = Encoder::new().encode(&codec, &model.segments, &values).unwrap().frame;
-    sum.add_frame(&frame, &model.segments, &model.limits, 1).unwrap();
+    let frame = Encoder::new().encode(&codec, model.mask().segments(), &values).unwrap().frame;
+    let segments = model.mask().segments();
+    sum.add_frame(&frame, segments, &Limits::for_segments(segments), 1).unwrap();
     let error = model.publish(1, &sum).unwrap_err();
     assert!(matches!(&error, Error::Diverged { parameter, .. } if parameter == "fc.bias[3]"), "{error}");
     let not_finite = GlobalModel::new(&recipe, &layout(), &vec![f32::NAN; layout().len()]).map(drop).unwrap_err();
@@ -179,7 +182,83 @@ fn a_model_that_diverges_names_the_parameter() {
 #[test]
 fn a_round_without_updates_publishes_nothing() {
     let mut model = model(&recipe(0.1, QuantizerKind::Ternary));
-    let (before, empty) = (model.checkpoint(), model.sum());
+    let (before, empty) = (model.checkpoint(), model.sum(1));
     assert_eq!(model.publish(1, &empty), Err(Error::Aggregate(aggregate::Error::Empty)));
     assert_eq!(model.checkpoint(), before);
+}
+
+/// The recipe with pruning at the ends of rounds 2 and 4 to 30 % of the weights.
+fn pruned(sets: &[&str]) -> Recipe {
+    let common = ["pruning.density=0.3", "pruning.first_round=2", "pruning.every=2", "pruning.steps=2"];
+    let sets: Vec<String> = common.iter().chain(sets).map(|&set| set.into()).collect();
+    let mut recipe = recipe(0.1, QuantizerKind::Ternary);
+    recipe.pruning = Recipe::load(None, &sets).unwrap().pruning;
+    recipe
+}
+
+/// Updates of the coordinates that the round is about.
+fn updates_within(model: &GlobalModel, recipe: &Recipe, round: u64) -> ExactSum {
+    let rules = crate::vet::Rules::new(recipe, model.mask(), round);
+    let mut sum = model.sum(round);
+    let mut values: Vec<f32> =
+        (0..layout().len()).map(|i| ((i as u64 + 13 * round) as f32 * 0.37).sin() * 0.05).collect();
+    rules.mask().gather(&mut values);
+    let codec = Codec { density: 1.0, ..recipe.update_codec(round) };
+    let frame = Encoder::new().encode(&codec, rules.segments(), &values).unwrap().frame;
+    sum.add_frame(&frame, rules.segments(), rules.limits(), 10).unwrap();
+    sum
+}
+
+#[test]
+fn packets_lead_clients_through_pruning_and_all_that_is_kept_shrinks() {
+    for sets in [&[][..], &["pruning.importance=gradient"], &["pruning.regrow=0.2"], &["pruning.rewind=ticket"]] {
+        let recipe = pruned(sets);
+        let mut model = model(&recipe);
+        let mut held = Arc::unwrap_or_clone(model.broadcast_grid());
+        for round in 1..=6 {
+            let sum = updates_within(&model, &recipe, round);
+            let published = model.publish(round, &sum).unwrap();
+            for frame in published.packet.frames() {
+                held.apply(frame).unwrap();
+            }
+            assert_eq!(Digest(held.digest()), published.digest, "{sets:?}, round {round}");
+            assert_eq!(published.packet.changes_mask(), round == 2 || round == 4, "{sets:?}, round {round}");
+            let restored = GlobalModel::from_checkpoint(&recipe, &layout(), &initial(), &model.checkpoint()).unwrap();
+            assert_eq!(restored.checkpoint(), model.checkpoint());
+        }
+        let left = 180 + 20;
+        assert_eq!((model.w.len(), model.mask().len(), held.values().len()), (left, left, left), "{sets:?}");
+        assert!(model.strategy.state().iter().all(|vector| vector.len() == left));
+        let whole = model.broadcast_f32();
+        assert_eq!(whole.iter().filter(|&&value| value != 0.0).count(), left);
+    }
+}
+
+#[test]
+fn a_ticket_goes_back_to_its_round_and_its_control_to_other_values() {
+    let run = |sets: &[&str], rounds| {
+        let recipe = pruned(sets);
+        let mut model = model(&recipe);
+        let mut versions = vec![model.broadcast_f32()];
+        for round in 1..=rounds {
+            let sum = updates_within(&model, &recipe, round);
+            model.publish(round, &sum).unwrap();
+            versions.push(model.broadcast_f32());
+        }
+        (model.mask().clone(), versions)
+    };
+    for round in [0, 1] {
+        let set = format!("pruning.rewind_round={round}");
+        let (mask, versions) = run(&["pruning.rewind=ticket", &set], 4);
+        let is_back = |index: usize| mask.contains(index) && versions[4][index] == versions[round][index];
+        assert!((0..620).all(|index| is_back(index) || versions[4][index] == 0.0), "round {round}");
+        let (control, drawn) = run(&["pruning.rewind=random", &set], 4);
+        assert_eq!(*control, *mask, "the same weights are left");
+        let same = mask.indices().filter(|&index| drawn[4][index] == versions[4][index]).count();
+        assert!(same < 10, "{same} of {} values are the ticket's", mask.len());
+        let mut of_tensor: Vec<f32> = versions[0][..600].to_vec();
+        of_tensor.sort_by(f32::total_cmp);
+        let is_initial = |value: f32| of_tensor.binary_search_by(|other| other.total_cmp(&value)).is_ok();
+        assert!(mask.indices().take_while(|&index| index < 600).all(|index| is_initial(drawn[4][index])));
+    }
 }

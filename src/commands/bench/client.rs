@@ -4,12 +4,14 @@ use super::median;
 use crate::commands::Failure;
 use dunlin::client::data::{DataSpec, DataWorkplace};
 use dunlin::client::driver::Workplace;
+use dunlin::client::trainer::Work;
 use dunlin::client::work::{self, Assignment, Residual};
-use dunlin::codec::{Encoder, grid};
+use dunlin::codec::{Encoder, MaskedGrid, grid};
 use dunlin::core::message::TrainTask;
 use dunlin::core::{ClientId, ModelVersion, Recipe, RoundId, Seed};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Median seconds of the stand-in's training, and of all else that makes an update: residual, selection, coding.
@@ -18,9 +20,9 @@ pub(super) fn measure(recipe: &Recipe) -> Result<BTreeMap<&'static str, f64>, Fa
     let workplace = DataWorkplace::for_clients(recipe, &DataSpec::Recipe(0), std::slice::from_ref(&client));
     let workplace = workplace.map_err(Failure::other)?;
     let (layout, initial) = workplace.model().map_err(Failure::other)?;
-    let segments = layout.segments();
     let mut base = Vec::new();
     grid::from_f32(&initial, &mut base);
+    let base = MaskedGrid::whole(Arc::new(layout.segments()), base).map_err(Failure::other)?;
     let mut encoder = Encoder::new();
     let (mut training, mut all) = (Vec::new(), Vec::new());
     let mut residual: Option<Residual> = None;
@@ -29,19 +31,13 @@ pub(super) fn measure(recipe: &Recipe) -> Result<BTreeMap<&'static str, f64>, Fa
         let mut trainer = workplace.trainer(&client).map_err(Failure::other)?;
         let mut params = initial.clone();
         let timer = Instant::now();
-        trainer.train(number, Seed::from_u64(number), &mut params, go_on).map_err(Failure::other)?;
+        let work = Work { round: number, seed: Seed::from_u64(number), mask: base.mask() };
+        trainer.train(&work, &mut params, go_on).map_err(Failure::other)?;
         training.push(timer.elapsed().as_secs_f64());
         let codec = Recipe::codec(&recipe.uplink, number);
         let round = RoundId { term: 1, number };
         let task = TrainTask { round, base: ModelVersion(0), deadline_ms: u64::MAX, codec, max_bytes: 0 };
-        let assignment = Assignment {
-            client: &client,
-            task: &task,
-            recipe,
-            segments: &segments,
-            base: &base,
-            residual: residual.as_ref(),
-        };
+        let assignment = Assignment { client: &client, task: &task, recipe, base: &base, residual: residual.as_ref() };
         let timer = Instant::now();
         let update = work::train_and_encode(&assignment, &mut *trainer, &mut encoder, go_on).map_err(Failure::other)?;
         all.push(timer.elapsed().as_secs_f64());

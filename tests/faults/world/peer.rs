@@ -4,11 +4,11 @@ use super::{Parcel, Request, World};
 use crate::ledger::STEP;
 use dunlin::client::participant::{Action, End, Event, Participant};
 use dunlin::client::state::{ClientState, MemoryState};
-use dunlin::client::trainer::{Progress, Trainer, TrainerError};
+use dunlin::client::trainer::{Progress, Trainer, TrainerError, Work};
 use dunlin::client::work::{self, Update};
-use dunlin::codec::{Codec, EntropyCoder, Quantizer};
+use dunlin::codec::{Codec, EntropyCoder, MaskedGrid, Quantizer};
 use dunlin::core::message::{EvaluationReport, Session, TrainTask, UpdateHeader};
-use dunlin::core::{ClientId, Digest, Layout, ModelVersion, Seed, Token, catch_up};
+use dunlin::core::{ClientId, Digest, Layout, ModelVersion, Token, catch_up};
 use dunlin::nn::train::Evaluation;
 use dunlin::server::broadcast::Plan;
 use std::ops::ControlFlow;
@@ -21,7 +21,7 @@ pub(super) struct Peer {
     pub(super) participant: Participant,
     /// What outlives its crashes.
     pub(super) state: MemoryState,
-    pub(super) model: Option<(ModelVersion, Vec<i32>)>,
+    pub(super) model: Option<(ModelVersion, MaskedGrid)>,
     pub(super) at: At,
     pub(super) calls: u64,
 }
@@ -85,18 +85,13 @@ impl Peer {
 
 impl World {
     pub(super) fn hear(&mut self, number: usize, event: Event, plan: Option<&Plan>) {
-        let seeded = vec![0; self.segments.len()];
+        let whole = Arc::new(self.segments.clone());
+        let seeded = MaskedGrid::whole(Arc::clone(&whole), vec![0; whole.len()]).unwrap();
         let peer = &mut self.peers[number];
         let Some(plan) = plan else { return peer.participant.on(event) };
         let Action::Fetch(fetch) = peer.participant.action() else { panic!("a model came unasked") };
         let held = peer.model.take().map(|(_, model)| Arc::new(model));
-        match catch_up::apply(
-            &self.segments,
-            &plan.catch_up,
-            &plan.frames,
-            held.filter(|_| fetch.held.is_some()),
-            &seeded,
-        ) {
+        match catch_up::apply(&plan.catch_up, &plan.frames, held.filter(|_| fetch.held.is_some()), &seeded) {
             Ok(model) => {
                 peer.model = Some((fetch.wanted, model));
                 peer.state.set_held(Some(fetch.wanted)).unwrap();
@@ -190,13 +185,12 @@ impl World {
         let peer = &mut self.peers[number];
         let (version, model) = peer.model.as_ref().expect("a client trains from a model that it fetched");
         assert_eq!(*version, task.base, "a client trains from the round's base");
-        let residual = peer.state.residual().unwrap();
+        let residual = peer.state.residual(model.mask().whole()).unwrap();
         let mut trainer = Unit { layout: self.layout.clone(), coordinate: number, examples: peer.examples };
         let assignment = work::Assignment {
             client: &peer.id,
             task,
             recipe: &self.recipe,
-            segments: &self.segments,
             base: model,
             residual: residual.as_deref(),
         };
@@ -221,7 +215,7 @@ impl Trainer for Unit {
         self.examples
     }
 
-    fn train(&mut self, _: u64, _: Seed, params: &mut Vec<f32>, _: Progress<'_>) -> Result<f64, TrainerError> {
+    fn train(&mut self, _: &Work<'_>, params: &mut Vec<f32>, _: Progress<'_>) -> Result<f64, TrainerError> {
         params[self.coordinate] += STEP;
         Ok(0.5)
     }

@@ -139,6 +139,23 @@ impl Sent {
         self.nonzeros = self.positions.len();
     }
 
+    /// Rising positions without values.
+    pub(super) fn take_positions(&mut self, segments: &Segments, positions: &[u32]) {
+        self.clear(false);
+        let mut rest = positions;
+        for i in 0..segments.count() {
+            let range = segments.range(i);
+            let (here, behind) = rest.split_at(rest.partition_point(|&position| (position as usize) < range.end));
+            rest = behind;
+            let start = self.positions.len();
+            self.positions.extend(here.iter().map(|position| position - range.start as u32));
+            self.codes.resize(self.positions.len(), 0);
+            let span = start..self.positions.len();
+            self.spans.push(Span { positions: span.clone(), codes: span, scale: 0 });
+        }
+        self.nonzeros = self.positions.len();
+    }
+
     pub(super) fn subtract_from(&self, u: &mut [f32], segments: &Segments) {
         if !self.is_dense {
             return self.for_each(segments, |index, value| u[index] -= value);

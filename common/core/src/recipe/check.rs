@@ -1,7 +1,7 @@
 //! What a recipe must fulfil beyond the form of each key: the rules that tie keys together.
 
 use super::parse::Problem;
-use super::{Augment, LinkConfig, ModelKind, OptimizerKind, Partition, Recipe};
+use super::{Augment, Importance, LinkConfig, ModelKind, OptimizerKind, Partition, Pattern, Recipe, Rewind, Schedule};
 use dunlin_codec::{Bias, Quantizer};
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -22,6 +22,7 @@ pub(super) fn conflict(recipe: &Recipe) -> Option<Conflict> {
         .or_else(|| training(recipe))
         .or_else(|| rounds(recipe))
         .or_else(|| links(recipe))
+        .or_else(|| pruning(recipe))
         .or_else(|| budgets(recipe))
         .or_else(|| classes(recipe))
 }
@@ -175,6 +176,72 @@ fn link(link: &LinkConfig, keys: &LinkKeys) -> Option<Conflict> {
             keys.feedback,
             link.feedback,
             format!("above 0, because \"{word}\" is biased, and its errors would add up{other}"),
+        );
+    }
+    None
+}
+
+fn pruning(recipe: &Recipe) -> Option<Conflict> {
+    let pruning = &recipe.pruning;
+    if !pruning.is_on() {
+        return None;
+    }
+    if pruning.density < 1.0 && pruning.parameters > 0 {
+        return conflict_of(
+            &["pruning.parameters", "pruning.density"],
+            pruning.parameters,
+            format!("0, or `pruning.density` 1, because it is {} and both say how much is left", pruning.density),
+        );
+    }
+    if pruning.last_round() > recipe.rounds.count {
+        return conflict_of(
+            &["pruning.steps", "pruning.every", "pruning.first_round", "rounds.count"],
+            pruning.steps,
+            format!(
+                "fewer, or closer together: the last step would come with round {} of `rounds.count` {}",
+                pruning.last_round(),
+                recipe.rounds.count,
+            ),
+        );
+    }
+    let is_by_threshold = pruning.schedule == Schedule::Threshold;
+    if is_by_threshold != (pruning.threshold > 0.0) {
+        return conflict_of(
+            &["pruning.threshold", "pruning.schedule"],
+            pruning.threshold,
+            if is_by_threshold {
+                "above 0, because `pruning.schedule` is \"threshold\""
+            } else {
+                "0, because `pruning.schedule` is not \"threshold\""
+            },
+        );
+    }
+    if is_by_threshold && pruning.importance != Importance::Magnitude {
+        return conflict_of(
+            &["pruning.importance", "pruning.schedule"],
+            toml::Value::try_from(pruning.importance).unwrap_or_else(|_| "another".into()),
+            "\"magnitude\", because that is what `pruning.schedule` \"threshold\" looks at",
+        );
+    }
+    if pruning.pattern != Pattern::Unstructured && (is_by_threshold || pruning.regrow > 0.0) {
+        return conflict_of(
+            &["pruning.pattern", "pruning.schedule", "pruning.regrow"],
+            quoted(&pruning.pattern.to_string()),
+            "\"unstructured\", because neither a threshold nor regrowth looks at groups",
+        );
+    }
+    if pruning.regrow > 0.0 && pruning.importance == Importance::Votes {
+        return conflict_of(
+            &["pruning.regrow", "pruning.importance"],
+            pruning.regrow,
+            "0, because clients that vote tell nothing of their gradients",
+        );
+    }
+    if pruning.rewind != Rewind::None && pruning.rewind_round >= pruning.first_round {
+        return conflict_of(
+            &["pruning.rewind_round", "pruning.first_round"],
+            pruning.rewind_round,
+            format!("below `pruning.first_round`, which is {}", pruning.first_round),
         );
     }
     None

@@ -2,7 +2,7 @@
 //!
 //! This one table is behind the checks, the suggestions for a misspelt key, the commented recipe and the reference.
 
-use super::ModelKind;
+use super::{ModelKind, Pattern};
 use std::fmt;
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use toml::Value;
@@ -43,6 +43,8 @@ pub enum Form {
     Model,
     /// The name of a data set, or where its files are.
     Source,
+    /// Which weights may be left together by pruning.
+    Pattern,
     /// A section that may be repeated.
     Sections,
 }
@@ -352,6 +354,86 @@ pub const KEYS: &[Key] = &[
     ),
     key("downlink.warmup_density", "", SHARE, "Density in the first round of the warm-up."),
     key(
+        "pruning.density",
+        "",
+        SHARE,
+        "Share of the weights that is left after the last step; 1 prunes nothing. Vectors, such as biases, are no weights \
+         and are never pruned.",
+    ),
+    key(
+        "pruning.parameters",
+        "parameters",
+        Form::Whole(0, MANY),
+        "Parameters of the whole model, vectors included, that are left after the last step, in place of density; 0 goes \
+         by density.",
+    ),
+    key(
+        "pruning.schedule",
+        "",
+        Form::Choice(&["cubic", "geometric", "threshold"]),
+        "How the density d is reached: cubic takes away much at first, d + (1 − d)(1 − i/steps)³ is left after step i (Zhu \
+         & Gupta 2017); geometric the same factor each time, d^(i/steps) (Frankle & Carbin 2019); threshold whatever is \
+         below pruning.threshold, as long as more than d is left.",
+    ),
+    key("pruning.first_round", "", Form::Whole(1, MANY), "Round at whose end the first step comes."),
+    key(
+        "pruning.every",
+        "rounds",
+        Form::Whole(1, MANY),
+        "Rounds from one step to the next, in which what is left recovers.",
+    ),
+    key("pruning.steps", "steps", Form::Whole(1, MANY), "Number of steps."),
+    key(
+        "pruning.scope",
+        "",
+        Form::Choice(&["global", "layer"]),
+        "Whether a weight is compared with those of the whole model or of its own tensor, where each keeps the same share.",
+    ),
+    key(
+        "pruning.importance",
+        "",
+        Form::Choice(&["magnitude", "gradient", "taylor", "votes"]),
+        "Which weights are left: those of the largest magnitude (Han et al. 2015), gradient, product of both (Molchanov et \
+         al. 2017), or those that most clients count among their largest after training on their own data. For the last \
+         three the round of a step asks its cohort for gradients or votes instead of training.",
+    ),
+    key(
+        "pruning.pattern",
+        "",
+        Form::Pattern,
+        "Which weights may be left together: any, or with N:M, such as 2:4, at most N of every M consecutive ones of a row; \
+         then the density is N/M, and pruning.density only has to be below 1.",
+    ),
+    key("pruning.threshold", "", NOT_NEGATIVE, "Magnitude below which the schedule of that name takes weights away."),
+    key(
+        "pruning.protected",
+        "",
+        Form::Text,
+        "Tensors that are not pruned: names or how they begin, separated by commas, such as conv1, fc3.weight.",
+    ),
+    key(
+        "pruning.regrow",
+        "",
+        PROPER_FRACTION,
+        "Share of what is left that each step takes away beyond the schedule and gives back to the pruned weights with the \
+         largest gradients over the clients' data (Evci et al. 2020, Bibikar et al. 2022); the round of a step asks its \
+         cohort for them. After the last step mask and density stay.",
+    ),
+    key(
+        "pruning.rewind",
+        "",
+        Form::Choice(&["none", "ticket", "random"]),
+        "What the weights that are left become after a step: none leaves them as they are, ticket gives them the values \
+         that they had after pruning.rewind_round (Frankle & Carbin 2019), random does so too but after the last step, \
+         when it gives them initial values of other places of their tensor: the control, with the same mask.",
+    ),
+    key(
+        "pruning.rewind_round",
+        "",
+        Form::Whole(0, MANY),
+        "Round whose model ticket goes back to; 0 is the initial model.",
+    ),
+    key(
         "limits.max_examples",
         "examples",
         Form::Whole(1, MANY),
@@ -414,6 +496,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("strategy", "What the server does with the mean of the updates."),
     ("uplink", "How updates travel to the server."),
     ("downlink", "How the global model travels to the clients."),
+    ("pruning", "How the global model loses weights while it is trained."),
     ("limits", "Bounds on what a client may send."),
     ("network", "Links and devices of the clients, for simulated time; separate machines have real ones."),
     ("network.class", "One kind of client."),
@@ -475,13 +558,14 @@ impl Form {
                 None => SOURCES.contains(&text),
                 Some((form, path)) => FORMS.iter().any(|(name, _)| *name == form) && !path.is_empty(),
             }),
+            Self::Pattern => value.as_str().is_some_and(|text| text.parse::<Pattern>().is_ok()),
             Self::Sections => value.as_array().is_some_and(|items| items.iter().all(Value::is_table)),
         }
     }
 
     /// Whether `--set` takes the text after `=` as it stands.
     pub(super) fn is_textual(&self) -> bool {
-        matches!(self, Self::Text | Self::Name | Self::Model | Self::Source | Self::Choice(_))
+        matches!(self, Self::Text | Self::Name | Self::Model | Self::Source | Self::Pattern | Self::Choice(_))
     }
 }
 
@@ -518,6 +602,7 @@ impl fmt::Display for Form {
                 let (last, others) = forms.split_last().expect("there are forms");
                 write!(f, "{}, {} or {last}", SOURCES.join(", "), others.join(", "))
             }
+            Self::Pattern => write!(f, "unstructured or N:M with 1 ≤ N < M ≤ {}", Pattern::MOST),
             Self::Sections => f.write_str("a list of sections"),
         }
     }

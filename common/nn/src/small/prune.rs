@@ -1,6 +1,10 @@
 //! Magnitude pruning: the weights of the least size become zero.
 
-use dunlin_core::TensorSpec;
+use super::{Evidence, Pruning};
+use dunlin_codec::Mask;
+use dunlin_core::recipe::{PruningConfig, Scope};
+use dunlin_core::{Layout, TensorSpec};
+use std::sync::Arc;
 
 /// How many weights stay.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,59 +15,30 @@ pub enum Keep {
     Parameters(usize),
 }
 
-/// Sets the smallest elements of the tensors of two and more axes to zero, ties by the lowest index: of all of them
-/// together, or the same share of each if `per_layer` is set. What is zero already counts as pruned.
+/// Sets the smallest elements of the tensors of two and more axes to zero: of all of them together, or the same share of
+/// each if `per_layer` is set. Of equal ones the first stay, and at least one in each tensor.
 ///
 /// # Panics
 /// When a density is not from 0 to 1.
 pub fn prune(tensors: &mut [(TensorSpec, Vec<f32>)], keep: Keep, per_layer: bool) {
-    let is_pruned = |spec: &TensorSpec| spec.shape.len() >= 2;
-    let (mut weights, mut others) = (0, 0);
-    for (spec, values) in tensors.iter() {
-        *(if is_pruned(spec) { &mut weights } else { &mut others }) += values.len();
-    }
-    let density = match keep {
-        Keep::Density(density) => density,
-        Keep::Parameters(count) => count.saturating_sub(others) as f64 / (weights as f64).max(1.0),
+    let (density, parameters) = match keep {
+        Keep::Density(density) => (density, 0),
+        Keep::Parameters(count) => (1.0, count.max(1) as u64),
     };
-    assert!((0.0..).contains(&density), "a density of {density}");
-    let kept = |len: usize| ((density * len as f64).round() as usize).min(len);
-    let chosen = tensors.iter_mut().filter(|(spec, _)| is_pruned(spec)).map(|(_, values)| values.as_mut_slice());
-    if per_layer {
-        chosen.for_each(|values| {
-            let count = kept(values.len());
-            keep_largest(&mut [values], count);
-        });
-    } else {
-        keep_largest(&mut chosen.collect::<Vec<_>>(), kept(weights));
-    }
-}
-
-/// Leaves at most `count` elements.
-fn keep_largest(parts: &mut [&mut [f32]], count: usize) {
-    // The bits of a positive float rise with it.
-    let size = |value: f32| value.abs().to_bits();
-    let mut sizes: Vec<u32> = parts.iter().flat_map(|part| part.iter().map(|&value| size(value))).collect();
-    if count >= sizes.len() {
+    assert!((0.0..=1.0).contains(&density), "a density of {density}");
+    let scope = if per_layer { Scope::Layer } else { Scope::Global };
+    let config = PruningConfig { density, parameters, scope, steps: 1, ..PruningConfig::default() };
+    let layout = Layout::new(tensors.iter().map(|(spec, _)| spec.clone()).collect()).expect("a model's tensors");
+    let scores: Vec<f32> = tensors.iter().flat_map(|(_, values)| values.iter().map(|value| value.abs())).collect();
+    let all = Mask::all(Arc::new(layout.segments()));
+    let Some(mask) = Pruning::new(&config, &layout).step(1, &all, Evidence { scores: &scores, gradients: &[] }) else {
         return;
-    }
-    if count == 0 {
-        return parts.iter_mut().for_each(|part| part.fill(0.0));
-    }
-    let (_, &mut threshold, _) = sizes.select_nth_unstable_by(count - 1, |a, b| b.cmp(a));
-    let mut at_threshold = count - sizes.iter().filter(|&&size| size > threshold).count();
-    for value in parts.iter_mut().flat_map(|part| part.iter_mut()) {
-        let stays = match size(*value).cmp(&threshold) {
-            std::cmp::Ordering::Greater => true,
-            std::cmp::Ordering::Less => false,
-            std::cmp::Ordering::Equal => {
-                let stays = at_threshold > 0;
-                at_threshold -= usize::from(stays);
-                stays
+    };
+    for (tensor, (_, values)) in tensors.iter_mut().enumerate() {
+        for (index, value) in layout.range(tensor).zip(values) {
+            if !mask.contains(index) {
+                *value = 0.0;
             }
-        };
-        if !stays {
-            *value = 0.0;
         }
     }
 }

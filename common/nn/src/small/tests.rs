@@ -39,10 +39,11 @@ fn each_layer_keeps_its_share_when_asked_to() {
 fn a_number_of_parameters_counts_vectors_too() {
     let mut tensors = two_layers();
     prune(&mut tensors, Keep::Parameters(5), false);
-    let expected: [&[f32]; 3] = [&[0.0; 6], &[0.01, 0.02], &[0.0, -2.0, 3.0, -4.0]];
+    // A matrix without weights would let nothing through.
+    let expected: [&[f32]; 3] = [&[0.0, 0.0, 0.0, 0.0, 0.0, -0.6], &[0.01, 0.02], &[0.0, -2.0, 3.0, -4.0]];
     assert_eq!(values(&tensors), expected);
     prune(&mut tensors, Keep::Parameters(1), false);
-    let expected: [&[f32]; 3] = [&[0.0; 6], &[0.01, 0.02], &[0.0; 4]];
+    let expected: [&[f32]; 3] = [&[0.0, 0.0, 0.0, 0.0, 0.0, -0.6], &[0.01, 0.02], &[0.0, 0.0, 0.0, -4.0]];
     assert_eq!(values(&tensors), expected);
 }
 

@@ -3,8 +3,10 @@
 use crate::model::{Gradients, Model};
 use crate::ops::{elements_of, vectorised};
 use crate::{Error, Threads};
+use dunlin_codec::Mask;
 use dunlin_core::recipe::{OptimizerKind, TrainingConfig};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// An optimizer with its state, which lives for one round.
 pub(super) struct Optimizer<'a> {
@@ -17,6 +19,8 @@ pub(super) struct Optimizer<'a> {
     first: Vec<f32>,
     /// Adam's second moments.
     second: Vec<f32>,
+    /// 1 for each coordinate that is left of the model and 0 for the others; empty when all are.
+    left: Arc<[f32]>,
     steps: i32,
 }
 
@@ -78,7 +82,16 @@ impl<'a> Optimizer<'a> {
             shrink: (rate * config.l1) as f32,
         };
         let clip_norm = config.clip_norm;
-        Self { rule, penalties, clip_norm, start, first: vec![0.0; first], second: vec![0.0; second], steps: 0 }
+        let left = Arc::from([]);
+        Self { rule, penalties, clip_norm, start, first: vec![0.0; first], second: vec![0.0; second], left, steps: 0 }
+    }
+
+    /// Leaves alone what a mask does not leave: without a gradient, no rule moves a weight that is zero.
+    pub(super) fn within(mut self, mask: Option<&Mask>) -> Self {
+        if let Some(mask) = mask {
+            self.left = mask.scatter(&vec![1.0; mask.len()]).into();
+        }
+        self
     }
 
     /// One step of all the model's parameters against the sum of these gradients of the parts of a batch.
@@ -89,6 +102,7 @@ impl<'a> Optimizer<'a> {
             .map(|part| part.tensors.iter().map(|tensor| Some(tensor.as_ref()?.storage_and_layout())).collect())
             .collect();
         let mut tensors = Vec::with_capacity(model.layout().tensors().len());
+        let left = Arc::clone(&self.left);
         for index in (0..model.layout().tensors().len()).filter(|&index| model.is_trained(index)) {
             let range = model.layout().range(index);
             let mut gradients = Vec::with_capacity(parts.len());
@@ -99,7 +113,8 @@ impl<'a> Optimizer<'a> {
                 let problem = format!("a gradient of {} elements for a tensor of {}", gradient.len(), range.len());
                 return Err(candle_core::Error::Msg(problem).into());
             }
-            tensors.push(TensorGradient { range, parts: gradients });
+            let left = left.get(range.clone()).unwrap_or_default();
+            tensors.push(TensorGradient { range, parts: gradients, left });
         }
         self.penalties.scale = self.clip_scale(&tensors);
         model.with_parameters(|weights| {
@@ -170,12 +185,28 @@ struct TensorGradient<'a> {
     /// Where the tensor lies in the flat vector.
     range: Range<usize>,
     parts: Vec<&'a [f32]>,
+    /// What it is multiplied by, element by element; empty for nothing.
+    left: &'a [f32],
 }
 
 impl TensorGradient<'_> {
     /// The sum over the parts for some of the tensor's coordinates, at most [`BLOCK`].
     #[inline(always)]
     fn block<'b>(&'b self, range: Range<usize>, buffer: &'b mut [f32; BLOCK]) -> &'b [f32] {
+        if self.left.is_empty() {
+            return self.whole_block(range, buffer);
+        }
+        let mut sums = [0.0; BLOCK];
+        let sum = self.whole_block(range.clone(), &mut sums);
+        let masked = &mut buffer[..range.len()];
+        for ((masked, &sum), &left) in masked.iter_mut().zip(sum).zip(&self.left[range]) {
+            *masked = sum * left;
+        }
+        masked
+    }
+
+    #[inline(always)]
+    fn whole_block<'b>(&'b self, range: Range<usize>, buffer: &'b mut [f32; BLOCK]) -> &'b [f32] {
         match self.parts.split_first() {
             Some((only, [])) => &only[range],
             Some((one, others)) => {
@@ -302,7 +333,7 @@ mod tests {
         for gradient in gradients {
             optimizer.steps += 1;
             for share in optimizer.shares(&mut weight, 1) {
-                share.step(&[TensorGradient { range: 0..1, parts: vec![&[*gradient]] }]);
+                share.step(&[TensorGradient { range: 0..1, parts: vec![&[*gradient]], left: &[] }]);
             }
             trace.push(weight[0]);
         }
@@ -378,6 +409,7 @@ mod tests {
             let tensor = |range: Range<usize>| TensorGradient {
                 parts: parts.iter().map(|part| &part[range.clone()]).collect(),
                 range,
+                left: &[],
             };
             let tensors = [tensor(0..cut), tensor(cut..n)];
             for _ in 0..2 {

@@ -30,7 +30,7 @@ struct Ran {
 fn run(kind: &ModelKind, data: &Examples, config: &TrainingConfig) -> Result<Ran, Error> {
     let mut model = Model::new(kind, data.dataset().input()).unwrap();
     let mut params = model.init(&Seed::from_u64(3));
-    let task = TrainTask { config, round: 1, seed: Seed::from_u64(4), threads: &ONE };
+    let task = TrainTask { config, round: 1, seed: Seed::from_u64(4), threads: &ONE, mask: None };
     let result = train(&mut model, data, &mut params, &task, &mut |_, _| ControlFlow::Continue(()))?;
     Ok(Ran { params, examples: result.examples, steps: result.steps, loss: result.loss })
 }
@@ -103,7 +103,7 @@ fn another_seed_gives_another_order_and_another_result() {
     let mut model = Model::new(&ModelKind::Softmax, training.dataset().input()).unwrap();
     let start = model.init(&Seed::from_u64(3));
     let mut with_seed = |seed| {
-        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(seed), threads: &ONE };
+        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(seed), threads: &ONE, mask: None };
         let mut params = start.clone();
         train(&mut model, &training, &mut params, &task, &mut |_, _| ControlFlow::Continue(())).unwrap();
         params
@@ -153,7 +153,7 @@ fn every_step_is_reported_and_the_last_partial_batch_is_used() {
         let config = TrainingConfig { batch, epochs: 2, ..TrainingConfig::default() };
         let mut model = Model::new(&ModelKind::Softmax, training.dataset().input()).unwrap();
         let mut params = model.init(&Seed::from_u64(3));
-        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4), threads: &ONE };
+        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4), threads: &ONE, mask: None };
         let mut reports = Vec::new();
         let result = train(&mut model, &training, &mut params, &task, &mut |done, total| {
             reports.push((done, total));
@@ -171,7 +171,7 @@ fn a_caller_can_stop_a_training() {
     for kind in [ModelKind::Softmax, ModelKind::Trivial] {
         let mut model = Model::new(&kind, training.dataset().input()).unwrap();
         let mut params = model.init(&Seed::from_u64(3));
-        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4), threads: &ONE };
+        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4), threads: &ONE, mask: None };
         let result = train(&mut model, &training, &mut params, &task, &mut |_, _| ControlFlow::Break(()));
         assert!(matches!(result, Err(Error::Stopped)));
     }
@@ -262,7 +262,7 @@ fn every_optimizer_lowers_the_loss() {
 fn arguments_that_do_not_fit_are_errors() {
     let training = small(&digits().0, 10);
     let config = TrainingConfig::default();
-    let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4), threads: &ONE };
+    let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4), threads: &ONE, mask: None };
     let go = &mut |_, _| ControlFlow::Continue(());
     let mut model = Model::new(&ModelKind::Softmax, training.dataset().input()).unwrap();
     let mut start = model.init(&Seed::from_u64(3));
@@ -316,7 +316,7 @@ fn two_threads_repeat_themselves_and_stay_close_to_one() {
             let config = TrainingConfig { epochs: 2, momentum: 0.9, learning_rate: 0.01, ..TrainingConfig::default() };
             let mut model = Model::new(&kind, training.dataset().input()).unwrap();
             let mut params = model.init(&Seed::from_u64(3));
-            let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4), threads: &threads };
+            let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(4), threads: &threads, mask: None };
             let result =
                 train(&mut model, &training, &mut params, &task, &mut |_, _| ControlFlow::Continue(())).unwrap();
             (params, result.loss)

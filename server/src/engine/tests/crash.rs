@@ -72,7 +72,9 @@ impl Play {
         let mut values: Vec<f32> = (0..LEN).map(wave).collect();
         values[0] = 0.25;
         let examples = 10 + 7 * i as u32;
-        let (header, frame) = update(name, task, examples, &values);
+        let mask = Arc::clone(self.desk.engine.rules().mask());
+        mask.gather(&mut values);
+        let (header, frame) = update_within(&mask, name, task, examples, &values);
         let Desk { engine, now } = &mut self.desk;
         // A client asks before it uploads, so bytes that have arrived do not arrive twice.
         if engine.coordinator.announce(*now, &session(name), &header).unwrap().is_none() {
@@ -109,6 +111,30 @@ fn eventful() -> Recipe {
     recipe.downlink.quantizer = QuantizerKind::Int8;
     recipe.strategy.kind = dunlin_core::recipe::StrategyKind::FedAvgM;
     recipe
+}
+
+#[test]
+fn a_crash_at_any_commit_of_a_run_that_is_pruned_changes_nothing_in_the_result() {
+    for sets in [
+        &[][..],
+        &["scope=layer", "schedule=geometric"],
+        &["importance=taylor"],
+        &["importance=votes"],
+        &["regrow=0.3"],
+        &["rewind=ticket", "rewind_round=1"],
+        &["rewind=random"],
+        &["schedule=threshold", "threshold=0.05"],
+    ] {
+        let mut recipe = eventful();
+        recipe.rounds.count = 6;
+        let common = ["density=0.4", "first_round=2", "every=2", "steps=2"];
+        let sets: Vec<String> = common.iter().chain(sets).map(|set| format!("pruning.{set}")).collect();
+        recipe.pruning = Recipe::load(None, &sets).unwrap().pruning;
+        let (report, summaries) = survives_every_crash(&recipe, true);
+        let kept: Vec<_> = summaries.iter().filter_map(|summary| summary.kept).collect();
+        assert_eq!((report.outcome, kept.len()), (Outcome::Completed, 6), "{sets:?}");
+        assert_eq!((kept[0], kept[5]), (12, 3 + 4), "{sets:?}: {kept:?}");
+    }
 }
 
 #[test]

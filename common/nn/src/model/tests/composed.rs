@@ -52,7 +52,8 @@ fn training_elsewhere_moves_the_caller_s_parameters_and_is_judged_alike() {
     let config = TrainingConfig { batch: 16, epochs: 2, momentum: 0.9, ..TrainingConfig::default() };
     let run = |mut model: Model| -> (Vec<f32>, TrainResult, Evaluation) {
         let mut params = model.init(&Seed::from_u64(1));
-        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(2), threads: &Threads::one() };
+        let task =
+            TrainTask { config: &config, round: 1, seed: Seed::from_u64(2), threads: &Threads::one(), mask: None };
         let result = train(&mut model, &data, &mut params, &task, &mut |_, _| ControlFlow::Continue(())).unwrap();
         let evaluation = evaluate(&mut model, &data, &params, &Threads::one()).unwrap();
         (params, result, evaluation)
