@@ -1,6 +1,6 @@
 //! How far a run has come: a bar on a terminal, elsewhere a line now and then. Logs go above the bar.
 
-use crate::commands::{bytes, note, percent};
+use crate::commands::{bytes, count, note, percent};
 use dunlin::RoundSummary;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
@@ -80,7 +80,8 @@ pub(crate) fn figures(round: &RoundSummary) -> String {
         (Some(accuracy), Some(loss)) => format!("accuracy {}  loss {loss:.4}", percent(accuracy)),
         _ => format!("training loss {:.4}", round.train_loss),
     };
-    format!("{quality}  up {}  down {}", bytes(round.bytes.up), bytes(round.bytes.down))
+    let left = round.kept.map(|kept| format!("  {} left", count(kept))).unwrap_or_default();
+    format!("{quality}{left}  up {}  down {}", bytes(round.bytes.up), bytes(round.bytes.down))
 }
 
 /// A spinner with a message that changes, or nothing where there is no terminal.

@@ -16,6 +16,7 @@ use dunlin_core::recipe::RecipeError;
 use dunlin_core::{ClientId, Layout, Recipe, Report, RoundSummary, RunId, Seed, Timestamp};
 use dunlin_nn::data;
 use dunlin_nn::model::Device;
+use dunlin_server::distill::{Distill, ServerSet};
 use dunlin_server::engine::{self, EngineError, Start};
 use dunlin_server::evaluate::{Evaluate, TestSet};
 use dunlin_server::store::{DiscardStore, Store};
@@ -89,6 +90,7 @@ pub struct Simulation<'a> {
     recipe: Recipe,
     workplace: Option<Arc<dyn Workplace>>,
     evaluator: Option<Box<dyn Evaluate>>,
+    distiller: Option<Box<dyn Distill>>,
     store: Option<Box<dyn Store>>,
     threads: usize,
     device: Device,
@@ -180,6 +182,7 @@ impl<'a> Simulation<'a> {
             recipe,
             workplace: None,
             evaluator: None,
+            distiller: None,
             store: None,
             threads: std::thread::available_parallelism().map_or(1, NonZero::get),
             device: Device::Cpu,
@@ -199,6 +202,12 @@ impl<'a> Simulation<'a> {
     /// workplace of its own is not evaluated.
     pub fn evaluator(mut self, evaluator: Box<dyn Evaluate>) -> Self {
         self.evaluator = Some(evaluator);
+        self
+    }
+
+    /// Distills otherwise than on the recipe's examples; needed with a workplace of one's own where the recipe distills.
+    pub fn distiller(mut self, distiller: Box<dyn Distill>) -> Self {
+        self.distiller = Some(distiller);
         self
     }
 
@@ -243,7 +252,8 @@ impl<'a> Simulation<'a> {
     /// # Panics
     /// When a trainer does.
     pub fn run(self) -> Result<SimulationOutcome, SimulationError> {
-        let Self { recipe, workplace, mut evaluator, store, threads, device, transport, on_round } = self;
+        let Self { recipe, workplace, mut evaluator, mut distiller, store, threads, device, transport, on_round } =
+            self;
         recipe.validate()?;
         let clients: Vec<_> = (0..recipe.data.clients).map(|i| ClientId::numbered("client", i)).collect();
         let workplace = match workplace {
@@ -253,6 +263,10 @@ impl<'a> Simulation<'a> {
                 if evaluator.is_none() {
                     let set = TestSet::new(&recipe, &split)?.map(|set| set.on(&device)).transpose()?;
                     evaluator = set.map(|set| Box::new(set) as Box<dyn Evaluate>);
+                }
+                if distiller.is_none() {
+                    let set = ServerSet::new(&recipe, &split)?.map(|set| set.on(&device)).transpose()?;
+                    distiller = set.map(|set| Box::new(set) as Box<dyn Distill>);
                 }
                 let whole = DataWorkplace::whole(&recipe, split.train, &clients);
                 Arc::new(whole.map_err(SimulationError::Workplace)?.with_device(device))
@@ -267,6 +281,7 @@ impl<'a> Simulation<'a> {
             initial,
             store: store.unwrap_or_else(|| Box::<DiscardStore>::default()),
             evaluator,
+            distiller,
             simulated: transport == Transport::InProcess,
             anew: true,
             id,

@@ -6,10 +6,11 @@
 #[allow(unreachable_pub, reason = "the fuzzer's programs are its users")]
 mod fuzz;
 
-use dunlin_codec::{Codec, Encoder, EntropyCoder, Fit, Quantizer, Rate, Segment, Segments};
+use dunlin_codec::{Codec, Encoder, EntropyCoder, Fit, Mask, Quantizer, Rate, Segment, Segments};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
@@ -60,6 +61,11 @@ fn frames() -> BTreeMap<String, Vec<u8>> {
     }
     let integers: Vec<i32> = (0..segments.len() as i32).map(|i| if i % 5 == 0 { i % 7 - 3 } else { 0 }).collect();
     frames.insert("integers".into(), encoder.encode_integers(&segments, &integers).unwrap().frame);
+    let all = Mask::all(Arc::new(segments.clone()));
+    let half = Mask::new(Arc::new(segments.clone()), |index| index % 3 == 0).unwrap();
+    frames.insert("pruned".into(), all.change_to(&half, &mut encoder).remove(0));
+    let more = Mask::new(Arc::new(segments), |index| index % 3 == 0 || index % 5 == 0).unwrap();
+    frames.insert("grown".into(), half.change_to(&more, &mut encoder).remove(0));
     frames.values_mut().for_each(|frame| frame.truncate(frame.len() - 4));
     frames
 }
@@ -136,6 +142,8 @@ fn the_corpus_has_a_seed_of_every_kind() {
         let packets = [vec![0], packet(frame), packet(&frames["integers"])].concat();
         seeds.insert(corpus("catch_up").join(name), packets);
     }
+    let masks = [vec![0], packet(&frames["integers"]), packet(&frames["pruned"]), packet(&frames["grown"])].concat();
+    seeds.insert(corpus("catch_up").join("masks"), masks);
     for (path, seed) in seeds {
         if std::env::var_os("UPDATE_CORPUS").is_some() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

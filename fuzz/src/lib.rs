@@ -1,13 +1,14 @@
 //! What must hold for any bytes, as functions that a fuzzer and a test can call. They panic when it does not.
 
 use dunlin_codec::{
-    Encoder, FrameHeader, FrameKind, IntegerSink, Limits, Segment, Segments, Sink, decode_integers, grid, verify,
+    Encoder, FrameHeader, FrameKind, IntegerSink, Limits, MaskedGrid, Segment, Segments, Sink, decode_integers, verify,
 };
 use dunlin_core::Recipe;
 use dunlin_core::message::{CatchUp, CheckIn, FetchModel, Join, Receipt};
 use dunlin_core::wire;
 use dunlin_proto::v1;
 use prost::Message;
+use std::sync::Arc;
 
 /// The names of the functions here.
 pub const TARGETS: [&str; 3] = ["decode", "boundary", "catch_up"];
@@ -23,6 +24,11 @@ pub fn decode(data: &[u8]) {
     let (mut floats, mut integers) = (Strict::of(&segments), Strict::of(&segments));
     let decoded = dunlin_codec::decode(&frame, &segments, &limits, &mut floats);
     let as_integers = decode_integers(&frame, &segments, &limits, &mut integers);
+    if FrameHeader::parse(&frame).is_ok_and(|header| header.kind.is_mask()) {
+        // It has no values.
+        assert!(decoded.is_err() && as_integers.is_err());
+        return;
+    }
     assert_eq!(verified.is_ok(), decoded.is_ok() || as_integers.is_ok(), "{verified:?} {decoded:?} {as_integers:?}");
     if let Ok(verified) = verified {
         let is_whole = FrameHeader::parse(&frame).is_ok_and(|header| matches!(header.kind, FrameKind::Whole(_)));
@@ -101,29 +107,39 @@ pub fn boundary(data: &[u8]) {
     }
 }
 
-/// Packets, one after the other, each behind its length in two bytes; the first byte says for which model. Applied, they
-/// lead to a model which, as one frame, leads from nothing to itself.
+/// Frames of values and of masks, one after the other, each behind its length in two bytes; the first byte says for which
+/// model. Applied, they lead to a model to which a few frames lead from nothing.
 pub fn catch_up(data: &[u8]) {
     let Some((model, mut rest)) = data.split_first() else { return };
-    let segments = segments(*model);
-    let limits = Limits::for_segments(&segments);
-    let mut held = vec![0; segments.len()];
+    let whole = Arc::new(segments(*model));
+    let zeros = vec![0; whole.len()];
+    let seeded = MaskedGrid::whole(Arc::clone(&whole), zeros).expect("one integer for each coordinate");
+    let mut held = seeded.clone();
     while let Some((len, after)) = rest.split_first_chunk::<2>() {
         let (content, after) = after.split_at(usize::from(u16::from_le_bytes(*len)).min(after.len()));
         rest = after;
         let frame = sealed(content);
-        let is_valid = verify(&frame, &segments, &limits).is_ok();
+        let of_mask = FrameHeader::parse(&frame).is_ok_and(|header| header.kind.is_mask());
+        let segments = held.mask().segments();
+        let is_valid = verify(&frame, segments, &Limits::for_segments(segments)).is_ok();
         let before = held.clone();
-        let applied = grid::apply_update(&frame, &segments, &limits, &mut held);
-        assert_eq!(is_valid, applied.is_ok(), "{applied:?}");
+        let applied = held.apply(&frame);
+        assert!(of_mask || is_valid == applied.is_ok(), "{applied:?}");
         if applied.is_err() {
             held = before;
         }
+        assert!(held.values().len() == held.mask().len() && held.mask().indices().count() == held.mask().len());
     }
-    let snapshot = Encoder::new().encode_integers(&segments, &held).expect("a model fits its own layout");
-    let mut fresh = vec![0; segments.len()];
-    grid::apply_update(&snapshot.frame, &segments, &limits, &mut fresh).expect("a snapshot applies");
-    assert_eq!(grid::digest(&fresh), grid::digest(&held));
+    let mut fresh = seeded;
+    let mut encoder = Encoder::new();
+    let mut frames = fresh.mask().change_to(held.mask(), &mut encoder);
+    let values = encoder.encode_integers(held.mask().segments(), held.values());
+    frames.push(values.expect("a model fits its own mask").frame);
+    for frame in &frames {
+        fresh.apply(frame).expect("a snapshot applies");
+    }
+    assert_eq!(fresh, held);
+    assert_eq!(fresh.digest(), held.digest());
 }
 
 /// Small models with what makes layouts differ: a matrix and its bias, one row, single elements.

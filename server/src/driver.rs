@@ -5,11 +5,12 @@
 
 use crate::broadcast::Broadcast;
 use crate::coordinator::{Offer, StatusView};
+use crate::distill::Done;
 use crate::engine::{Engine, EngineError, Settled, Timings};
 use crate::store::RunRow;
 use crate::vet::{Rules, Vetted};
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvError, Sender, TrySendError, bounded, select};
 use dunlin_codec::StageBytes;
 use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, Join, Receipt, Session, UpdateHeader, Welcome};
 use dunlin_core::report::{Report, RoundSummary};
@@ -119,6 +120,8 @@ struct Worker {
     epoch: Instant,
     broadcast: watch::Sender<Arc<Broadcast>>,
     rules: watch::Sender<Arc<Rules>>,
+    /// What a distillation on its own thread comes to.
+    distilled: (Sender<Done>, Receiver<Done>),
     changed: watch::Sender<usize>,
     shared: Arc<SharedState>,
     parked: Vec<Parked>,
@@ -160,6 +163,7 @@ pub fn start(engine: Engine, run: RunRow, epoch: Instant) -> (Driver, Handle) {
         rules,
         changed,
         shared,
+        distilled: bounded(1),
         parked: Vec::new(),
         offers: BTreeMap::new(),
         outbox: Vec::new(),
@@ -354,12 +358,22 @@ impl Worker {
         // A restart has things to make durable before the first message.
         self.settle()?;
         loop {
-            let received = self.commands.recv_timeout(self.patience());
-            let timer = Instant::now();
-            match received {
-                Ok(command) => self.take(command),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            let patience = self.patience();
+            let timer;
+            select! {
+                recv(self.commands) -> received => {
+                    timer = Instant::now();
+                    match received {
+                        Ok(command) => self.take(command),
+                        Err(RecvError) => return Ok(()),
+                    }
+                }
+                recv(self.distilled.1) -> done => {
+                    timer = Instant::now();
+                    // This thread holds the other end.
+                    done.map_or(Ok(()), |done| self.engine.distilled(done))?;
+                }
+                default(patience) => timer = Instant::now(),
             }
             // What else has queued up shares the disk sync.
             while let Ok(command) = self.commands.try_recv() {
@@ -492,6 +506,23 @@ impl Worker {
     }
 
     fn tell(&mut self, settled: Settled) {
+        if let Some(job) = self.engine.poll_job() {
+            let sender = self.distilled.0.clone();
+            let work = move || {
+                let mut told = 0;
+                let done = job.run(&mut |done, total| {
+                    let tenth = 10 * done / total.max(1);
+                    if tenth > told {
+                        told = tenth;
+                        tracing::info!(percent = 10 * tenth, "distilling");
+                    }
+                });
+                // The server has ended meanwhile.
+                drop(sender.send(done));
+            };
+            let thread = std::thread::Builder::new().name("distillation".into()).spawn(work);
+            thread.expect("a process can start a thread");
+        }
         for (client, receipt) in settled.receipts {
             for reply in self.offers.remove(&client).unwrap_or_default() {
                 self.answer(reply, Ok(receipt));

@@ -13,6 +13,7 @@ pub use timings::Timings;
 use crate::aggregate::{self, Aggregator, ExactSum};
 use crate::broadcast::Broadcast;
 use crate::coordinator::{ClosedRound, Coordinator, Effect, Offer, reaches_target};
+use crate::distill::{Distill, Done, Job, Request};
 use crate::evaluate::Evaluate;
 use crate::global::{self, GlobalModel};
 use crate::store::{Record, Store, StoreError};
@@ -20,7 +21,7 @@ use crate::vet::{Rules, Vetted};
 use bytes::Bytes;
 use dunlin_codec::StageBytes;
 use dunlin_core::message::{Receipt, Session, UpdateHeader, Welcome};
-use dunlin_core::report::{Bytes as ByteCount, FederatedEvaluation, Report, RoundSummary, RunEnd};
+use dunlin_core::report::{Bytes as ByteCount, Distilled, FederatedEvaluation, Report, RoundSummary, RunEnd};
 use dunlin_core::{ClientId, Digest, Layout, Outcome, Recipe, Reject, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,6 +38,16 @@ pub struct Engine {
     sum: ExactSum,
     store: Box<dyn Store>,
     evaluator: Option<Box<dyn Evaluate>>,
+    /// Absent where the recipe has no distillation, and while one is under way.
+    distiller: Option<Box<dyn Distill>>,
+    /// A distillation that nobody has begun yet.
+    job: Option<Job>,
+    /// The round that waits for its distillation.
+    distilling: Option<ClosedRound>,
+    /// What that has come to.
+    distilled: Option<(Vec<f32>, Distilled)>,
+    /// The accepted updates of the round under way, where it ends with a distillation.
+    teachers: BTreeMap<ClientId, Bytes>,
     broadcast: Arc<Broadcast>,
     /// The version after it, while its records are not durable yet.
     unpublished: Option<Arc<Broadcast>>,
@@ -101,6 +112,12 @@ pub enum EngineError {
         /// The digest computed.
         got: Digest,
     },
+    /// The recipe distills, and nobody was given to do it.
+    #[error("distillation.kind is not \"none\", and this server was started without what distills")]
+    NoDistiller,
+    /// The distillation failed.
+    #[error("distillation: {0}")]
+    Distill(#[source] dunlin_nn::Error),
     /// The run in the store was made from another recipe.
     #[error("the run's recipe cannot be read: {0}")]
     Recipe(#[from] dunlin_core::recipe::RecipeError),
@@ -232,6 +249,17 @@ impl Engine {
     pub fn settle(&mut self, clock: &dyn Fn() -> Timestamp) -> Result<Settled, EngineError> {
         let mut settled = Settled::default();
         let mut batch = Vec::new();
+        if let Some((student, distilled)) = self.distilled.take()
+            && let Some(closed) = self.distilling.take()
+        {
+            self.model.replace(student)?;
+            batch = self.publish(&closed, Some(distilled), clock, &mut settled)?;
+        } else if self.coordinator.outcome().is_some()
+            && let Some(closed) = self.distilling.take()
+        {
+            // The run was stopped meanwhile.
+            batch.push(self.abandon(&closed, &mut settled));
+        }
         loop {
             match self.coordinator.poll_effect() {
                 Some(Effect::Record(record)) => batch.push(record),
@@ -240,7 +268,18 @@ impl Engine {
                     match effect {
                         Effect::Record(_) => {}
                         // Nobody hears of it before what follows, often the next round's opening, is durable with it.
-                        Effect::Publish(closed) => batch = self.publish(&closed, clock, &mut settled)?,
+                        Effect::Publish(closed) => {
+                            let timer = Instant::now();
+                            self.model.step(closed.number, &self.sum)?;
+                            self.timings.publish += timer.elapsed();
+                            match self.distillation(&closed) {
+                                Some(job) => {
+                                    self.distilling = Some(closed);
+                                    self.job = Some(job);
+                                }
+                                None => batch = self.publish(&closed, None, clock, &mut settled)?,
+                            }
+                        }
                         Effect::Abandon(closed) => batch.push(self.abandon(&closed, &mut settled)),
                         Effect::Evaluated { round, result } => {
                             batch.extend(self.evaluated(round, result, &mut settled));
@@ -290,6 +329,9 @@ impl Engine {
                     self.timings.sum += timer.elapsed();
                     self.uncheckpointed.0 += frame.len() as u64;
                     self.participants.insert(header.client.clone());
+                    if self.is_distilled(header.round.number) {
+                        self.teachers.insert(header.client.clone(), frame.clone());
+                    }
                     let receipt = self.coordinator.stored(clock(), &header);
                     settled.receipts.push((header.client, receipt));
                 }
@@ -300,19 +342,53 @@ impl Engine {
         Ok(())
     }
 
+    /// A distillation to be done, on whatever thread, before the round at hand is published. What becomes of it goes to
+    /// [`Self::distilled`].
+    pub fn poll_job(&mut self) -> Option<Job> {
+        self.job.take()
+    }
+
+    /// Takes what became of a job; the next [`Self::settle`] goes on with it.
+    ///
+    /// # Errors
+    /// When the distillation failed.
+    pub fn distilled(&mut self, done: Done) -> Result<(), EngineError> {
+        self.distiller = Some(done.distiller);
+        self.distilled = Some(done.result.map_err(EngineError::Distill)?);
+        Ok(())
+    }
+
+    /// Whether a round ends with a distillation.
+    fn is_distilled(&self, round: u64) -> bool {
+        self.recipe.distillation.is_due(round) && self.recipe.pruning.statistic(round).is_none()
+    }
+
+    /// The distillation that a round ends with.
+    fn distillation(&mut self, closed: &ClosedRound) -> Option<Job> {
+        if !self.is_distilled(closed.number) {
+            return None;
+        }
+        let distiller = self.distiller.take()?;
+        let frames = std::mem::take(&mut self.teachers).into_values().collect();
+        let request = Request::new(closed.number, self.model.broadcast_grid(), Arc::clone(&self.rules), frames);
+        Some(Job { distiller, request, student: self.model.stepped() })
+    }
+
     fn publish(
         &mut self,
         closed: &ClosedRound,
+        distilled: Option<Distilled>,
         clock: &dyn Fn() -> Timestamp,
         settled: &mut Settled,
     ) -> Result<Vec<Record>, EngineError> {
         let timer = Instant::now();
-        let published = self.model.publish(closed.number, &self.sum)?;
+        let published = self.model.send(closed.number)?;
         self.turn_to(closed.number + 1);
         self.timings.publish += timer.elapsed();
         let mut summary = self.summarize(closed);
         summary.published = true;
         summary.version = published.version.0;
+        summary.distilled = distilled;
         summary.packet = published.packet.frame_bytes();
         summary.kept = self.recipe.pruning.is_on().then(|| self.model.mask().len() as u64);
         summary.model_digest = published.digest.to_string();
@@ -329,7 +405,8 @@ impl Engine {
             packet: published.packet.to_bytes(),
             summary: summary.clone(),
         }];
-        if self.checkpoint_due() {
+        // A distillation takes too long to be done again by a restart.
+        if distilled.is_some() || self.checkpoint_due() {
             records.push(Record::Checkpoint { version: published.version, state: self.model.checkpoint() });
             self.uncheckpointed = (0, 0);
         }
@@ -344,6 +421,7 @@ impl Engine {
 
     /// Makes ready for the updates of another round.
     fn turn_to(&mut self, round: u64) {
+        self.teachers.clear();
         if self.recipe.pruning.is_on() {
             self.sum = self.model.sum(round);
             self.rules = Arc::new(Rules::new(&self.recipe, self.model.mask(), round));

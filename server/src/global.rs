@@ -141,13 +141,50 @@ impl GlobalModel {
     /// When there are no updates, the model diverges or cannot be encoded; after any but the first the model is of no
     /// further use.
     pub fn publish(&mut self, round: u64, updates: &dyn Aggregator) -> Result<Published, Error> {
-        let is_statistic = self.recipe.pruning.statistic(round).is_some();
-        self.mean.resize(if self.recipe.pruning.is_of_whole(round) { self.layout.len() } else { self.w.len() }, 0.0);
+        self.step(round, updates)?;
+        self.send(round)
+    }
+
+    /// The first half of [`Self::publish`]: moves w by a round's updates.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn step(&mut self, round: u64, updates: &dyn Aggregator) -> Result<(), Error> {
+        let pruning = &self.recipe.pruning;
+        self.mean.resize(if pruning.is_of_whole(round) { self.layout.len() } else { self.w.len() }, 0.0);
         updates.aggregate(&mut self.mean)?;
-        if !is_statistic {
-            self.strategy.step(round, &self.mean, &mut self.w);
-            check_range(&self.layout, self.mask(), &self.w)?;
+        if pruning.statistic(round).is_some() {
+            return Ok(());
         }
+        self.strategy.step(round, &self.mean, &mut self.w);
+        check_range(&self.layout, self.mask(), &self.w)
+    }
+
+    /// w, whole: what the round's updates made of it.
+    #[must_use]
+    pub fn stepped(&self) -> Vec<f32> {
+        self.mask().scatter(&self.w)
+    }
+
+    /// Puts another model, whole, in the place of w, between the halves of [`Self::publish`].
+    ///
+    /// # Errors
+    /// When it is not one of this layout, finite and in range.
+    pub fn replace(&mut self, mut params: Vec<f32>) -> Result<(), Error> {
+        if params.len() != self.layout.len() {
+            return Err(Error::WrongLength { expected: self.layout.len(), got: params.len() });
+        }
+        self.mask().gather(&mut params);
+        check_range(&self.layout, self.mask(), &params)?;
+        self.w = params;
+        Ok(())
+    }
+
+    /// The second half of [`Self::publish`]: prunes where a step of that is due, and sends what w has moved.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn send(&mut self, round: u64) -> Result<Published, Error> {
         let (mut frames, mut stages) = self.prune(round)?;
         let encoded = self.encode_step(round)?;
         frames.push(encoded.frame.into());
@@ -159,7 +196,8 @@ impl GlobalModel {
         if self.downlink.feedback == 0.0 {
             grid::to_f32(broadcast.values(), &mut self.w);
         }
-        if self.recipe.pruning.rewind != Rewind::None && self.recipe.pruning.rewind_round == round {
+        let pruning = &self.recipe.pruning;
+        if pruning.rewind != Rewind::None && pruning.rewind_round == round {
             self.ticket = Some(Arc::new(self.broadcast.mask().scatter(self.broadcast.values())));
         }
         self.version = self.version.next();

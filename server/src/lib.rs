@@ -5,6 +5,7 @@ pub mod broadcast;
 pub mod command;
 pub mod coordinator;
 mod decoding;
+pub mod distill;
 pub mod driver;
 pub mod engine;
 pub mod evaluate;

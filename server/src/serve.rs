@@ -5,6 +5,7 @@ mod metrics;
 
 pub use metrics::metrics_text;
 
+use crate::distill::{Distill, ServerSet};
 use crate::driver::{self, Driver, Handle};
 use crate::engine::{self, Engine, EngineError, Start};
 use crate::evaluate::{Evaluate, TestSet};
@@ -84,12 +85,14 @@ pub async fn open(options: &Options) -> Result<(Driver, Handle), ServeError> {
         let split = data::load(&recipe.data, &recipe.data_seed())?;
         let model = Model::new(&recipe.model, split.train.input())?;
         let evaluator = TestSet::new(&recipe, &split)?;
+        let distiller = ServerSet::new(&recipe, &split)?;
         let store = SqliteStore::open(&options.data_dir, runtime)?.with_packet_ring(recipe.limits.packet_ring);
         let start = Start {
             layout: model.layout().clone(),
             initial: model.init(&recipe.model_seed()),
             store: Box::new(store),
             evaluator: evaluator.map(|evaluator| Box::new(evaluator) as Box<dyn Evaluate>),
+            distiller: distiller.map(|set| Box::new(set) as Box<dyn Distill>),
             simulated: false,
             anew: options.new_run,
             id: RunId(rand::random()),

@@ -51,6 +51,7 @@ impl World {
             initial: vec![0.0; LEN],
             store: Box::new(MemoryStore::new(recipe.limits.packet_ring)),
             evaluator: None,
+            distiller: None,
             simulated: false,
             anew: true,
             id: RunId([7; 8]),

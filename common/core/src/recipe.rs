@@ -1,6 +1,7 @@
 //! The recipe: one file that describes a federation, whether simulated or run on separate machines.
 
 mod check;
+mod distillation;
 mod document;
 mod keys;
 mod link;
@@ -9,6 +10,7 @@ mod parse;
 mod pruning;
 mod write;
 
+pub use distillation::{Distillation, DistillationConfig};
 pub use keys::{Form, KEYS, Key};
 pub use link::QuantizerKind;
 pub use model::{Arithmetic, ModelConfig, ModelKind, UnknownModel};
@@ -46,6 +48,8 @@ pub struct Recipe {
     pub downlink: LinkConfig,
     /// How the global model loses weights while it is trained.
     pub pruning: PruningConfig,
+    /// How the server makes one model of the clients' models, beyond their mean.
+    pub distillation: DistillationConfig,
     /// Bounds on what a client may send.
     pub limits: LimitsConfig,
     /// Links and devices of the clients, for simulated time.
@@ -73,6 +77,8 @@ pub struct DataConfig {
     pub label: String,
     /// Share of a source without a test set of its own that is held out for the server's evaluation.
     pub test_share: f64,
+    /// Share of the training set that no client has but the server, which looks at no label of it.
+    pub server_share: f64,
     /// Size of the trivial model, in parameters.
     pub features: u64,
 }
@@ -405,6 +411,7 @@ impl Default for Recipe {
             uplink: LinkConfig { density: 0.02, ..LinkConfig::default() },
             downlink: LinkConfig { feedback: 1.0, ..LinkConfig::default() },
             pruning: PruningConfig::default(),
+            distillation: DistillationConfig::default(),
             limits: LimitsConfig::default(),
             network: NetworkConfig::default(),
         }
@@ -422,6 +429,7 @@ impl Default for DataConfig {
             key_file: String::new(),
             label: "label".into(),
             test_share: 0.2,
+            server_share: 0.0,
             features: 1_663_370,
         }
     }

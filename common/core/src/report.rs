@@ -42,6 +42,21 @@ pub struct FederatedEvaluation {
     pub loss: f64,
 }
 
+/// A distillation at the end of a round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Distilled {
+    /// Models asked.
+    pub teachers: u32,
+    /// Examples on which they were asked.
+    pub examples: u64,
+    /// Mean loss of an answer in the last pass, in nats.
+    pub loss: f64,
+    /// Share of the answers in which the mean of the models agreed with the teachers.
+    pub before: f64,
+    /// The same of what it has become.
+    pub agreement: f64,
+}
+
 /// One round, as a line of `rounds.jsonl`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -89,6 +104,9 @@ pub struct RoundSummary {
     /// Parameters that are left of the model after the round, where the recipe prunes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<u64>,
+    /// The distillation at its end, where the recipe has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distilled: Option<Distilled>,
     /// Real time from opening to publication, in seconds.
     pub seconds: f64,
     /// Simulated time from opening to publication, in seconds.

@@ -16,11 +16,11 @@ mod table;
 mod text;
 
 pub use fetch::{fetch, fetchable, find};
-pub use partition::partition;
+pub use partition::{partition, server_rows};
 pub use set::{Dataset, Examples};
 
 use crate::Error;
-use crate::train::shuffle;
+pub use crate::train::shuffle;
 use arrays::Archive;
 use dunlin_core::Seed;
 use dunlin_core::recipe::DataConfig;

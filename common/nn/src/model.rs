@@ -15,7 +15,7 @@ pub use plan::{Extent, Operation, Plan, Planner, Step, Value};
 pub use registry::register;
 
 use crate::Error;
-use crate::ops::{Graph, Tape, cross_entropy, with_arithmetic};
+use crate::ops::{Graph, Tape, cross_entropy, distillation, with_arithmetic};
 use candle_core::{CpuStorage, DType, InplaceOp1, Tensor, Var};
 use device::Remote;
 use dunlin_core::recipe::{ModelConfig, ModelKind};
@@ -51,6 +51,15 @@ impl std::fmt::Debug for Model {
             .field("parameters", &self.layout.len())
             .finish_non_exhaustive()
     }
+}
+
+/// What a batch's logits are held against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target<'a> {
+    /// The right classes.
+    Labels(&'a [u32]),
+    /// Another model's logits, softened by a temperature.
+    Teacher { logits: &'a [f32], temperature: f64 },
 }
 
 /// The loss of some examples, and what each tensor of the layout has to do with it.
@@ -249,26 +258,26 @@ impl Model {
         })
     }
 
-    /// The gradients of a batch's loss: the sum over all labels, of which there are `targets` to an example, over
-    /// `count`. With noise, what is random in training is.
+    /// The gradients of a batch's loss: the sum over all its targets, of which there are [`InputShape::targets`] to an
+    /// example, over `count`. With noise, what is random in training is.
     ///
     /// # Errors
     /// When the architecture fails, or data and model do not fit.
     pub(crate) fn gradients(
         &self,
         x: &Tensor,
-        labels: &[u32],
+        target: Target<'_>,
         count: usize,
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
         if let Some(remote) = &self.remote {
-            return self.gradients_elsewhere(remote, x, labels, count, noise);
+            return self.gradients_elsewhere(remote, x, (target, count), noise);
         }
         with_arithmetic(self.config.arithmetic, || {
             if self.is_taped {
-                self.gradients_by_tape(x, labels, count, noise)
+                self.gradients_by_tape(x, (target, count), noise)
             } else {
-                self.gradients_by_candle(x, labels, count, noise)
+                self.gradients_by_candle(x, (target, count), noise)
             }
         })
     }
@@ -276,15 +285,12 @@ impl Model {
     fn gradients_by_tape(
         &self,
         x: &Tensor,
-        labels: &[u32],
-        count: usize,
+        goal: (Target<'_>, usize),
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
         let trained = self.views.iter().zip(&self.trained).filter_map(|(view, is_trained)| is_trained.then_some(view));
         let mut tape = Tape::of(trained);
-        let mut graph = with_noise(Graph::on(&mut tape), noise);
-        let logits = self.architecture.forward(&self.input, &mut graph, x, &self.views)?;
-        let loss = cross_entropy(&mut graph, &logits, labels, count)?;
+        let loss = self.loss(with_noise(Graph::on(&mut tape), noise), x, &self.views, goal)?;
         let mut gradients = tape.backward(&loss)?;
         let tensors = self.views.iter().map(|view| gradients.take(view)).collect();
         Ok(Gradients { loss: scalar(&loss)?, tensors })
@@ -295,17 +301,14 @@ impl Model {
     fn gradients_by_candle(
         &self,
         x: &Tensor,
-        labels: &[u32],
-        count: usize,
+        goal: (Target<'_>, usize),
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
         let mut tensors = self.views.clone();
         for (tensor, _) in tensors.iter_mut().zip(&self.trained).filter(|(_, is_trained)| **is_trained) {
             *tensor = Var::from_tensor(tensor)?.into_inner();
         }
-        let mut graph = with_noise(Graph::candle(), noise);
-        let logits = self.architecture.forward(&self.input, &mut graph, x, &tensors)?;
-        let loss = cross_entropy(&mut graph, &logits, labels, count)?;
+        let loss = self.loss(with_noise(Graph::candle(), noise), x, &tensors, goal)?;
         let mut gradients = loss.backward()?;
         let tensors = tensors.iter().map(|tensor| gradients.remove(tensor)).collect();
         Ok(Gradients { loss: scalar(&loss)?, tensors })
@@ -316,15 +319,12 @@ impl Model {
         &self,
         remote: &Remote,
         x: &Tensor,
-        labels: &[u32],
-        count: usize,
+        goal: (Target<'_>, usize),
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
         let (flat, tensors) = remote.variable_and_views()?;
-        let mut graph = with_noise(Graph::composed(), noise);
         let x = x.to_device(remote.device())?;
-        let logits = self.architecture.forward(&self.input, &mut graph, &x, &tensors)?;
-        let loss = cross_entropy(&mut graph, &logits, labels, count)?;
+        let loss = self.loss(with_noise(Graph::composed(), noise), &x, &tensors, goal)?;
         let mut tensors = vec![None; self.layout.tensors().len()];
         if let Some(gradient) = loss.backward()?.remove(&flat) {
             let parts = views(&gradient.to_device(&Device::Cpu)?.contiguous()?, &self.layout)?;
@@ -333,6 +333,23 @@ impl Model {
             }
         }
         Ok(Gradients { loss: scalar(&loss)?, tensors })
+    }
+
+    /// The forward pass with these parameters and the loss behind it.
+    fn loss(
+        &self,
+        mut graph: Graph<'_>,
+        x: &Tensor,
+        tensors: &[Tensor],
+        (target, count): (Target<'_>, usize),
+    ) -> Result<Tensor, Error> {
+        let logits = self.architecture.forward(&self.input, &mut graph, x, tensors)?;
+        Ok(match target {
+            Target::Labels(labels) => cross_entropy(&mut graph, &logits, labels, count)?,
+            Target::Teacher { logits: teacher, temperature } => {
+                distillation(&mut graph, &logits, teacher, temperature, count)?
+            }
+        })
     }
 
     pub(crate) fn expect_len(&self, flat: &[f32]) -> Result<(), Error> {

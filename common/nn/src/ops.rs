@@ -37,7 +37,7 @@ pub use elementwise::{add, add_relu, gelu, sigmoid, silu, tanh};
 pub use embedding::{add_positions, embedding};
 pub use layout::{channels_last, flatten};
 pub use linear::{linear, linear_relu};
-pub use loss::cross_entropy;
+pub use loss::{cross_entropy, distillation};
 pub use norm::{group_norm, group_norm_relu};
 pub use pool::{Pool2dConfig, avg_pool2d, global_avg_pool, max_pool2d};
 pub use recurrent::{gru, lstm};

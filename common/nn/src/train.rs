@@ -1,12 +1,15 @@
 //! What a client does in a round, and how a model is judged.
 
+mod distill;
 mod optimizer;
 #[cfg(test)]
 mod tests;
 mod trivial;
 
+pub use distill::{DistillTask, Lesson, distill};
+
 use crate::data::{Examples, augment};
-use crate::model::{Gradients, Model};
+use crate::model::{Gradients, Model, Target};
 use crate::ops;
 use crate::{Error, Threads};
 use candle_core::{Device, Tensor};
@@ -121,7 +124,7 @@ fn steps(
             let parts: Vec<_> = rows.chunks(rows.len().div_ceil(threads.count())).enumerate().collect();
             let parts = threads.map(parts, |(part, rows)| -> Result<Gradients, Error> {
                 let (x, labels) = gather(data, rows, augmentation.as_ref())?;
-                model.gradients(&x, &labels, count, Some(noise.derive_n("part", part as u64)))
+                model.gradients(&x, Target::Labels(&labels), count, Some(noise.derive_n("part", part as u64)))
             });
             let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
             let loss: f64 = parts.iter().map(|part| part.loss).sum();
@@ -182,7 +185,7 @@ fn sum_of_gradients(
         let parts: Vec<_> = rows.chunks(rows.len().div_ceil(threads.count())).collect();
         let parts = threads.map(parts, |rows| -> Result<Gradients, Error> {
             let (x, labels) = gather(data, rows, None)?;
-            model.gradients(&x, &labels, count, None)
+            model.gradients(&x, Target::Labels(&labels), count, None)
         });
         for part in parts {
             let part = part?;
@@ -318,7 +321,7 @@ fn gather(data: &Examples, rows: &[u32], augmentation: Option<&(Augment, Seed)>)
 }
 
 /// Fisher–Yates with 64-bit multiplication: written out so that the order stays the same whatever a library does.
-pub(crate) fn shuffle<T>(items: &mut [T], rng: &mut Rng) {
+pub fn shuffle<T>(items: &mut [T], rng: &mut Rng) {
     for last in (1..items.len()).rev() {
         items.swap(last, below(rng, last + 1));
     }

@@ -3,6 +3,7 @@
 use super::{Engine, EngineError, Tally, Timings};
 use crate::aggregate::{self, Aggregator, ExactSum};
 use crate::coordinator::{Config, Coordinator, Resume};
+use crate::distill::Distill;
 use crate::evaluate::Evaluate;
 use crate::global::GlobalModel;
 use crate::packet::Packet;
@@ -26,6 +27,8 @@ pub struct Start {
     pub store: Box<dyn Store>,
     /// How it is evaluated; nothing without a test set.
     pub evaluator: Option<Box<dyn Evaluate>>,
+    /// What distills, where the recipe says that the server does.
+    pub distiller: Option<Box<dyn Distill>>,
     /// Whether timestamps are simulated time.
     pub simulated: bool,
     /// Start anew even if the store has a run of this recipe.
@@ -75,7 +78,10 @@ pub fn open(mut start: Start, now: Timestamp) -> Result<Engine, EngineError> {
 }
 
 fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Result<Engine, EngineError> {
-    let Start { recipe, layout, initial, store, evaluator, simulated, .. } = start;
+    let Start { recipe, layout, initial, store, evaluator, distiller, simulated, .. } = start;
+    if recipe.distillation.is_on() && distiller.is_none() {
+        return Err(EngineError::NoDistiller);
+    }
     let mut model = match &restored.checkpoint {
         Some((_, state)) => GlobalModel::from_checkpoint(&recipe, &layout, &initial, state)?,
         None => GlobalModel::new(&recipe, &layout, &initial)?,
@@ -109,7 +115,12 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
     let rules = Arc::new(Rules::new(&recipe, model.mask(), round));
     let config = Config::from_recipe(&recipe, Limits::for_segments(&layout.segments()).max_frame_bytes as u64);
     let mut tally = Tally::default();
+    let mut teachers = std::collections::BTreeMap::new();
     if let Some(open) = &restored.open {
+        let is_distilled = recipe.distillation.is_due(round) && recipe.pruning.statistic(round).is_none();
+        for (header, frame) in open.updates.iter().filter(|_| is_distilled) {
+            teachers.insert(header.client.clone(), frame.clone());
+        }
         uncheckpointed.0 += add(&mut sum, &rules, &open.updates)?;
         for (_, frame) in &open.updates {
             tally.stages += rules.stages_of(frame).map_err(aggregate::Error::Frame)?;
@@ -133,6 +144,11 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
         sum,
         store,
         evaluator,
+        distiller,
+        job: None,
+        distilling: None,
+        distilled: None,
+        teachers,
         broadcast,
         unpublished: None,
         tally,

@@ -111,6 +111,7 @@ fn start(recipe: &Recipe, disk: &Disk) -> Start {
         initial: vec![0.0; LEN],
         store: Box::new(disk.clone()),
         evaluator: Some(Box::new(FirstParameter)),
+        distiller: None,
         simulated: true,
         anew: false,
         id: RUN,

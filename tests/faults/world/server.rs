@@ -136,6 +136,7 @@ pub(super) fn open(recipe: &Recipe, layout: &Layout, disk: &Disk) -> Engine {
         initial: vec![0.0; layout.len()],
         store: Box::new(disk.clone()),
         evaluator: None,
+        distiller: None,
         simulated: true,
         anew: false,
         id: RunId([1; 8]),

@@ -1,9 +1,9 @@
 //! Frames as they were written when the format was made. A change here is a change of the format: raise the version.
 //! `UPDATE_GOLDEN=1` writes them anew.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
-use dunlin_codec::{Encoder, EntropyCoder, Fit, Quantizer, Rate};
+use dunlin_codec::{Encoder, EntropyCoder, Fit, Mask, Quantizer, Rate};
 
 use crate::support::{CODERS, QUANTIZERS, codec, floats, segments};
 
@@ -92,6 +92,10 @@ fn frames_are_the_golden_bytes() {
     check("ternary-mixed", &encoder.encode(&sparse, &segments, &columns).unwrap().frame);
     let codebook: Vec<i32> = u.iter().map(|x| CODEBOOK[(x * 50.0) as usize]).collect();
     check("integers-codebook", &encoder.encode_integers(&segments, &codebook).unwrap().frame);
+    let half = Mask::new(Arc::new(segments.clone()), |i| u[i] > 0.0 || i % 7 == 0).unwrap();
+    let more = Mask::new(Arc::new(segments.clone()), |i| half.contains(i) || i % 5 == 0).unwrap();
+    check("pruned", &Mask::all(Arc::new(segments.clone())).change_to(&half, &mut encoder)[0]);
+    check("grown", &half.change_to(&more, &mut encoder)[0]);
     let classes: Vec<i32> = u.iter().map(|x| (x * 1e6) as i32).collect();
     check("integers-classes", &encoder.encode_integers(&segments, &classes).unwrap().frame);
 }

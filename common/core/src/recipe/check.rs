@@ -1,7 +1,10 @@
 //! What a recipe must fulfil beyond the form of each key: the rules that tie keys together.
 
 use super::parse::Problem;
-use super::{Augment, Importance, LinkConfig, ModelKind, OptimizerKind, Partition, Pattern, Recipe, Rewind, Schedule};
+use super::{
+    Augment, Distillation, Importance, LinkConfig, ModelKind, OptimizerKind, Partition, Pattern, Recipe, Rewind,
+    Schedule,
+};
 use dunlin_codec::{Bias, Quantizer};
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -23,6 +26,7 @@ pub(super) fn conflict(recipe: &Recipe) -> Option<Conflict> {
         .or_else(|| rounds(recipe))
         .or_else(|| links(recipe))
         .or_else(|| pruning(recipe))
+        .or_else(|| distillation(recipe))
         .or_else(|| budgets(recipe))
         .or_else(|| classes(recipe))
 }
@@ -242,6 +246,42 @@ fn pruning(recipe: &Recipe) -> Option<Conflict> {
             &["pruning.rewind_round", "pruning.first_round"],
             pruning.rewind_round,
             format!("below `pruning.first_round`, which is {}", pruning.first_round),
+        );
+    }
+    None
+}
+
+fn distillation(recipe: &Recipe) -> Option<Conflict> {
+    let config = &recipe.distillation;
+    if config.kind == Distillation::None {
+        return None;
+    }
+    if config.source == "server" && recipe.data.server_share == 0.0 {
+        return conflict_of(
+            &["data.server_share", "distillation.source", "distillation.kind"],
+            recipe.data.server_share,
+            "above 0, because `distillation.source` is \"server\" and the server would have no examples",
+        );
+    }
+    if config.source == "noise" && config.examples == 0 {
+        return conflict_of(
+            &["distillation.examples", "distillation.source"],
+            config.examples,
+            "above 0, because there is no end to noise",
+        );
+    }
+    if config.source == "noise" && config.labels > 0.0 {
+        return conflict_of(
+            &["distillation.labels", "distillation.source"],
+            config.labels,
+            "0, because noise has no labels",
+        );
+    }
+    if recipe.model.kind == ModelKind::Trivial {
+        return conflict_of(
+            &["distillation.kind", "model.kind"],
+            quoted("ensemble"),
+            "\"none\", because a trivial `model.kind` says nothing",
         );
     }
     None

@@ -45,6 +45,8 @@ pub enum Form {
     Source,
     /// Which weights may be left together by pruning.
     Pattern,
+    /// The server's own examples: held back, random, or a data set.
+    Examples,
     /// A section that may be repeated.
     Sections,
 }
@@ -191,6 +193,12 @@ pub const KEYS: &[Key] = &[
         "",
         Form::Real(Excluded(0.0), Excluded(1.0)),
         "Share held out for the server's evaluation when the source has no test set of its own.",
+    ),
+    key(
+        "data.server_share",
+        "",
+        PROPER_FRACTION,
+        "Share of the training set that no client has: the server asks the clients' models about it when it distills.",
     ),
     key("data.features", "parameters", Form::Whole(1, MANY), "Size of the trivial model."),
     key("rounds.count", "rounds", Form::Whole(1, MANY), "Most rounds to run."),
@@ -434,6 +442,46 @@ pub const KEYS: &[Key] = &[
         "Round whose model ticket goes back to; 0 is the initial model.",
     ),
     key(
+        "distillation.kind",
+        "",
+        Form::Choice(&["none", "ensemble"]),
+        "Whether the global model learns, at the end of a round, what the clients' models say: none takes their mean; \
+         ensemble begins with the mean and learns the mean of their logits on examples of the server (FedDF, Lin et al. \
+         2020), while clients wait for the round to be published.",
+    ),
+    key(
+        "distillation.source",
+        "",
+        Form::Examples,
+        "The examples of the server, whose labels are not looked at: server is what data.server_share holds back, noise is \
+         random values, for want of anything better, and the others are what data.source may be, if they have the same \
+         shape; of these the training set is taken.",
+    ),
+    key(
+        "distillation.examples",
+        "examples",
+        Form::Whole(0, MANY),
+        "How many of them, the first ones after shuffling; 0 takes all, which noise does not have.",
+    ),
+    key("distillation.first_round", "", Form::Whole(1, MANY), "First round at whose end the server distills."),
+    key("distillation.every", "rounds", Form::Whole(1, MANY), "Rounds from one distillation to the next."),
+    key("distillation.epochs", "", Form::Whole(1, MANY), "Passes over the examples."),
+    key("distillation.batch", "examples", Form::Whole(1, MANY), "Examples in a batch."),
+    key("distillation.learning_rate", "", POSITIVE, "Step size of Adam, whose state starts anew each time."),
+    key(
+        "distillation.temperature",
+        "",
+        POSITIVE,
+        "Temperature T by which logits are divided before they are compared; the loss is multiplied by T² (Hinton et al. \
+         2015).",
+    ),
+    key(
+        "distillation.labels",
+        "",
+        NOT_NEGATIVE,
+        "Weight of the cross-entropy of the examples' own labels; 0 does not look at them, and noise has none.",
+    ),
+    key(
         "limits.max_examples",
         "examples",
         Form::Whole(1, MANY),
@@ -497,6 +545,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("uplink", "How updates travel to the server."),
     ("downlink", "How the global model travels to the clients."),
     ("pruning", "How the global model loses weights while it is trained."),
+    ("distillation", "How the server makes one model of the clients' models, beyond their mean."),
     ("limits", "Bounds on what a client may send."),
     ("network", "Links and devices of the clients, for simulated time; separate machines have real ones."),
     ("network.class", "One kind of client."),
@@ -554,10 +603,10 @@ impl Form {
             Self::Rate => real().is_some_and(|real| real == 0.0 || (MIN_RATE..=MAX_RATE).contains(&real)),
             Self::ZeroOrOne => real().is_some_and(|real| real == 0.0 || real == 1.0),
             Self::Model => value.as_str().is_some_and(|text| text.parse::<ModelKind>().is_ok()),
-            Self::Source => value.as_str().is_some_and(|text| match text.split_once(':') {
-                None => SOURCES.contains(&text),
-                Some((form, path)) => FORMS.iter().any(|(name, _)| *name == form) && !path.is_empty(),
-            }),
+            Self::Source => value.as_str().is_some_and(is_source),
+            Self::Examples => value
+                .as_str()
+                .is_some_and(|text| ["server", "noise"].contains(&text) || is_source(text) && text != "none"),
             Self::Pattern => value.as_str().is_some_and(|text| text.parse::<Pattern>().is_ok()),
             Self::Sections => value.as_array().is_some_and(|items| items.iter().all(Value::is_table)),
         }
@@ -565,7 +614,17 @@ impl Form {
 
     /// Whether `--set` takes the text after `=` as it stands.
     pub(super) fn is_textual(&self) -> bool {
-        matches!(self, Self::Text | Self::Name | Self::Model | Self::Source | Self::Pattern | Self::Choice(_))
+        matches!(
+            self,
+            Self::Text | Self::Name | Self::Model | Self::Source | Self::Pattern | Self::Examples | Self::Choice(_)
+        )
+    }
+}
+
+fn is_source(text: &str) -> bool {
+    match text.split_once(':') {
+        None => SOURCES.contains(&text),
+        Some((form, path)) => FORMS.iter().any(|(name, _)| *name == form) && !path.is_empty(),
     }
 }
 
@@ -603,6 +662,7 @@ impl fmt::Display for Form {
                 write!(f, "{}, {} or {last}", SOURCES.join(", "), others.join(", "))
             }
             Self::Pattern => write!(f, "unstructured or N:M with 1 ≤ N < M ≤ {}", Pattern::MOST),
+            Self::Examples => f.write_str("server, noise, or what `data.source` may be but none"),
             Self::Sections => f.write_str("a list of sections"),
         }
     }

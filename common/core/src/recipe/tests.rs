@@ -170,7 +170,7 @@ fn a_text_that_is_not_a_recipe_is_refused_with_its_line() {
         (
             "[x]",
             "line 1: unknown section `x`; the sections are model, data, rounds, training, strategy, uplink, downlink, \
-             pruning, limits, network, network.class",
+             pruning, distillation, limits, network, network.class",
         ),
         ("\"rounds.cohort\" = 5", "line 1: unknown key `\"rounds.cohort\"`; did you mean `rounds.cohort`?"),
         // Types.
@@ -220,7 +220,7 @@ fn an_assignment_that_is_wrong_is_refused_in_its_own_words() {
         ("round.cohort=5", "--set round.cohort=5: unknown key `round.cohort`; did you mean `rounds.cohort`?"),
         (
             "=5",
-            "--set =5: unknown key ``; the sections are model, data, rounds, training, strategy, uplink, downlink, pruning, limits, network, network.class",
+            "--set =5: unknown key ``; the sections are model, data, rounds, training, strategy, uplink, downlink, pruning, distillation, limits, network, network.class",
         ),
         ("rounds={cohort=5}", "--set rounds={cohort=5}: `rounds` is a section; it must be set key by key"),
         (
@@ -274,6 +274,7 @@ fn each_key_refuses_what_is_out_of_its_range() {
             Form::Real(Bound::Included(min), _) if min < 0.0 => &["-100", "inf", "nan"],
             Form::Real(..) | Form::Rate => &["-0.5", "inf", "nan"],
             Form::Pattern => &["'4:2'", "'dense'"],
+            Form::Examples => &["'none'", "'x'"],
             Form::Sections => &["{}"],
         };
         let (section, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));

@@ -31,6 +31,11 @@ use rand_distr::{Distribution, Gamma};
 /// When there are fewer rows, shards or keys than clients, when a split by label is asked of rows with several labels,
 /// or a key of the recipe is out of range.
 pub fn partition(config: &DataConfig, train: &Dataset, seed: &Seed) -> Result<Vec<Vec<u32>>, Error> {
+    if config.server_share > 0.0 && config.source != "none" {
+        let (rest, _) = server_rows(config, train, seed);
+        let dealt = partition(&DataConfig { server_share: 0.0, ..config.clone() }, &train.select(&rest), seed)?;
+        return Ok(dealt.into_iter().map(|rows| rows.iter().map(|&row| rest[row as usize]).collect()).collect());
+    }
     let clients = config.clients as usize;
     if clients == 0 || clients > train.len() {
         let remedy = format!("from 1 to {} clients can each have a row of {}", train.len(), train.name());
@@ -58,6 +63,18 @@ pub fn partition(config: &DataConfig, train: &Dataset, seed: &Seed) -> Result<Ve
         rows.sort_unstable();
     }
     Ok(parts)
+}
+
+/// The rows of the training set that clients have, and those that `server_share` holds back for the server, both
+/// ascending: drawn at random, whatever their label.
+#[must_use]
+pub fn server_rows(config: &DataConfig, train: &Dataset, seed: &Seed) -> (Vec<u32>, Vec<u32>) {
+    let mut rows = shuffled(train.len(), &mut seed.derive("server").rng());
+    let held_back = ((train.len() as f64 * config.server_share).round() as usize).min(train.len());
+    let mut rest = rows.split_off(held_back);
+    rows.sort_unstable();
+    rest.sort_unstable();
+    (rest, rows)
 }
 
 fn shuffled(len: usize, rng: &mut Rng) -> Vec<u32> {

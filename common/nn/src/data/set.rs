@@ -198,6 +198,19 @@ impl Dataset {
         self.source_rows.as_ref().map_or(row, |rows| rows[row] as usize)
     }
 
+    /// The same rows for a model of another input, whose labels all become 0.
+    ///
+    /// # Errors
+    /// When the rows are of another shape, or hold tokens of another vocabulary.
+    pub fn without_labels(&self, input: &InputShape) -> Result<Self, Error> {
+        let is_alike = InputShape { classes: input.classes, targets: input.targets, ..self.input } == *input;
+        if !is_alike {
+            let (expected, actual) = (Box::new(*input), Box::new(self.input));
+            return Err(Error::InputShape { name: self.name.clone(), expected, actual });
+        }
+        Ok(Self { input: *input, labels: vec![0; self.len * input.targets], ..self.clone() })
+    }
+
     /// A data set of these rows, in this order.
     pub(super) fn select(&self, rows: &[u32]) -> Self {
         fn pick<T: Copy>(values: &[T], width: usize, rows: &[u32]) -> Vec<T> {

@@ -145,7 +145,8 @@ fn noise_changes_a_transformer_in_training_alone_and_by_its_seed() {
     let mut model = Model::new(&ModelKind::Transformer, &InputShape::tokens(4, 5, 3)).unwrap();
     model.load(&model.init(&Seed::from_u64(1))).unwrap();
     let x = Tensor::new(&[[1f32, 2.0, 3.0, 0.0]], &Device::Cpu).unwrap();
-    let loss = |noise: Option<u64>| model.gradients(&x, &[1], 1, noise.map(Seed::from_u64)).unwrap().loss;
+    let loss =
+        |noise: Option<u64>| model.gradients(&x, Target::Labels(&[1]), 1, noise.map(Seed::from_u64)).unwrap().loss;
     assert_eq!(loss(Some(1)), loss(Some(1)));
     assert_ne!(loss(Some(1)), loss(Some(2)));
     assert_ne!(loss(Some(1)), loss(None));
@@ -206,7 +207,7 @@ fn the_gradient_of_every_whole_model_is_right() {
             let x = values(&input, 3, &mut Seed::from_u64(7).rng());
             let labels: Vec<u32> = [0, 2, 1].repeat(input.targets);
             let count = labels.len();
-            let gradients = model.gradients(&x, &labels, count, None).unwrap();
+            let gradients = model.gradients(&x, Target::Labels(&labels), count, None).unwrap();
             let loss = |model: &Model| cross_entropy(&mut Graph::candle(), &model.forward(&x).unwrap(), &labels, count);
             let tensors = gradients.tensors.iter().map(|tensor| tensor.as_ref().unwrap().flatten_all().unwrap());
             let taped = Tensor::cat(&tensors.collect::<Vec<_>>(), 0).unwrap();

@@ -175,6 +175,17 @@ pub(super) fn cross_entropy(logits: &Tensor, labels: &[u32], count: usize) -> Re
     log_softmax(logits)?.gather(&labels, 1)?.sum_all()? * (-1.0 / count as f64)
 }
 
+pub(super) fn distillation(logits: &Tensor, teacher: &[f32], temperature: f64, count: usize) -> Result<Tensor> {
+    let (rows, classes) = logits.dims2()?;
+    if rows == 0 || count == 0 || rows * classes != teacher.len() {
+        candle_core::bail!("distillation: {} logits to learn for {:?}", teacher.len(), logits.dims());
+    }
+    let teacher = Tensor::from_slice(teacher, (rows, classes), logits.device())?.to_dtype(logits.dtype())?;
+    let p = log_softmax(&(teacher / temperature)?)?;
+    let q = log_softmax(&(logits / temperature)?)?;
+    (p.exp()? * (p - q)?)?.sum_all()? * (temperature * temperature / count as f64)
+}
+
 /// `mask` holds what each element is multiplied with.
 pub(super) fn masked(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
     x * mask.to_device(x.device())?

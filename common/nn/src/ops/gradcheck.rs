@@ -294,6 +294,31 @@ fn the_rectifier_passes_no_gradient_at_zero_and_keeps_nan() {
 }
 
 #[test]
+fn distillation_has_the_right_gradient_and_none_at_the_teacher() {
+    let teacher: Vec<f32> = (0..20).map(|i| (i * 7 % 11) as f32 / 3.0 - 1.5).collect();
+    for temperature in [0.7, 1.0, 4.0] {
+        check(&[variable(1, &[4, 5])], |v| {
+            distillation(&mut Graph::candle(), &(&v[0] * 6.0)?, &teacher, temperature, 7)
+        });
+        let same = Tensor::from_slice(&teacher, (4, 5), &Device::Cpu).unwrap();
+        for graph in [&mut Graph::candle(), &mut Graph::composed()] {
+            let loss = distillation(graph, &same, &teacher, temperature, 4).unwrap().to_scalar::<f32>().unwrap();
+            assert!(loss.abs() < 1e-6, "{loss}");
+            assert!(distillation(graph, &same, &teacher[1..], temperature, 4).is_err());
+        }
+    }
+    let logits = variable(2, &[4, 5]);
+    let loss = |graph: &mut Graph<'_>| {
+        distillation(graph, &logits.to_dtype(DType::F32).unwrap(), &teacher, 2.0, 4)
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap()
+    };
+    let (own, candles) = (loss(&mut Graph::candle()), loss(&mut Graph::composed()));
+    assert!((own - candles).abs() < 1e-5 && own > 0.1, "{own} {candles}");
+}
+
+#[test]
 fn cross_entropy_of_huge_logits_is_finite() {
     let logits = Tensor::new(&[[1e30f32, 0.0], [0.0, 1e30]], &Device::Cpu).unwrap();
     assert_eq!(cross_entropy(&mut Graph::candle(), &logits, &[0, 1], 2).unwrap().to_scalar::<f32>().unwrap(), 0.0);

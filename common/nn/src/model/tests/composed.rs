@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 fn computed(model: &Model, x: &Tensor) -> (Vec<f32>, f64) {
     let input = model.input();
     let labels: Vec<u32> = (0..4 * input.targets).map(|i| (i * 7 % input.classes) as u32).collect();
-    let gradients = model.gradients(x, &labels, labels.len(), Some(Seed::from_u64(9))).unwrap();
+    let gradients = model.gradients(x, Target::Labels(&labels), labels.len(), Some(Seed::from_u64(9))).unwrap();
     let mut all: Vec<f32> = model.infer(x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     for (gradient, tensor) in gradients.tensors.into_iter().zip(model.layout().tensors()) {
         let gradient = gradient.unwrap_or_else(|| panic!("{}: no gradient of {}", model.kind(), tensor.name));

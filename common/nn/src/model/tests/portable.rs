@@ -13,7 +13,7 @@ fn computed(kind: &ModelKind, input: &InputShape, arithmetic: Arithmetic) -> Vec
     model.load(&model.init(&seed)).unwrap();
     let x = values(input, 5, &mut seed.rng()).to_dtype(DType::F32).unwrap();
     let labels: Vec<u32> = (0..5 * input.targets).map(|i| (i * 7 % input.classes) as u32).collect();
-    let gradients = model.gradients(&x, &labels, labels.len(), Some(seed)).unwrap();
+    let gradients = model.gradients(&x, Target::Labels(&labels), labels.len(), Some(seed)).unwrap();
     let mut all = model.infer(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     all.push(gradients.loss as f32);
     for gradient in gradients.tensors.into_iter().flatten() {

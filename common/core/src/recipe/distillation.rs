@@ -1,0 +1,71 @@
+//! Distillation on the server: one model learns what all the clients' models say.
+
+use serde::{Deserialize, Serialize};
+
+/// How the server makes one model of the clients' models, beyond their mean.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DistillationConfig {
+    /// Whether, and from whom, the global model learns.
+    pub kind: Distillation,
+    /// The examples on which the server asks.
+    pub source: String,
+    /// How many of them; 0 for all, which noise does not have.
+    pub examples: u64,
+    /// First round at whose end the server distills.
+    pub first_round: u64,
+    /// Rounds from one distillation to the next.
+    pub every: u64,
+    /// Passes over the examples.
+    pub epochs: u32,
+    /// Examples in a batch.
+    pub batch: u32,
+    /// Step size of Adam.
+    pub learning_rate: f64,
+    /// Temperature T that softens what is said.
+    pub temperature: f64,
+    /// Weight of the examples' own labels, where they have any that count.
+    pub labels: f64,
+}
+
+/// From whom the global model learns at the end of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Distillation {
+    /// Nobody: it is the mean of the clients' models.
+    None,
+    /// All clients of the round together: it begins as the mean of their models and learns the mean of their logits
+    /// (`FedDF`, Lin et al. 2020).
+    Ensemble,
+}
+
+impl DistillationConfig {
+    /// Whether the server ever distills.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.kind != Distillation::None
+    }
+
+    /// Whether the server distills at the end of a round (from 1).
+    #[must_use]
+    pub fn is_due(&self, round: u64) -> bool {
+        self.is_on() && round.checked_sub(self.first_round).is_some_and(|since| since.is_multiple_of(self.every))
+    }
+}
+
+impl Default for DistillationConfig {
+    fn default() -> Self {
+        Self {
+            kind: Distillation::None,
+            source: "server".into(),
+            examples: 0,
+            first_round: 1,
+            every: 1,
+            epochs: 2,
+            batch: 64,
+            learning_rate: 0.001,
+            temperature: 1.0,
+            labels: 0.0,
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Distillation: a student learns what teachers say about examples whose labels nobody needs to know.
+
+use super::optimizer::Optimizer;
+use super::{EVALUATION_BATCH, expect_input, gather, shuffle};
+use crate::data::Examples;
+use crate::model::{Gradients, Model, Target};
+use crate::{Error, Threads, ops};
+use dunlin_codec::Mask;
+use dunlin_core::Seed;
+use dunlin_core::recipe::{DistillationConfig, OptimizerKind, TrainingConfig};
+use std::ops::ControlFlow;
+
+/// What is asked of a student.
+#[derive(Clone, Copy, Debug)]
+pub struct DistillTask<'a> {
+    /// Passes, batch, step size, temperature.
+    pub config: &'a DistillationConfig,
+    /// Decides the order of the examples and what is random in a step.
+    pub seed: Seed,
+    /// The threads among which each batch is split.
+    pub threads: &'a Threads,
+    /// What is left of the student; none where nothing was pruned.
+    pub mask: Option<&'a Mask>,
+}
+
+/// What teachers say about some examples: the mean of their logits, [examples, classes], which is what `FedDF` has a
+/// student learn (Lin et al. 2020, <https://arxiv.org/abs/2006.07242>).
+#[derive(Clone, Debug)]
+pub struct Lesson {
+    sums: Vec<f64>,
+    teachers: u32,
+}
+
+impl Lesson {
+    /// Nothing said yet about data on which a model gives these many logits an example.
+    #[must_use]
+    pub fn new(data: &Examples) -> Self {
+        let input = data.dataset().input();
+        Self { sums: vec![0.0; data.len() * input.targets * input.classes], teachers: 0 }
+    }
+
+    /// Adds what one teacher says.
+    ///
+    /// # Errors
+    /// When data or parameters do not fit the model, or it says something that is not finite.
+    pub fn add(
+        &mut self,
+        teacher: &mut Model,
+        params: &[f32],
+        data: &Examples,
+        threads: &Threads,
+    ) -> Result<(), Error> {
+        expect_input(teacher, data)?;
+        teacher.load(params)?;
+        let teacher = &*teacher;
+        let parts: Vec<&[u32]> = data.indices().chunks(data.len().div_ceil(threads.count()).max(1)).collect();
+        let said = threads.map(parts, |part| -> Result<Vec<f32>, Error> {
+            let mut said = Vec::new();
+            for rows in part.chunks(EVALUATION_BATCH) {
+                let (x, _) = gather(data, rows, None)?;
+                ops::with_elements::<f32, _>(&teacher.infer(&x)?, |logits| {
+                    said.extend_from_slice(logits);
+                    Ok(())
+                })?;
+            }
+            Ok(said)
+        });
+        let mut sums = self.sums.iter_mut();
+        for logits in said {
+            for (logit, sum) in logits?.into_iter().zip(&mut sums) {
+                if !logit.is_finite() {
+                    return Err(Error::Diverged { step: 0 });
+                }
+                *sum += f64::from(logit);
+            }
+        }
+        self.teachers += 1;
+        Ok(())
+    }
+
+    /// How many teachers were heard.
+    #[must_use]
+    pub fn teachers(&self) -> u32 {
+        self.teachers
+    }
+
+    /// The mean logits, one example after the other.
+    fn logits(&self) -> Vec<f32> {
+        let count = f64::from(self.teachers.max(1));
+        self.sums.iter().map(|sum| (sum / count) as f32).collect()
+    }
+
+    /// Share of the answers in which a model agrees with the teachers' mean.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn agreement(
+        &self,
+        model: &mut Model,
+        params: &[f32],
+        data: &Examples,
+        threads: &Threads,
+    ) -> Result<f64, Error> {
+        let mut own = Self::new(data);
+        own.add(model, params, data, threads)?;
+        let classes = data.dataset().input().classes;
+        let answers = |lesson: &Self| -> Vec<usize> {
+            let largest = |row: &[f64]| (0..classes).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0);
+            lesson.sums.chunks_exact(classes).map(largest).collect()
+        };
+        let (theirs, own) = (answers(self), answers(&own));
+        Ok(theirs.iter().zip(&own).filter(|(a, b)| a == b).count() as f64 / own.len().max(1) as f64)
+    }
+}
+
+/// Moves a student's `params`, in the order of its layout, towards what the teachers say: Adam on
+/// T²·KL(teachers ‖ student) at temperature T, plus `labels` times the cross-entropy of the labels where that weight is
+/// above 0. Returns the mean loss per answer over the last pass, in nats.
+///
+/// `progress` is called after each step with (steps done, steps in total).
+///
+/// # Errors
+/// As [`super::train`].
+pub fn distill(
+    student: &mut Model,
+    data: &Examples,
+    lesson: &Lesson,
+    params: &mut Vec<f32>,
+    task: &DistillTask<'_>,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<f64, Error> {
+    student.expect_len(params)?;
+    expect_input(student, data)?;
+    if data.is_empty() || lesson.teachers == 0 {
+        return Err(Error::NoExamples);
+    }
+    student.freeze(std::iter::empty())?;
+    student.swap(params)?;
+    let result = steps(student, data, &lesson.logits(), task, progress);
+    student.swap(params)?;
+    let (loss, steps) = result?;
+    if params.iter().any(|value| !value.is_finite()) {
+        return Err(Error::Diverged { step: steps });
+    }
+    Ok(loss)
+}
+
+fn steps(
+    student: &Model,
+    data: &Examples,
+    teacher: &[f32],
+    task: &DistillTask<'_>,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<(f64, u64), Error> {
+    let DistillTask { config, seed, threads, mask } = *task;
+    let training = TrainingConfig {
+        optimizer: OptimizerKind::Adam,
+        learning_rate: config.learning_rate,
+        ..TrainingConfig::default()
+    };
+    let mut optimizer = Optimizer::new(&training, 1, student.layout().len(), &[]).within(mask);
+    let per_example = student.input().targets * student.input().classes;
+    let batch = (config.batch as usize).min(data.len());
+    let total = u64::from(config.epochs) * data.len().div_ceil(batch) as u64;
+    let mut order: Vec<u32> = (0..data.len() as u32).collect();
+    let (mut steps, mut loss_sum) = (0, 0.0);
+    for epoch in 0..config.epochs {
+        shuffle(&mut order, &mut seed.derive_n("epoch", u64::from(epoch)).rng());
+        loss_sum = 0.0;
+        for places in order.chunks(batch) {
+            let noise = seed.derive_n("step", steps);
+            let count = places.len() * student.input().targets;
+            let parts: Vec<_> = places.chunks(places.len().div_ceil(threads.count())).enumerate().collect();
+            let parts = threads.map(parts, |(part, places)| -> Result<Vec<Gradients>, Error> {
+                let rows: Vec<u32> = places.iter().map(|&place| data.indices()[place as usize]).collect();
+                let (x, labels) = gather(data, &rows, None)?;
+                let said = places.iter().flat_map(|&place| {
+                    let start = place as usize * per_example;
+                    &teacher[start..start + per_example]
+                });
+                let logits: Vec<f32> = said.copied().collect();
+                let noise = noise.derive_n("part", part as u64);
+                let target = Target::Teacher { logits: &logits, temperature: config.temperature };
+                let mut gradients = vec![student.gradients(&x, target, count, Some(noise))?];
+                if config.labels > 0.0 {
+                    // The gradient of a weighted loss is the loss's over as many more targets.
+                    let weighted = ((count as f64 / config.labels).round() as usize).max(1);
+                    gradients.push(student.gradients(&x, Target::Labels(&labels), weighted, Some(noise))?);
+                }
+                Ok(gradients)
+            });
+            let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<Vec<_>>();
+            let loss: f64 = parts.iter().map(|part| part.loss).sum();
+            steps += 1;
+            if !loss.is_finite() {
+                return Err(Error::Diverged { step: steps });
+            }
+            loss_sum += loss * places.len() as f64;
+            optimizer.step(student, &parts, threads)?;
+            if progress(steps, total).is_break() {
+                return Err(Error::Stopped);
+            }
+        }
+    }
+    Ok((loss_sum / data.len() as f64, steps))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data;
+    use crate::train::{TrainTask, evaluate, train};
+    use dunlin_core::recipe::{DataConfig, ModelKind};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_student_of_another_architecture_learns_from_teachers_without_labels() {
+        let split = data::load(&DataConfig::default(), &Seed::from_u64(1)).unwrap();
+        let (examples, test) = (Examples::all(split.train), Examples::all(split.test));
+        let input = *examples.dataset().input();
+        let threads = Threads::one();
+        let go_on = &mut |_, _| ControlFlow::Continue(());
+        // Two teachers, each of one half of the digits.
+        let mut teacher = Model::new(ModelKind::TwoNn, &input).unwrap();
+        let mut lesson = Lesson::new(&examples);
+        let half = |n: u32| {
+            let rows: Arc<[u32]> = (0..examples.len() as u32).filter(|row| row % 2 == n).collect();
+            Examples::new(Arc::clone(examples.dataset()), rows).unwrap()
+        };
+        for n in 0..2 {
+            let mut params = teacher.init(&Seed::from_u64(n));
+            let config = TrainingConfig::default();
+            let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(n), threads: &threads, mask: None };
+            train(&mut teacher, &half(n as u32), &mut params, &task, go_on).unwrap();
+            lesson.add(&mut teacher, &params, &examples, &threads).unwrap();
+        }
+        let mut student = Model::new(ModelKind::Softmax, &input).unwrap();
+        let mut params = student.init(&Seed::from_u64(7));
+        let before = lesson.agreement(&mut student, &params, &examples, &threads).unwrap();
+        let config = DistillationConfig { epochs: 20, learning_rate: 0.01, ..DistillationConfig::default() };
+        let task = DistillTask { config: &config, seed: Seed::from_u64(3), threads: &threads, mask: None };
+        let mut run = |params: &mut Vec<f32>| distill(&mut student, &examples, &lesson, params, &task, go_on).unwrap();
+        let mut again = params.clone();
+        let loss = run(&mut params);
+        assert_eq!((run(&mut again), &again), (loss, &params), "the same task gives the same student");
+        let agreement = lesson.agreement(&mut student, &params, &examples, &threads).unwrap();
+        assert!(before < 0.4 && agreement > 0.93, "{before} became {agreement}");
+        let accuracy = evaluate(&mut student, &test, &params, &threads).unwrap().accuracy();
+        assert!(accuracy > 0.9, "{accuracy}");
+    }
+}

@@ -1,0 +1,220 @@
+//! Distillation at the end of a round: the mean of the clients' models learns what those models say together.
+//!
+//! It is work for seconds or minutes, so it is handed out as a [`Job`] for another thread, while the engine goes on
+//! answering. A job is a function of the updates that are durable: a server that was killed meanwhile does it again from
+//! its beginning, with the same result.
+
+use crate::decoding::decode;
+use crate::vet::Rules;
+use bytes::Bytes;
+use dunlin_codec::{Mask, MaskedGrid, grid};
+use dunlin_core::recipe::DistillationConfig;
+use dunlin_core::report::Distilled;
+use dunlin_core::{Recipe, Seed};
+use dunlin_nn::Threads;
+use dunlin_nn::data::{self, Dataset, Examples, Split};
+use dunlin_nn::model::{Device, Model};
+use dunlin_nn::train::{DistillTask, Lesson, distill};
+use rand::RngCore;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Called with the steps done and all steps: one for each teacher, and then those of the student.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Makes one model of several.
+pub trait Distill: Send {
+    /// Moves `student`, the parameters of the whole model, towards what the teachers say.
+    ///
+    /// The result must depend on the arguments alone: a server that crashed meanwhile does it again.
+    ///
+    /// # Errors
+    /// When models and examples do not fit, or something is no longer finite.
+    fn distill(
+        &mut self,
+        request: &Request,
+        student: &mut Vec<f32>,
+        progress: Progress<'_>,
+    ) -> Result<Distilled, dunlin_nn::Error>;
+}
+
+/// What a distillation is made of.
+#[derive(Debug)]
+pub struct Request {
+    /// The round (from 1) whose updates the teachers are.
+    pub round: u64,
+    /// What is left of the model.
+    pub mask: Arc<Mask>,
+    base: Arc<MaskedGrid>,
+    rules: Arc<Rules>,
+    /// The updates, in the order of the clients' names.
+    frames: Vec<Bytes>,
+}
+
+impl Request {
+    /// The updates of a round to the model `base`, each by its frame.
+    #[must_use]
+    pub fn new(round: u64, base: Arc<MaskedGrid>, rules: Arc<Rules>, frames: Vec<Bytes>) -> Self {
+        Self { round, mask: Arc::clone(base.mask()), base, rules, frames }
+    }
+
+    /// How many models there are.
+    #[must_use]
+    pub fn teachers(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// A client's model as its update tells it, whole: the broadcast model, moved by what was decoded.
+    ///
+    /// # Errors
+    /// When the frame cannot be decoded after all.
+    pub fn teacher(&self, index: usize) -> Result<Vec<f32>, dunlin_codec::Error> {
+        let mut values = grid::floats(self.base.values());
+        decode(&self.frames[index], self.rules.segments(), self.rules.limits(), &mut values)?;
+        Ok(self.mask.scatter(&values))
+    }
+}
+
+/// A distillation that is to be done.
+pub struct Job {
+    pub(crate) distiller: Box<dyn Distill>,
+    pub(crate) request: Request,
+    pub(crate) student: Vec<f32>,
+}
+
+/// What became of a [`Job`].
+pub struct Done {
+    pub(crate) distiller: Box<dyn Distill>,
+    pub(crate) result: Result<(Vec<f32>, Distilled), dunlin_nn::Error>,
+}
+
+impl Job {
+    /// Does it, on the thread that calls.
+    #[must_use]
+    pub fn run(self, progress: Progress<'_>) -> Done {
+        let Self { mut distiller, request, mut student } = self;
+        let result = distiller.distill(&request, &mut student, progress).map(|distilled| (student, distilled));
+        Done { distiller, result }
+    }
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("round", &self.request.round).finish_non_exhaustive()
+    }
+}
+
+/// Distillation with candle on the server's own examples.
+pub struct ServerSet {
+    model: Model,
+    examples: Examples,
+    config: DistillationConfig,
+    seed: Seed,
+    threads: Threads,
+}
+
+impl ServerSet {
+    /// The distillation of a recipe whose data are these; nothing when it has none.
+    ///
+    /// # Errors
+    /// When the examples cannot be had, are none, or do not fit the model.
+    pub fn new(recipe: &Recipe, split: &Split) -> Result<Option<Self>, dunlin_nn::Error> {
+        let config = &recipe.distillation;
+        if !config.is_on() {
+            return Ok(None);
+        }
+        let model = Model::new(&recipe.model, split.train.input())?;
+        let seed = Seed::from_u64(recipe.seed).derive("distillation");
+        let examples = examples(recipe, split, &seed)?;
+        if examples.is_empty() {
+            return Err(dunlin_nn::Error::Config {
+                key: "distillation.source",
+                value: format!("{:?}", config.source),
+                remedy: "it holds no example; raise data.server_share, or name another source".into(),
+            });
+        }
+        Ok(Some(Self { model, examples, config: config.clone(), seed, threads: Threads::one() }))
+    }
+
+    /// Computes on this device.
+    ///
+    /// # Errors
+    /// When it has no room for the model.
+    pub fn on(self, device: &Device) -> Result<Self, dunlin_nn::Error> {
+        Ok(Self { model: self.model.on(device)?, ..self })
+    }
+
+    /// The examples on which the teachers are asked.
+    #[must_use]
+    pub fn examples(&self) -> &Examples {
+        &self.examples
+    }
+}
+
+fn examples(recipe: &Recipe, split: &Split, seed: &Seed) -> Result<Examples, dunlin_nn::Error> {
+    let (config, input) = (&recipe.distillation, split.train.input());
+    let examples = match config.source.as_str() {
+        "server" => {
+            let (_, rows) = data::server_rows(&recipe.data, &split.train, &recipe.data_seed());
+            Examples::new(Arc::clone(&split.train), rows)?
+        }
+        "noise" => {
+            let mut rng = seed.derive("noise").rng();
+            let count = config.examples as usize;
+            let values = (0..count * input.features()).map(|_| match input.vocabulary {
+                // 24 random bits make a float below 1.
+                0 => (rng.next_u32() >> 8) as f32 / 16_777_216.0,
+                tokens => (rng.next_u64() % tokens as u64) as f32,
+            });
+            let labels = vec![0; count * input.targets];
+            Examples::all(Arc::new(Dataset::new("noise", *input, values.collect(), labels)?))
+        }
+        source => {
+            let other = dunlin_core::recipe::DataConfig { source: source.into(), ..recipe.data.clone() };
+            let train = data::load(&other, &recipe.data_seed())?.train;
+            let train = if train.input() == input { train } else { Arc::new(train.without_labels(input)?) };
+            Examples::all(train)
+        }
+    };
+    match config.examples as usize {
+        0 => Ok(examples),
+        count => {
+            let mut rows = examples.indices().to_vec();
+            data::shuffle(&mut rows, &mut seed.derive("examples").rng());
+            rows.truncate(count);
+            Examples::new(Arc::clone(examples.dataset()), rows)
+        }
+    }
+}
+
+impl Distill for ServerSet {
+    fn distill(
+        &mut self,
+        request: &Request,
+        student: &mut Vec<f32>,
+        progress: Progress<'_>,
+    ) -> Result<Distilled, dunlin_nn::Error> {
+        let Self { model, examples, config, seed, threads } = self;
+        let teachers = request.teachers() as u64;
+        let mut lesson = Lesson::new(examples);
+        for index in 0..request.teachers() {
+            let teacher = request.teacher(index).expect("a frame that was vetted is decoded");
+            lesson.add(model, &teacher, examples, threads)?;
+            progress(index as u64 + 1, teachers + 1);
+        }
+        let before = lesson.agreement(model, student, examples, threads)?;
+        let task = DistillTask {
+            config,
+            seed: seed.derive_n("round", request.round),
+            threads,
+            mask: (!request.mask.is_all()).then_some(&*request.mask),
+        };
+        let mut stepped = |done, total| {
+            progress(teachers + done, teachers + total);
+            ControlFlow::Continue(())
+        };
+        let loss = distill(model, examples, &lesson, student, &task, &mut stepped)?;
+        let agreement = lesson.agreement(model, student, examples, threads)?;
+        Ok(Distilled { teachers: lesson.teachers(), examples: examples.len() as u64, loss, before, agreement })
+    }
+}
