@@ -17,7 +17,7 @@ mod server;
 mod simulate;
 mod summary;
 
-pub(crate) use output::{bytes, note, percent};
+pub(crate) use output::{bytes, count, note, percent};
 
 use clap::{Args, Parser, Subcommand};
 use dunlin::core::Recipe;

@@ -94,10 +94,18 @@ fn updates_fill_what_the_recipe_allows_and_no_more() {
 
 #[test]
 fn a_pruned_model_is_small_and_so_is_what_travels_for_it() {
-    let prune =
-        ["rounds.count=16", "pruning.density=0.05", "pruning.first_round=4", "pruning.every=2", "pruning.steps=4"];
+    let prune = [
+        "rounds.count=16",
+        "pruning.density=0.05",
+        "pruning.first_round=4",
+        "pruning.every=2",
+        "pruning.steps=4",
+        // Shares of what is left, which is little in the end.
+        "uplink.density=0.1",
+        "downlink.density=0.1",
+    ];
     let run = |sets: &[&str]| Simulation::new(recipe(&[&prune[..], sets].concat())).run().unwrap();
-    let pruned = run(&["uplink.density=0.1"]);
+    let pruned = run(&[]);
     // Weights of the 2NN for digits, and its biases.
     let left = (64 * 200 + 200 * 200 + 200 * 10) / 20 + 410;
     assert_eq!(pruned.rounds[15].kept, Some(left));
@@ -120,6 +128,74 @@ fn a_pruned_model_is_small_and_so_is_what_travels_for_it() {
         let grpc = Simulation::new(recipe(&[&prune[..], sets].concat())).transport(Transport::Grpc).run().unwrap();
         assert_eq!(grpc.report.model_digest, outcome.report.model_digest, "{sets:?}");
     }
+}
+
+#[test]
+fn a_model_without_most_of_its_units_is_trained_as_the_smaller_one_that_it_is() {
+    let sets = [
+        "rounds.count=12",
+        "pruning.density=0.1",
+        "pruning.pattern=channels",
+        "pruning.first_round=3",
+        "pruning.every=2",
+        "pruning.steps=3",
+        "uplink.density=0.2",
+        "downlink.density=0.2",
+    ];
+    let outcome = Simulation::new(recipe(&sets)).run().unwrap();
+    let (kept, report) = (outcome.rounds[11].kept.unwrap(), &outcome.report);
+    assert!(report.accuracy > 0.7 && (3_000..6_000).contains(&kept), "{kept} left: {report:?}");
+    let split = dunlin::nn::data::load(&recipe(&sets).data, &recipe(&sets).data_seed()).unwrap();
+    let mut whole = dunlin::nn::model::Model::new(&recipe(&sets).model, split.test.input()).unwrap();
+    let (mut small, params) = whole.compacted(&outcome.params).unwrap();
+    assert_eq!(small.layout().len() as u64, kept, "what is left is a whole model");
+    let test = dunlin::nn::data::Examples::all(split.test);
+    let threads = dunlin::nn::Threads::one();
+    let judge = |model: &mut dunlin::nn::model::Model, params: &[f32]| {
+        dunlin::nn::train::evaluate(model, &test, params, &threads).unwrap().correct
+    };
+    assert_eq!(judge(&mut small, &params), judge(&mut whole, &outcome.params));
+}
+
+#[test]
+fn weights_of_few_bits_are_trained_judged_and_written() {
+    for (format, least) in [("int8", 0.85), ("binary", 0.6)] {
+        let weights = format!("model.weights={format}");
+        let sets = ["rounds.count=20", &weights, "uplink.density=0.1", "downlink.density=0.1"];
+        let outcome = Simulation::new(recipe(&sets)).run().unwrap();
+        assert!(outcome.report.accuracy > least, "{format}: {:?}", outcome.report);
+    }
+}
+
+#[test]
+fn the_server_learns_from_the_clients_models_what_their_mean_has_lost() {
+    let skewed = [
+        "data.alpha=0.1",
+        "data.server_share=0.2",
+        "rounds.count=4",
+        "uplink.density=1",
+        "uplink.quantizer=f16",
+        "downlink.density=1",
+        "downlink.quantizer=f16",
+    ];
+    let run = |sets: &[&str]| Simulation::new(recipe(&[&skewed[..], sets].concat())).run().unwrap();
+    let (mean, distilled) = (run(&[]), run(&["distillation.kind=ensemble", "distillation.epochs=10"]));
+    assert!(distilled.report.accuracy > mean.report.accuracy, "{:?} {:?}", distilled.report, mean.report);
+    for round in &distilled.rounds {
+        let distilled = round.distilled.unwrap();
+        assert_eq!((distilled.teachers, distilled.examples), (10, 288), "a fifth of the digits to train on");
+        assert!(distilled.agreement > distilled.before, "{distilled:?}");
+    }
+    let few =
+        ["rounds.count=2", "distillation.kind=ensemble", "distillation.source=noise", "distillation.examples=100"];
+    let pruned = ["pruning.density=0.5", "pruning.first_round=1", "pruning.steps=1", "data.server_share=0"];
+    let sets = [&few[..], &pruned].concat();
+    let noise = run(&sets);
+    assert_eq!(noise.rounds[1].distilled.map(|distilled| distilled.examples), Some(100));
+    let nonzero = noise.params.iter().filter(|&&value| value != 0.0).count() as u64;
+    assert!(Some(nonzero) <= noise.rounds[1].kept, "what was pruned stays so");
+    let grpc = Simulation::new(recipe(&[&skewed[..], &sets].concat())).transport(Transport::Grpc).run().unwrap();
+    assert_eq!(grpc.report.model_digest, noise.report.model_digest);
 }
 
 #[test]

@@ -101,14 +101,24 @@ impl Trainer for CandleTrainer {
     }
 
     fn train(&mut self, work: &Work<'_>, params: &mut Vec<f32>, progress: Progress<'_>) -> Result<f64, TrainerError> {
-        let task = TrainTask {
-            config: &self.config,
-            round: work.round,
-            seed: work.seed,
-            threads: &self.threads,
-            mask: (!work.mask.is_all()).then_some(work.mask),
+        let mask = (!work.mask.is_all()).then_some(work.mask);
+        let task = TrainTask { config: &self.config, round: work.round, seed: work.seed, threads: &self.threads, mask };
+        let smaller = match mask {
+            Some(mask) => self.model.shrunk(mask).map_err(failed)?,
+            None => None,
         };
-        train::train(&mut self.model, &self.data, params, &task, progress).map(|result| result.loss).map_err(failed)
+        let result = match smaller {
+            // What is left of the parameters are those of the smaller model.
+            Some(mut model) => {
+                work.mask.gather(params);
+                let task = TrainTask { mask: None, ..task };
+                let result = train::train(&mut model, &self.data, params, &task, progress);
+                *params = work.mask.scatter(params);
+                result
+            }
+            None => train::train(&mut self.model, &self.data, params, &task, progress),
+        };
+        result.map(|result| result.loss).map_err(failed)
     }
 
     fn gradient(&mut self, params: &mut Vec<f32>, progress: Progress<'_>) -> Result<(Vec<f32>, f64), TrainerError> {

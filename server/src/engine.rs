@@ -272,7 +272,7 @@ impl Engine {
                             let timer = Instant::now();
                             self.model.step(closed.number, &self.sum)?;
                             self.timings.publish += timer.elapsed();
-                            match self.distillation(&closed) {
+                            match self.distillation(&closed)? {
                                 Some(job) => {
                                     self.distilling = Some(closed);
                                     self.job = Some(job);
@@ -364,14 +364,14 @@ impl Engine {
     }
 
     /// The distillation that a round ends with.
-    fn distillation(&mut self, closed: &ClosedRound) -> Option<Job> {
+    fn distillation(&mut self, closed: &ClosedRound) -> Result<Option<Job>, EngineError> {
         if !self.is_distilled(closed.number) {
-            return None;
+            return Ok(None);
         }
-        let distiller = self.distiller.take()?;
+        let distiller = self.distiller.take().ok_or(EngineError::NoDistiller)?;
         let frames = std::mem::take(&mut self.teachers).into_values().collect();
         let request = Request::new(closed.number, self.model.broadcast_grid(), Arc::clone(&self.rules), frames);
-        Some(Job { distiller, request, student: self.model.stepped() })
+        Ok(Some(Job { distiller, request, student: self.model.stepped() }))
     }
 
     fn publish(

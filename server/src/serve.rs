@@ -243,6 +243,7 @@ async fn write_results(options: &Options, handle: &Handle, report: &Report) -> R
     let params = handle.broadcast().model().floats();
     let split = data::load(&options.recipe.data, &options.recipe.data_seed())?;
     let model = Model::new(&options.recipe.model, split.train.input())?;
+    let (model, params) = model.resulting(&options.recipe, params)?;
     dunlin_nn::export::write_run(&dir, report, &rounds, &model, &params)
         .map_err(|source| ServeError::Write { path: dir.clone(), source })?;
     tracing::info!(dir = %dir.display(), "report, rounds and model written");

@@ -3,12 +3,16 @@
 use super::model::{ACTIVATION, ArchitectureArgs, ModelFile, load, measured};
 use super::output::{self, bytes, factor, percent};
 use super::summary::plain_table;
-use super::{Done, Failure};
+use super::{Done, Failure, of_data};
 use clap::{Args, ValueEnum};
 use comfy_table::{Cell, CellAlignment};
 use dunlin::codec::container::{Precision, Width};
-use dunlin::nn::small::{Compress, Compressed, Keep, Stored, Weights};
+use dunlin::core::Seed;
+use dunlin::nn::Threads;
+use dunlin::nn::data::Examples;
+use dunlin::nn::small::{Compress, Compressed, Keep, Stored, Tuning, Weights};
 use serde::Serialize;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -50,6 +54,18 @@ pub(crate) struct CompressArgs {
     /// data.source, and write them down: what 8-bit activations need
     #[arg(long, value_name = "SPEC")]
     calibrate: Option<String>,
+
+    /// Train the codebooks on the training part of this data set, as in a recipe's data.source, once weights share them
+    #[arg(long, value_name = "SPEC")]
+    train: Option<String>,
+
+    /// Passes over that data
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "train")]
+    epochs: u32,
+
+    /// Step size of training codebooks
+    #[arg(long, value_name = "R", default_value_t = 0.0002, requires = "train")]
+    learning_rate: f64,
 
     #[command(flatten)]
     architecture: ArchitectureArgs,
@@ -110,6 +126,9 @@ pub(crate) fn run(args: &CompressArgs) -> Done {
     };
     let weights = read_weights(&args.file)?;
     let mut small = Compress { keep, per_layer: args.per_layer, stored }.run(&weights)?;
+    if let Some(source) = &args.train {
+        train_codebooks(&mut small, &weights, source, args)?;
+    }
     if let Some(source) = &args.calibrate {
         let split = load(source)?;
         let container = &mut small.container;
@@ -130,6 +149,29 @@ pub(crate) fn run(args: &CompressArgs) -> Done {
         output::note(&format!("wrote {}, {}", to.display(), bytes(small.file_bytes)));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn train_codebooks(
+    small: &mut Compressed,
+    weights: &Weights,
+    source: &str,
+    args: &CompressArgs,
+) -> Result<(), Failure> {
+    let split = load(source)?;
+    let container = &small.container;
+    let file = ModelFile { about: container.about.clone(), tensors: container.tensors.clone() };
+    let mut model = file.model(&args.architecture, Some(split.train.input()))?;
+    let tuning = Tuning { epochs: args.epochs, batch: 50, learning_rate: args.learning_rate, seed: Seed::from_u64(1) };
+    let spinner = crate::progress::spinner();
+    let mut progress = |done, total| {
+        spinner.set_message(format!("training codebooks: step {done} of {total}"));
+        ControlFlow::Continue(())
+    };
+    let examples = Examples::all(split.train);
+    let loss = small.tune(weights, &mut model, &examples, &tuning, &Threads::one(), &mut progress).map_err(of_data)?;
+    spinner.finish_and_clear();
+    output::note(&format!("codebooks trained to a loss of {loss:.4}"));
+    Ok(())
 }
 
 pub(crate) fn decompress(args: &DecompressArgs) -> Done {

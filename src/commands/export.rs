@@ -128,6 +128,7 @@ fn stored(dir: &Path, id: Option<&str>) -> Result<Vec<u8>, Failure> {
         recipe,
         store: Box::new(OneRun { store, row }),
         evaluator: None,
+        distiller: None,
         simulated: false,
         anew: false,
         id: run,
@@ -138,6 +139,7 @@ fn stored(dir: &Path, id: Option<&str>) -> Result<Vec<u8>, Failure> {
     if version.0 == 0 {
         return Err(Failure::other(format!("run {run} has published no model yet")));
     }
+    let (model, params) = model.resulting(engine.recipe(), engine.params()).map_err(of_data)?;
     let mut about = model.about();
     about.extend([
         ("format".to_owned(), "dunlin".to_owned()),
@@ -147,7 +149,7 @@ fn stored(dir: &Path, id: Option<&str>) -> Result<Vec<u8>, Failure> {
         ("model_digest".to_owned(), engine.broadcast().digest().to_string()),
     ]);
     output::note(&format!("run {run}, model version {}", version.0));
-    Ok(export::safetensors(engine.layout(), &engine.params(), &about)?)
+    Ok(export::safetensors(model.layout(), &model.deployed(&params).map_err(of_data)?, &about)?)
 }
 
 /// The run of an id, or the newest; `runs` are newest first.

@@ -95,7 +95,8 @@ pub(crate) fn run(mut args: SimulateArgs) -> Done {
         let (report, rounds) = (&outcome.report, &outcome.rounds);
         let split = data::load(&recipe.data, &recipe.data_seed()).map_err(of_data)?;
         let model = Model::new(&recipe.model, split.train.input()).map_err(of_data)?;
-        dunlin::nn::export::write_run(dir, report, rounds, &model, &outcome.params)
+        let (model, params) = model.resulting(&recipe, outcome.params.clone()).map_err(of_data)?;
+        dunlin::nn::export::write_run(dir, report, rounds, &model, &params)
             .map_err(|error| Failure::other(format!("cannot write to {}: {error}", dir.display())))?;
     }
     if args.json {

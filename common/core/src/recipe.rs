@@ -13,7 +13,7 @@ mod write;
 pub use distillation::{Distillation, DistillationConfig};
 pub use keys::{Form, KEYS, Key};
 pub use link::QuantizerKind;
-pub use model::{Arithmetic, ModelConfig, ModelKind, UnknownModel};
+pub use model::{Arithmetic, ModelConfig, ModelKind, UnknownModel, WeightFormat};
 pub use parse::{Place, Problem, RecipeError};
 pub use pruning::{Importance, Pattern, PruningConfig, Rewind, Schedule, Scope, Statistic, UnknownPattern};
 pub use write::reference;

@@ -30,7 +30,7 @@ pub fn safetensors(layout: &Layout, params: &[f32], about: &BTreeMap<String, Str
 }
 
 /// Writes `report.json`, `rounds.jsonl` and `model.safetensors` into `dir`, making it when it does not exist. The model
-/// tells its architecture, so that it can be run and exported from the file alone.
+/// has the weights that it is deployed with, rounded where its recipe says so, and tells its architecture, so that it can be run and exported from the file alone.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -51,13 +51,15 @@ pub fn write_run(
         lines.push(b'\n');
     }
     write(&dir.join("rounds.jsonl"), &lines)?;
+    let deployed =
+        model.deployed(params).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
     let mut about = model.about();
     about.extend([
         ("format".to_owned(), "dunlin".to_owned()),
         ("name".to_owned(), report.name.clone()),
         ("model_digest".to_owned(), report.model_digest.clone()),
     ]);
-    write(&dir.join("model.safetensors"), &safetensors(model.layout(), params, &about)?)
+    write(&dir.join("model.safetensors"), &safetensors(model.layout(), &deployed, &about)?)
 }
 
 /// Through another name, so that a reader never sees half a file.

@@ -6,6 +6,7 @@ mod device;
 mod input;
 mod plan;
 mod registry;
+mod weights;
 
 pub use arch::{Architecture, Init, Parameters};
 pub use candle_core::Device;
@@ -13,14 +14,18 @@ pub use device::device;
 pub use input::InputShape;
 pub use plan::{Extent, Operation, Plan, Planner, Step, Value};
 pub use registry::register;
+pub use weights::round_weights;
 
 use crate::Error;
 use crate::ops::{Graph, Tape, cross_entropy, distillation, with_arithmetic};
+use crate::small::Channels;
 use candle_core::{CpuStorage, DType, InplaceOp1, Tensor, Var};
 use device::Remote;
-use dunlin_core::recipe::{ModelConfig, ModelKind};
-use dunlin_core::{Layout, Seed};
+use dunlin_codec::Mask;
+use dunlin_core::recipe::{ModelConfig, ModelKind, Pattern};
+use dunlin_core::{Layout, Recipe, Seed};
 use std::sync::Arc;
+use weights::Rounded;
 
 /// A model: an architecture and one set of parameters.
 ///
@@ -39,6 +44,8 @@ pub struct Model {
     flat: Var,
     /// The tensors of the layout, which share the memory of `flat`.
     views: Vec<Tensor>,
+    /// The weights that it computes with, if not these.
+    rounded: Option<Rounded>,
     /// Where the model computes, if not here.
     remote: Option<Remote>,
 }
@@ -86,7 +93,7 @@ impl Model {
     pub(crate) fn with_dtype(config: ModelConfig, input: &InputShape, dtype: DType) -> Result<Self, Error> {
         let (architecture, is_taped) = match &config.kind {
             ModelKind::Own(name) => (registry::find(name)?, false),
-            _ => (arch::built_in(&config), true),
+            _ => (arch::built_in(&config)?, true),
         };
         if input.features() == 0 || input.classes == 0 || input.targets == 0 {
             return Err(Error::config("data.source", format!("{input:?}"), "a model needs data of positive extents"));
@@ -101,7 +108,9 @@ impl Model {
         let flat = Var::zeros(if is_trivial { 0 } else { layout.len() }, dtype, &Device::Cpu)?;
         let views = if is_trivial { Vec::new() } else { views(&flat.as_detached_tensor(), &layout)? };
         let trained = vec![true; layout.tensors().len()];
-        Ok(Self { config, input: *input, architecture, is_taped, layout, init, trained, flat, views, remote: None })
+        let rounded = if is_trivial { None } else { Rounded::new(config.weights, &layout, dtype)? };
+        let input = *input;
+        Ok(Self { config, input, architecture, is_taped, layout, init, trained, flat, views, rounded, remote: None })
     }
 
     /// The model with its computations on another device, where they are candle's own operations; parameters and
@@ -121,9 +130,79 @@ impl Model {
         Ok(self)
     }
 
-    /// Brings the parameters to where they are computed with.
+    /// Brings the parameters to where, and into the form in which, they are computed with.
     fn upload(&self) -> candle_core::Result<()> {
-        self.remote.as_ref().map_or(Ok(()), |remote| remote.set(self.flat.as_tensor()))
+        if let Some(rounded) = &self.rounded {
+            rounded.follow(self.flat.as_tensor())?;
+        }
+        let computed = self.rounded.as_ref().map_or(self.flat.as_tensor(), Rounded::flat);
+        self.remote.as_ref().map_or(Ok(()), |remote| remote.set(computed))
+    }
+
+    /// The tensors that are computed with.
+    fn computed(&self) -> &[Tensor] {
+        self.rounded.as_ref().map_or(&self.views, Rounded::views)
+    }
+
+    /// The smaller model whose parameters are what a mask leaves of this one's, in the same order: nothing when the mask
+    /// leaves parts of filters or units, or the model is no chain of layers.
+    ///
+    /// # Errors
+    /// When the mask is of another model.
+    pub fn shrunk(&self, mask: &Mask) -> Result<Option<Self>, Error> {
+        let (expected, actual) = (self.layout.len(), mask.whole().len());
+        if expected != actual {
+            return Err(Error::ParameterCount { expected, actual });
+        }
+        let left = Channels::of(&self.layout).and_then(|channels| channels.left(mask));
+        left.map(|left| self.with_channels(&left)).transpose()
+    }
+
+    /// The same model without the filters and units that do nothing, and its parameters; as it is where all do something,
+    /// or the model is no chain of layers.
+    ///
+    /// # Errors
+    /// When there are not as many parameters as the layout has.
+    pub fn compacted(&self, params: &[f32]) -> Result<(Self, Vec<f32>), Error> {
+        self.expect_len(params)?;
+        let mut params = params.to_vec();
+        let (config, input) = (self.config.clone(), &self.input);
+        let Some(channels) = Channels::of(&self.layout) else { return Ok((Self::new(config, input)?, params)) };
+        let left = channels.alive(&params);
+        if let Some(mask) = channels.mask(Arc::new(self.layout.segments()), &left) {
+            mask.gather(&mut params);
+        }
+        Ok((self.with_channels(&left)?, params))
+    }
+
+    /// The model that a recipe's run leads to, and its parameters: without the filters and units that the recipe has pruned.
+    ///
+    /// # Errors
+    /// When there are not as many parameters as the layout has.
+    pub fn resulting(self, recipe: &Recipe, params: Vec<f32>) -> Result<(Self, Vec<f32>), Error> {
+        let has_lost_channels = recipe.pruning.is_on() && recipe.pruning.pattern == Pattern::Channels;
+        if has_lost_channels { self.compacted(&params) } else { Ok((self, params)) }
+    }
+
+    fn with_channels(&self, left: &[Vec<bool>]) -> Result<Self, Error> {
+        let count = |left: &Vec<bool>| left.iter().filter(|&&is_left| is_left).count().to_string();
+        let channels = left.iter().map(count).collect::<Vec<_>>().join(", ");
+        let model = Self::new(ModelConfig { channels, ..self.config.clone() }, &self.input)?;
+        match &self.remote {
+            Some(remote) => model.composed_on(remote.device()),
+            None => Ok(model),
+        }
+    }
+
+    /// The parameters that a model computes with whose trained ones are these: those that belong into a file.
+    ///
+    /// # Errors
+    /// When there are not as many as the layout has.
+    pub fn deployed(&self, params: &[f32]) -> Result<Vec<f32>, Error> {
+        self.expect_len(params)?;
+        let mut deployed = params.to_vec();
+        round_weights(self.config.weights, &self.layout, &mut deployed);
+        Ok(deployed)
     }
 
     /// Decides which tensors are trained: all but those whose names begin with one of `frozen`.
@@ -230,7 +309,12 @@ impl Model {
     /// # Errors
     /// When `x` has another shape, or for the trivial model, which computes nothing.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let tensors = views(self.flat.as_tensor(), &self.layout)?;
+        let flat = self.flat.as_tensor();
+        let tensors = match &self.rounded {
+            None => views(flat, &self.layout)?,
+            // Gradients go straight through the rounding.
+            Some(rounded) => views(&(flat + (rounded.flat().detach() - flat.detach())?)?, &self.layout)?,
+        };
         with_arithmetic(self.config.arithmetic, || {
             Ok(self.architecture.forward(&self.input, &mut Graph::candle(), x, &tensors)?)
         })
@@ -254,7 +338,7 @@ impl Model {
             return Ok(logits.to_device(&Device::Cpu)?);
         }
         with_arithmetic(self.config.arithmetic, || {
-            Ok(self.architecture.forward(&self.input, &mut Graph::candle(), x, &self.views)?)
+            Ok(self.architecture.forward(&self.input, &mut Graph::candle(), x, self.computed())?)
         })
     }
 
@@ -288,11 +372,12 @@ impl Model {
         goal: (Target<'_>, usize),
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
-        let trained = self.views.iter().zip(&self.trained).filter_map(|(view, is_trained)| is_trained.then_some(view));
+        let computed = self.computed();
+        let trained = computed.iter().zip(&self.trained).filter_map(|(view, is_trained)| is_trained.then_some(view));
         let mut tape = Tape::of(trained);
-        let loss = self.loss(with_noise(Graph::on(&mut tape), noise), x, &self.views, goal)?;
+        let loss = self.loss(with_noise(Graph::on(&mut tape), noise), x, computed, goal)?;
         let mut gradients = tape.backward(&loss)?;
-        let tensors = self.views.iter().map(|view| gradients.take(view)).collect();
+        let tensors = computed.iter().map(|view| gradients.take(view)).collect();
         Ok(Gradients { loss: scalar(&loss)?, tensors })
     }
 
@@ -304,7 +389,7 @@ impl Model {
         goal: (Target<'_>, usize),
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
-        let mut tensors = self.views.clone();
+        let mut tensors = self.computed().to_vec();
         for (tensor, _) in tensors.iter_mut().zip(&self.trained).filter(|(_, is_trained)| **is_trained) {
             *tensor = Var::from_tensor(tensor)?.into_inner();
         }

@@ -304,7 +304,11 @@ fn expect_input(model: &Model, data: &Examples) -> Result<(), Error> {
 /// Rows of the data set as a tensor [rows, features], images changed at random if asked for, and their labels.
 ///
 /// Each row draws from a stream of its own, so that a change does not depend on the batch.
-fn gather(data: &Examples, rows: &[u32], augmentation: Option<&(Augment, Seed)>) -> Result<(Tensor, Vec<u32>), Error> {
+pub(crate) fn gather(
+    data: &Examples,
+    rows: &[u32],
+    augmentation: Option<&(Augment, Seed)>,
+) -> Result<(Tensor, Vec<u32>), Error> {
     let dataset = data.dataset();
     let features = dataset.input().features();
     let mut x = Vec::with_capacity(rows.len() * features);

@@ -86,7 +86,7 @@ fn pruning(history: &History, seed: u64, percent: u64) -> Vec<Vec<u8>> {
     let noise = |index: usize| (index as u64 * (2 * seed + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let new = Mask::new(segments(), |index| index == 5 || noise(index) % 100 < percent).unwrap();
     let mut frames = old.change_to(&new, &mut Encoder::new());
-    let delta: Vec<i32> = (0..new.len() as i32).map(|i| i % 7 * (i % 2)).collect();
+    let delta: Vec<i32> = (0..new.len() as i32).map(|i| if i % 11 == 0 { i % 7 } else { 0 }).collect();
     frames.push(Encoder::new().encode_integers(new.segments(), &delta).unwrap().frame);
     frames
 }

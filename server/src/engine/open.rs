@@ -79,9 +79,6 @@ pub fn open(mut start: Start, now: Timestamp) -> Result<Engine, EngineError> {
 
 fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Result<Engine, EngineError> {
     let Start { recipe, layout, initial, store, evaluator, distiller, simulated, .. } = start;
-    if recipe.distillation.is_on() && distiller.is_none() {
-        return Err(EngineError::NoDistiller);
-    }
     let mut model = match &restored.checkpoint {
         Some((_, state)) => GlobalModel::from_checkpoint(&recipe, &layout, &initial, state)?,
         None => GlobalModel::new(&recipe, &layout, &initial)?,

@@ -231,7 +231,26 @@ fn pruning(recipe: &Recipe) -> Option<Conflict> {
         return conflict_of(
             &["pruning.pattern", "pruning.schedule", "pruning.regrow"],
             quoted(&pruning.pattern.to_string()),
-            "\"unstructured\", because neither a threshold nor regrowth looks at groups",
+            "\"unstructured\", because neither a threshold nor regrowth looks at more than single weights",
+        );
+    }
+    let is_chain = matches!(
+        recipe.model.kind,
+        ModelKind::TwoNn
+            | ModelKind::McmahanCnn
+            | ModelKind::Lenet300
+            | ModelKind::Lenet5
+            | ModelKind::SimpleCnn
+            | ModelKind::Mlp
+            | ModelKind::Vgg9
+            | ModelKind::Vgg11s
+            | ModelKind::Own(_)
+    );
+    if pruning.pattern == Pattern::Channels && !is_chain {
+        return conflict_of(
+            &["pruning.pattern", "model.kind"],
+            quoted("channels"),
+            format!("another, because {} is no chain of hidden layers", recipe.model.kind),
         );
     }
     if pruning.regrow > 0.0 && pruning.importance == Importance::Votes {

@@ -140,6 +140,14 @@ pub const KEYS: &[Key] = &[
          times (Tan & Le 2019); no other model reads it.",
     ),
     key(
+        "model.channels",
+        "",
+        Form::Text,
+        "Outputs of each layer but the last, separated by commas, such as 30, 10, in place of the architecture's own: \
+         filters and units of softmax, 2nn, mcmahan-cnn, the lenets, simple-cnn, mlp and the vggs; empty for the usual \
+         ones, and for all other models.",
+    ),
+    key(
         "model.arithmetic",
         "",
         Form::Choice(&["fast", "portable"]),
@@ -147,6 +155,15 @@ pub const KEYS: &[Key] = &[
          bits on all of those; portable rounds products and sums one after the other and gives the same bits on every \
          processor, in up to 1.4 times the time. Training on another number of threads, or on a --device other than the \
          CPU, sums in another order with either.",
+    ),
+    key(
+        "model.weights",
+        "",
+        Form::Choice(&["f32", "int8", "int4", "ternary", "binary"]),
+        "What the weights are rounded to before the model computes with them: clients train, and the server judges, what \
+         will be deployed, while updates move the unrounded weights behind them (straight-through, Bengio et al. 2013). \
+         int8 and int4 have a scale for each output channel, ternary (Li et al. 2016) and binary (Rastegari et al. 2016) \
+         one for each tensor; vectors are not rounded. The model that a run writes has the rounded weights.",
     ),
     key(
         "data.source",
@@ -409,8 +426,10 @@ pub const KEYS: &[Key] = &[
         "pruning.pattern",
         "",
         Form::Pattern,
-        "Which weights may be left together: any, or with N:M, such as 2:4, at most N of every M consecutive ones of a row; \
-         then the density is N/M, and pruning.density only has to be below 1.",
+        "Which weights may be left together: any; with N:M, such as 2:4, at most N of every M consecutive ones of a row, \
+         where the density is N/M, and pruning.density only has to be below 1; with channels whole filters and units, of \
+         models that are chains of layers (those with model.channels), which are then smaller models in training and in \
+         their files (Li et al. 2017).",
     ),
     key("pruning.threshold", "", NOT_NEGATIVE, "Magnitude below which the schedule of that name takes weights away."),
     key(
@@ -661,7 +680,7 @@ impl fmt::Display for Form {
                 let (last, others) = forms.split_last().expect("there are forms");
                 write!(f, "{}, {} or {last}", SOURCES.join(", "), others.join(", "))
             }
-            Self::Pattern => write!(f, "unstructured or N:M with 1 ≤ N < M ≤ {}", Pattern::MOST),
+            Self::Pattern => write!(f, "unstructured, channels or N:M with 1 ≤ N < M ≤ {}", Pattern::MOST),
             Self::Examples => f.write_str("server, noise, or what `data.source` may be but none"),
             Self::Sections => f.write_str("a list of sections"),
         }

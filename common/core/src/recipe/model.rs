@@ -14,13 +14,24 @@ pub struct ModelConfig {
     pub width: f64,
     /// Compound coefficient φ of an `efficientnet`.
     pub scaling: f64,
+    /// Outputs of each layer but the last, separated by commas, in place of the architecture's own.
+    pub channels: String,
     /// How products are rounded.
     pub arithmetic: Arithmetic,
+    /// What the weights that it computes with are rounded to.
+    pub weights: WeightFormat,
 }
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        Self { kind: ModelKind::TwoNn, width: 1.0, scaling: 0.0, arithmetic: Arithmetic::Fast }
+        Self {
+            kind: ModelKind::TwoNn,
+            width: 1.0,
+            scaling: 0.0,
+            channels: String::new(),
+            arithmetic: Arithmetic::Fast,
+            weights: WeightFormat::F32,
+        }
     }
 }
 
@@ -51,6 +62,23 @@ pub enum Arithmetic {
     Fast,
     /// A product and a sum are rounded one after the other, on every processor.
     Portable,
+}
+
+/// What the weights are rounded to before a model computes with them, in training as well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightFormat {
+    /// Nothing.
+    #[default]
+    F32,
+    /// 8 bits and a scale for each output channel.
+    Int8,
+    /// 4 bits and a scale for each output channel.
+    Int4,
+    /// A sign or zero, and a scale for each tensor.
+    Ternary,
+    /// A sign, and a scale for each tensor.
+    Binary,
 }
 
 /// A built-in architecture, or one that the user's program registers with the library.

@@ -90,6 +90,8 @@ pub enum Statistic {
 pub enum Pattern {
     /// Any.
     Unstructured,
+    /// Those of whole filters or units.
+    Channels,
     /// At most `left` of every `of` consecutive weights of a row.
     Groups {
         /// N of N:M.
@@ -210,6 +212,7 @@ impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unstructured => f.write_str("unstructured"),
+            Self::Channels => f.write_str("channels"),
             Self::Groups { left, of } => write!(f, "{left}:{of}"),
         }
     }
@@ -217,15 +220,17 @@ impl fmt::Display for Pattern {
 
 /// The text is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not \"unstructured\" or N:M with 1 ≤ N < M ≤ {most}", most = Pattern::MOST)]
+#[error("{0:?} is not \"unstructured\", \"channels\" or N:M with 1 ≤ N < M ≤ {most}", most = Pattern::MOST)]
 pub struct UnknownPattern(String);
 
 impl std::str::FromStr for Pattern {
     type Err = UnknownPattern;
 
     fn from_str(text: &str) -> Result<Self, UnknownPattern> {
-        if text == "unstructured" {
-            return Ok(Self::Unstructured);
+        match text {
+            "unstructured" => return Ok(Self::Unstructured),
+            "channels" => return Ok(Self::Channels),
+            _ => {}
         }
         let groups = text.split_once(':').and_then(|(left, of)| {
             let (left, of) = (left.parse().ok()?, of.parse().ok()?);
@@ -270,7 +275,7 @@ mod tests {
 
     #[test]
     fn patterns_are_read_as_they_are_written() {
-        for pattern in [Pattern::Unstructured, Pattern::Groups { left: 2, of: 4 }] {
+        for pattern in [Pattern::Unstructured, Pattern::Channels, Pattern::Groups { left: 2, of: 4 }] {
             assert_eq!(pattern.to_string().parse(), Ok(pattern));
         }
         for wrong in ["", "2", "4:4", "0:4", "2:65", "2:4:8", "dense"] {

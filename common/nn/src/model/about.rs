@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 impl Model {
     /// The architecture in words: `model`, `input`, `classes`, and where they are not usual `model.width`,
-    /// `model.scaling`, `vocabulary` and `targets`. [`Self::described`] reads them back.
+    /// `model.scaling`, `model.channels`, `vocabulary` and `targets`. [`Self::described`] reads them back.
     #[must_use]
     pub fn about(&self) -> BTreeMap<String, String> {
         let InputShape { channels, height, width, classes, vocabulary, targets } = self.input;
@@ -16,6 +16,7 @@ impl Model {
             (MODEL, Some(self.config.kind.to_string())),
             (WIDTH, (self.config.width != usual.width).then(|| self.config.width.to_string())),
             (SCALING, (self.config.scaling != usual.scaling).then(|| self.config.scaling.to_string())),
+            (CHANNELS, (self.config.channels != usual.channels).then(|| self.config.channels.clone())),
             (INPUT, Some(format!("{channels}x{height}x{width}"))),
             (CLASSES, Some(classes.to_string())),
             (VOCABULARY, (vocabulary > 0).then(|| vocabulary.to_string())),
@@ -39,6 +40,7 @@ impl Model {
         let Some(input) = about.get(INPUT) else { return Ok(None) };
         let mut config = ModelConfig::from(kind);
         config.width = read(about, WIDTH)?.unwrap_or(config.width);
+        config.channels = read(about, CHANNELS)?.unwrap_or(config.channels);
         config.scaling = read(about, SCALING)?.unwrap_or(config.scaling);
         let input = InputShape {
             classes: read(about, CLASSES)?.unwrap_or(0),
@@ -69,6 +71,7 @@ impl InputShape {
 const MODEL: &str = "model";
 const WIDTH: &str = "model.width";
 const SCALING: &str = "model.scaling";
+const CHANNELS: &str = "model.channels";
 const INPUT: &str = "input";
 const CLASSES: &str = "classes";
 const VOCABULARY: &str = "vocabulary";

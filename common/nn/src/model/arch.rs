@@ -136,11 +136,18 @@ impl Parameters {
 }
 
 /// The architecture of a kind that comes with this library.
-pub(super) fn built_in(config: &ModelConfig) -> Arc<dyn Architecture> {
-    if let Some(chain) = Chain::of(&config.kind) {
-        return Arc::new(chain);
+///
+/// # Errors
+/// When it has no layers whose channels could be said, or others.
+pub(super) fn built_in(config: &ModelConfig) -> Result<Arc<dyn Architecture>, Error> {
+    if let Some(chain) = Chain::of(config)? {
+        return Ok(Arc::new(chain));
     }
-    match config.kind {
+    if !config.channels.trim().is_empty() {
+        let remedy = format!("nothing is right for {}, whose layers are not one after the other", config.kind);
+        return Err(Error::config("model.channels", format!("{:?}", config.channels), remedy));
+    }
+    Ok(match config.kind {
         ModelKind::ResNet8 => Arc::new(Residual { blocks: 1 }),
         ModelKind::ResNet20 => Arc::new(Residual { blocks: 3 }),
         ModelKind::MobileNet => Arc::new(MobileNet { width: config.width }),
@@ -149,7 +156,7 @@ pub(super) fn built_in(config: &ModelConfig) -> Arc<dyn Architecture> {
         ModelKind::CharGru => Arc::new(Recurrent::Gru),
         ModelKind::Transformer => Arc::new(Transformer),
         _ => Arc::new(Trivial),
-    }
+    })
 }
 
 /// One flat tensor and no computation.

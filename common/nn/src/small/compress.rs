@@ -124,7 +124,7 @@ fn halves(values: &[f32]) -> Values {
     Values::F16(values.iter().map(|value| f16::from_f32(value.clamp(-most, most))).collect())
 }
 
-fn report(tensor: &Tensor, pruned: &[f32], original: &[f32]) -> Result<TensorReport, Error> {
+pub(super) fn report(tensor: &Tensor, pruned: &[f32], original: &[f32]) -> Result<TensorReport, Error> {
     let len = original.len() as u64;
     let nonzeros = tensor.values.nonzeros() as u64;
     let places = |count: u64| if count == len { 0 } else { len.div_ceil(8).min(4 * count) };

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::Channels;
 use dunlin_codec::Mask;
 use dunlin_core::Layout;
 use dunlin_core::recipe::{Pattern, PruningConfig, Schedule, Scope};
@@ -17,6 +18,8 @@ pub struct Pruning {
     weights: Vec<Weights>,
     /// Parameters that are never pruned.
     others: usize,
+    /// Filters and units, where the model is a chain of layers.
+    channels: Option<Channels>,
 }
 
 /// A tensor that may be pruned.
@@ -49,7 +52,7 @@ impl Pruning {
             .map(|(index, tensor)| Weights { range: layout.range(index), row: tensor.shape[1..].iter().product() })
             .collect();
         let others = layout.len() - weights.iter().map(|weights| weights.range.len()).sum::<usize>();
-        Self { config: config.clone(), weights, others }
+        Self { config: config.clone(), weights, others, channels: Channels::of(layout) }
     }
 
     /// The recipe's keys.
@@ -64,8 +67,8 @@ impl Pruning {
         let total: usize = self.weights.iter().map(|weights| weights.range.len()).sum();
         match (self.config.pattern, self.config.parameters) {
             (Pattern::Groups { left, of }, _) => f64::from(left) / f64::from(of),
-            (Pattern::Unstructured, 0) => self.config.density,
-            (Pattern::Unstructured, parameters) => {
+            (_, 0) => self.config.density,
+            (_, parameters) => {
                 let left = parameters.saturating_sub(self.others as u64) as f64;
                 (left / total.max(1) as f64).min(1.0)
             }
@@ -79,6 +82,12 @@ impl Pruning {
         let mut left: Vec<bool> = (0..mask.whole().len()).map(|index| mask.contains(index)).collect();
         match self.config.pattern {
             Pattern::Groups { left: n, of } => self.prune_groups(&mut left, evidence.scores, density, (n, of)),
+            Pattern::Channels => {
+                let is_protected = |name: &str| self.config.protected().any(|start| name.starts_with(start));
+                let per_layer = self.config.scope == Scope::Layer;
+                let next = self.channels.as_ref()?.select(mask, evidence.scores, density, per_layer, is_protected)?;
+                return (next != *mask).then_some(next);
+            }
             Pattern::Unstructured => match self.config.scope {
                 Scope::Global => {
                     let all: Vec<usize> = self.weights.iter().flat_map(|weights| weights.range.clone()).collect();

@@ -23,7 +23,17 @@ pub fn quantize(values: &[f32], shape: &[usize], width: Width) -> Values {
     Values::Integers { width, scales, levels }
 }
 
-fn best_scale(row: &[f32], width: Width) -> f32 {
+/// The scale of one channel's values at which the largest just fits; 1 where all are zero.
+pub(crate) fn widest_scale(row: &[f32], width: Width) -> f32 {
+    let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    if largest == 0.0 { 1.0 } else { brain_float(largest / f32::from(width.level_max())) }
+}
+
+/// The best scale of some for one channel's values.
+///
+/// # Panics
+/// When a value is not finite.
+pub(crate) fn best_scale(row: &[f32], width: Width) -> f32 {
     let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
     assert!(largest.is_finite(), "values to be quantized are finite");
     if largest == 0.0 {

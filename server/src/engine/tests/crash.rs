@@ -138,6 +138,17 @@ fn a_crash_at_any_commit_of_a_run_that_is_pruned_changes_nothing_in_the_result()
 }
 
 #[test]
+fn a_crash_at_any_commit_of_a_run_that_is_distilled_changes_nothing_in_the_result() {
+    let mut recipe = eventful();
+    recipe.distillation.kind = dunlin_core::recipe::Distillation::Ensemble;
+    (recipe.distillation.first_round, recipe.distillation.every) = (2, 2);
+    let (report, summaries) = survives_every_crash(&recipe, true);
+    assert_eq!(report.outcome, Outcome::Completed);
+    let teachers: Vec<_> = summaries.iter().map(|summary| summary.distilled.map(|of| of.teachers)).collect();
+    assert_eq!(teachers, [None, Some(3), None, Some(3)]);
+}
+
+#[test]
 fn a_crash_at_any_commit_changes_nothing_in_the_result() {
     let (report, summaries) = survives_every_crash(&eventful(), true);
     assert_eq!((report.outcome, report.rounds, report.clients), (Outcome::Completed, 4, 3));

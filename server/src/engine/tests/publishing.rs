@@ -131,6 +131,7 @@ fn a_summary_says_what_the_round_did_and_what_it_cost() {
         downlink: StageBytes { dense: 2 * DENSE, sparse: 400, quantized: 200, coded: 100 },
         packet,
         kept: None,
+        distilled: None,
         seconds: 0.0,
         simulated_seconds: Some(4.0),
         model_digest: broadcast.digest().to_string(),

@@ -4,7 +4,7 @@ use super::{Architecture, CandleResult, InputShape, Net, Parameters, Planner, Va
 use crate::Error;
 use crate::ops::{Graph, Pool2dConfig, channels_last, flatten, max_pool2d};
 use candle_core::Tensor;
-use dunlin_core::recipe::ModelKind;
+use dunlin_core::recipe::{ModelConfig, ModelKind};
 
 /// A chain of convolutions, each with bias and ReLU and some with 2×2 max pooling, and of linear layers with ReLU, before
 /// the linear layer that gives the logits.
@@ -13,58 +13,73 @@ pub(super) struct Chain {
     kernel: usize,
     padding: usize,
     /// Channels of each convolution, and whether pooling follows.
-    convolutions: &'static [(usize, bool)],
+    convolutions: Vec<(usize, bool)>,
     /// Units of each hidden linear layer.
-    units: &'static [usize],
+    units: Vec<usize>,
 }
 
 impl Chain {
-    /// What a kind is, unless it is no chain.
-    pub(super) fn of(kind: &ModelKind) -> Option<Self> {
-        let linear = Self { kernel: 1, padding: 0, convolutions: &[], units: &[] };
-        let five = Self { kernel: 5, ..linear };
-        let three = Self { kernel: 3, padding: 1, ..linear };
-        Some(match kind {
-            ModelKind::Softmax => linear,
+    /// What a model of this configuration is, unless it is no chain.
+    ///
+    /// # Errors
+    /// When the configuration's channels are not those of the layers.
+    pub(super) fn of(config: &ModelConfig) -> Result<Option<Self>, Error> {
+        let chain = |kernel: usize, padding: usize, convolutions: &[(usize, bool)], units: &[usize]| Self {
+            kernel,
+            padding,
+            convolutions: convolutions.to_vec(),
+            units: units.to_vec(),
+        };
+        let mut chain = match config.kind {
+            ModelKind::Softmax => chain(1, 0, &[], &[]),
             // McMahan et al. 2017, <https://arxiv.org/abs/1602.05629>.
-            ModelKind::TwoNn => Self { units: &[200, 200], ..linear },
-            ModelKind::McmahanCnn => {
-                Self { padding: 2, convolutions: &[(32, true), (64, true)], units: &[512], ..five }
-            }
+            ModelKind::TwoNn => chain(1, 0, &[], &[200, 200]),
+            ModelKind::McmahanCnn => chain(5, 2, &[(32, true), (64, true)], &[512]),
             // LeCun et al. 1998; the second as in Caffe, which is what the literature on pruning prunes.
-            ModelKind::Lenet300 => Self { units: &[300, 100], ..linear },
-            ModelKind::Lenet5 => Self { convolutions: &[(20, true), (50, true)], units: &[500], ..five },
+            ModelKind::Lenet300 => chain(1, 0, &[], &[300, 100]),
+            ModelKind::Lenet5 => chain(5, 0, &[(20, true), (50, true)], &[500]),
             // Li et al. 2022, <https://arxiv.org/abs/2102.02079>: "simple-cnn" and the network for tables.
-            ModelKind::SimpleCnn => Self { convolutions: &[(6, true), (16, true)], units: &[120, 84], ..five },
-            ModelKind::Mlp => Self { units: &[32, 16, 8], ..linear },
+            ModelKind::SimpleCnn => chain(5, 0, &[(6, true), (16, true)], &[120, 84]),
+            ModelKind::Mlp => chain(1, 0, &[], &[32, 16, 8]),
             // Wang et al. 2020, <https://arxiv.org/abs/2002.06440>.
-            ModelKind::Vgg9 => Self {
-                convolutions: &[(32, false), (64, true), (128, false), (128, true), (256, false), (256, true)],
-                units: &[512, 512],
-                ..three
-            },
+            ModelKind::Vgg9 => {
+                let convolutions = [(32, false), (64, true), (128, false), (128, true), (256, false), (256, true)];
+                chain(3, 1, &convolutions, &[512, 512])
+            }
             // Sattler et al. 2020, <https://arxiv.org/abs/1903.02891>: "VGG11*".
-            ModelKind::Vgg11s => Self {
-                convolutions: &[
-                    (32, true),
-                    (64, true),
-                    (128, false),
-                    (128, true),
-                    (128, false),
-                    (128, true),
-                    (128, false),
-                    (128, true),
-                ],
-                units: &[128, 128],
-                ..three
-            },
-            _ => return None,
-        })
+            ModelKind::Vgg11s => {
+                let deep = [(128, false), (128, true)];
+                let convolutions = [vec![(32, true), (64, true)], [deep; 3].concat()].concat();
+                chain(3, 1, &convolutions, &[128, 128])
+            }
+            _ => return Ok(None),
+        };
+        chain.resize(&config.channels)?;
+        Ok(Some(chain))
     }
+
+    /// Gives the layers other numbers of outputs, where there are any in the text.
+    fn resize(&mut self, channels: &str) -> Result<(), Error> {
+        if channels.trim().is_empty() {
+            return Ok(());
+        }
+        let outputs = self.convolutions.iter_mut().map(|(outputs, _)| outputs).chain(&mut self.units);
+        let mut outputs: Vec<&mut usize> = outputs.collect();
+        let numbers: Vec<usize> = channels.split(',').filter_map(|number| number.trim().parse().ok()).collect();
+        let is_right = numbers.len() == outputs.len() && channels.split(',').count() == outputs.len();
+        if !is_right || numbers.contains(&0) {
+            let usual: Vec<String> = outputs.iter().map(|outputs| outputs.to_string()).collect();
+            let remedy = format!("{} numbers above 0 are right, such as {}", usual.len(), usual.join(", "));
+            return Err(Error::config("model.channels", format!("{channels:?}"), remedy));
+        }
+        outputs.iter_mut().zip(numbers).for_each(|(outputs, number)| **outputs = number);
+        Ok(())
+    }
+
     /// Height or width after all convolutions; nothing when there is too little for them.
     fn extent(&self, input: usize) -> Option<usize> {
         let mut extent = input;
-        for &(_, is_pooled) in self.convolutions {
+        for &(_, is_pooled) in &self.convolutions {
             extent = (extent + 2 * self.padding + 1).checked_sub(self.kernel)?;
             extent /= if is_pooled { 2 } else { 1 };
         }
@@ -81,13 +96,13 @@ impl Architecture for Chain {
             return Err(Error::config("model.kind", value, remedy));
         };
         let mut channels = input.channels;
-        for (i, &(outputs, _)) in (1..).zip(self.convolutions) {
+        for (i, &(outputs, _)) in (1..).zip(&self.convolutions) {
             list.conv(&format!("conv{i}"), channels, outputs, self.kernel);
             list.bias(&format!("conv{i}"), channels * self.kernel * self.kernel, outputs);
             channels = outputs;
         }
         let mut inputs = channels * height * width;
-        for (i, &outputs) in (1..).zip(self.units) {
+        for (i, &outputs) in (1..).zip(&self.units) {
             list.linear(&format!("fc{i}"), inputs, outputs);
             inputs = outputs;
         }
@@ -107,7 +122,7 @@ impl Architecture for Chain {
         let mut x = x.clone();
         if !self.convolutions.is_empty() {
             x = channels_last(net.graph, &x, [input.channels, input.height, input.width])?;
-            for &(_, is_pooled) in self.convolutions {
+            for &(_, is_pooled) in &self.convolutions {
                 x = net.conv_relu(&x, self.padding)?;
                 if is_pooled {
                     x = max_pool2d(net.graph, &x, Pool2dConfig::square(2))?;
@@ -115,7 +130,7 @@ impl Architecture for Chain {
             }
             x = flatten(net.graph, &x)?;
         }
-        for _ in self.units {
+        for _ in &self.units {
             x = net.linear_relu(&x)?;
         }
         net.linear(&x)
@@ -125,7 +140,7 @@ impl Architecture for Chain {
         let mut x = net.features();
         if !self.convolutions.is_empty() {
             x = net.image(input);
-            for &(_, is_pooled) in self.convolutions {
+            for &(_, is_pooled) in &self.convolutions {
                 x = net.conv(x, self.padding, 1, 1, true);
                 x = net.relu(x);
                 if is_pooled {
@@ -134,7 +149,7 @@ impl Architecture for Chain {
             }
             x = net.flatten(x);
         }
-        for _ in self.units {
+        for _ in &self.units {
             x = net.linear(x);
             x = net.relu(x);
         }

@@ -1,0 +1,88 @@
+//! A round whose model is distilled before it is published.
+
+use super::*;
+use dunlin_core::Waiting;
+use dunlin_core::recipe::{Distillation, DistillationConfig};
+
+fn distilled() -> Recipe {
+    let mut recipe = recipe();
+    recipe.distillation.kind = Distillation::Ensemble;
+    recipe.distillation.first_round = 2;
+    recipe
+}
+
+/// All clients send the same in this round; what they are answered is not waited for.
+fn report_all(desk: &mut Desk, value: f32) {
+    for (i, name) in NAMES.iter().enumerate() {
+        // The mean of the models counts examples, that of the teachers does not.
+        desk.upload(name, 10 + 10 * i as u32, &unit(i, value)).1.unwrap();
+    }
+}
+
+#[test]
+fn the_engine_goes_on_answering_and_publishes_what_the_job_has_made() {
+    let mut desk = Desk::gathered(&distilled(), &Disk::new());
+    report_all(&mut desk, 0.25);
+    assert_eq!(desk.settle().unwrap().summaries[0].distilled, None, "the first round has none");
+    let before = desk.engine.params();
+    for name in NAMES {
+        desk.check_in(name);
+    }
+    desk.settle().unwrap();
+    report_all(&mut desk, 0.5);
+    let now = desk.now;
+    let settled = desk.engine.settle(&|| now).unwrap();
+    assert_eq!((settled.receipts.len(), settled.summaries.len()), (3, 0), "receipts do not wait for it");
+    let job = desk.engine.poll_job().unwrap();
+    assert!(desk.engine.poll_job().is_none());
+    let Assignment::Wait { reason, .. } = desk.check_in("a") else { panic!("there is nothing to do yet") };
+    assert_eq!(reason, Waiting::Publishing);
+    assert_eq!(desk.engine.settle(&|| now).unwrap(), Settled::default());
+    assert_eq!(desk.engine.broadcast().version(), ModelVersion(1));
+    desk.engine.distilled(job.run(&mut |_, _| {})).unwrap();
+    let settled = desk.engine.settle(&|| now).unwrap();
+    assert_eq!(settled.summaries[0].distilled.map(|distilled| distilled.teachers), Some(3));
+    assert_eq!(desk.engine.broadcast().version(), ModelVersion(2));
+    let moved: Vec<f32> = desk.engine.params().iter().zip(&before).map(|(now, then)| now - then).collect();
+    for (i, &moved) in moved.iter().enumerate() {
+        let (weighted, plain) = if i < 3 { ((10 + 10 * i) as f32 / 60.0 * 0.5, 0.5 / 3.0) } else { (0.0, 0.0) };
+        let expected = (weighted + plain) / 2.0;
+        assert!((moved - expected).abs() < 1e-6, "{i}: {moved}, {expected}");
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_meanwhile_ends_without_it() {
+    let mut desk = Desk::gathered(
+        &Recipe { distillation: DistillationConfig { first_round: 1, ..distilled().distillation }, ..distilled() },
+        &Disk::new(),
+    );
+    report_all(&mut desk, 0.25);
+    let now = desk.now;
+    desk.engine.settle(&|| now).unwrap();
+    let job = desk.engine.poll_job().unwrap();
+    desk.engine.coordinator.stop(now);
+    let settled = desk.engine.settle(&|| now).unwrap();
+    assert_eq!(
+        settled.report.map(|report| (report.outcome, report.rounds, report.abandoned)),
+        Some((Outcome::Stopped, 1, 1))
+    );
+    desk.engine.distilled(job.run(&mut |_, _| {})).unwrap();
+    assert_eq!(desk.engine.settle(&|| now).unwrap(), Settled::default());
+    assert_eq!((desk.engine.broadcast().version(), desk.engine.params()), (ModelVersion(0), vec![0.0; LEN]));
+}
+
+#[test]
+fn a_server_without_anything_that_distills_says_so() {
+    let mut start = start(&distilled(), &Disk::new());
+    start.distiller = None;
+    start.recipe.distillation.first_round = 1;
+    let mut desk = Desk { engine: open(start, Timestamp(0)).unwrap(), now: Timestamp(0) };
+    for name in NAMES {
+        desk.engine.coordinator.join(desk.now, &client(name), Token([1; 16])).unwrap();
+    }
+    NAMES.iter().for_each(|name| drop(desk.check_in(name)));
+    desk.settle().unwrap();
+    report_all(&mut desk, 0.25);
+    assert!(matches!(desk.settle(), Err(EngineError::NoDistiller)));
+}
