@@ -6,6 +6,7 @@ mod completions;
 mod compress;
 mod control;
 mod data;
+mod distill;
 mod doctor;
 mod eval;
 mod export;
@@ -48,6 +49,7 @@ enum Command {
     Data(data::DataArgs),
     Compress(compress::CompressArgs),
     Decompress(compress::DecompressArgs),
+    Distill(distill::DistillArgs),
     Eval(eval::EvalArgs),
     Predict(eval::PredictArgs),
     Export(export::ExportArgs),
@@ -80,6 +82,7 @@ impl Cli {
             Command::Data(args) => data::run(args),
             Command::Compress(args) => compress::run(&args),
             Command::Decompress(args) => compress::decompress(&args),
+            Command::Distill(args) => distill::run(&args),
             Command::Eval(args) => eval::eval(&args),
             Command::Predict(args) => eval::predict(&args),
             Command::Export(args) => export::run(&args),

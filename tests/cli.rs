@@ -273,6 +273,27 @@ fn a_model_is_made_small_judged_exported_and_made_large_again() {
     let (int8, kernels) = judge(&path("int8.dnl"), &[]);
     assert!(kernels == "int8" && int8.abs_diff(whole) < 8, "{int8} and {whole} with {kernels}");
 
+    let trained = compress(&["--density", "0.1", "--bits", "2", "--train", "digits", "--to", &path("trained.dnl")]);
+    let (untrained, trained_bytes) = (path("untrained.dnl"), trained["coded"].as_u64().unwrap());
+    let bytes = compress(&["--density", "0.1", "--bits", "2", "--to", &untrained])["coded"].as_u64().unwrap();
+    assert!(trained_bytes.abs_diff(bytes) < 40, "{trained_bytes} and {bytes}");
+    assert!(judge(&path("trained.dnl"), &[]).0 > judge(&untrained, &[]).0, "training codebooks helps");
+
+    let distill = |more: &[&str]| {
+        dunlin(
+            &[&["distill", &model, "--data", "digits", "--to", &path("student.safetensors"), "--json"], more].concat(),
+        )
+    };
+    let student = distill(&["--student", "2nn", "--channels", "20, 20", "--epochs", "20"]);
+    assert_eq!(student.status.code(), Some(0), "{student:?}");
+    let student = json(&student.stdout);
+    assert_eq!(student["student"]["parameters"], 64 * 20 + 20 + 20 * 20 + 20 + 20 * 10 + 10);
+    assert!(student["agreement"].as_f64().unwrap() > 0.95, "{student}");
+    assert!(judge(&path("student.safetensors"), &[]).0 > 320, "it is run from its file alone");
+    let refused = distill(&["--student", "resnet8", "--channels", "20"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(text(&refused.stderr).contains("model.channels"), "{refused:?}");
+
     let large = dunlin(&["decompress", &path("small.dnl"), "--to", &path("large.safetensors")]);
     assert!(large.status.success(), "{large:?}");
     assert_eq!(judge(&path("large.safetensors"), &["--kernels", "sparse"]).0, sparse);

@@ -14,6 +14,24 @@ const ALL: &[&str] = &["rounds.count=12", "data.clients=10", "rounds.cohort=10"]
 /// Four of ten are drawn for each round.
 const DRAWN: &[&str] = &["rounds.count=12", "data.clients=10", "rounds.cohort=4"];
 
+/// The model is made small on the way, in all ways that go together.
+const SMALL: &[&str] = &[
+    "rounds.count=12",
+    "data.clients=10",
+    "rounds.cohort=10",
+    "data.server_share=0.2",
+    "model.weights=int8",
+    "pruning.density=0.1",
+    "pruning.first_round=2",
+    "pruning.every=2",
+    "pruning.steps=4",
+    "pruning.regrow=0.2",
+    "distillation.kind=ensemble",
+    "distillation.every=3",
+    "uplink.density=0.1",
+    "downlink.density=0.1",
+];
+
 fn dunlin(subcommand: &str) -> Command {
     let mut command = Command::new(DUNLIN);
     command.arg(subcommand).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -126,7 +144,7 @@ impl Drop for Federation<'_> {
 
 #[test]
 fn simulation_grpc_and_processes_make_one_model() {
-    for recipe in [ALL, DRAWN] {
+    for recipe in [ALL, DRAWN, SMALL] {
         let dir = tempfile::tempdir().unwrap();
         let expected = simulated(recipe, "in-process");
         assert_eq!(simulated(recipe, "grpc"), expected);
@@ -136,8 +154,17 @@ fn simulation_grpc_and_processes_make_one_model() {
 
 #[test]
 fn a_federation_whose_processes_are_killed_makes_the_model_of_an_undisturbed_one() {
+    killed_all_the_time(ALL);
+}
+
+#[test]
+fn so_does_one_whose_model_is_made_small_meanwhile() {
+    killed_all_the_time(SMALL);
+}
+
+fn killed_all_the_time(recipe: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
-    let mut federation = Federation::start(ALL, dir.path());
+    let mut federation = Federation::start(recipe, dir.path());
     let mut term = 0;
     for kill in 0..10 {
         // Each time in a later round, and with more of its updates received.
@@ -151,5 +178,5 @@ fn a_federation_whose_processes_are_killed_makes_the_model_of_an_undisturbed_one
         }
     }
     assert_eq!(term, 6, "the server was killed five times before the last look");
-    assert_eq!(federation.finish(), simulated(ALL, "in-process"));
+    assert_eq!(federation.finish(), simulated(recipe, "in-process"));
 }

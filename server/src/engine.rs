@@ -21,6 +21,7 @@ use crate::vet::{Rules, Vetted};
 use bytes::Bytes;
 use dunlin_codec::StageBytes;
 use dunlin_core::message::{Receipt, Session, UpdateHeader, Welcome};
+use dunlin_core::recipe::Evaluated;
 use dunlin_core::report::{Bytes as ByteCount, Distilled, FederatedEvaluation, Report, RoundSummary, RunEnd};
 use dunlin_core::{ClientId, Digest, Layout, Outcome, Recipe, Reject, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -451,7 +452,11 @@ impl Engine {
     fn evaluate_into(&mut self, summary: &mut RoundSummary) -> Result<(), EngineError> {
         let Some(evaluator) = &mut self.evaluator else { return Ok(()) };
         let timer = Instant::now();
-        let result = evaluator.evaluate(&self.model.broadcast_f32())?;
+        let params = match self.recipe.rounds.evaluate {
+            Evaluated::Broadcast => self.model.broadcast_f32(),
+            Evaluated::Server => self.model.stepped(),
+        };
+        let result = evaluator.evaluate(&params)?;
         self.timings.evaluate += timer.elapsed();
         summary.accuracy = Some(result.accuracy());
         summary.loss = Some(result.loss());

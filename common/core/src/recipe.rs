@@ -119,6 +119,8 @@ pub struct RoundsConfig {
     pub min_clients: u32,
     /// Evaluate on the server's test set every so many rounds; 0 means only at the end.
     pub evaluate_every: u64,
+    /// Which model is evaluated.
+    pub evaluate: Evaluated,
     /// Ask clients to evaluate on their own data every so many rounds; 0 means never.
     pub federated_evaluation_every: u64,
     /// Stop when this test accuracy is reached; 0 means never.
@@ -127,6 +129,16 @@ pub struct RoundsConfig {
     pub target_required: bool,
     /// Rounds abandoned in a row after which the run gives up.
     pub max_abandoned: u32,
+}
+
+/// Which model the server evaluates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evaluated {
+    /// ŵ, which clients hold.
+    Broadcast,
+    /// w, which nobody else has.
+    Server,
 }
 
 /// Local training.
@@ -446,6 +458,7 @@ impl Default for RoundsConfig {
             idle_timeout_s: 60.0,
             min_clients: 0,
             evaluate_every: 1,
+            evaluate: Evaluated::Broadcast,
             federated_evaluation_every: 0,
             target_accuracy: 0.0,
             target_required: false,

@@ -4,13 +4,14 @@
 //! `cargo run --release -p dunlin-nn --example small_inference [MODEL…]`
 #![allow(clippy::print_stdout, reason = "a program that reports on the terminal")]
 
+use dunlin_codec::Mask;
 use dunlin_codec::container::{Tensor, Values, Width};
-use dunlin_core::recipe::ModelKind;
+use dunlin_core::recipe::{ModelKind, Pattern, PruningConfig, Scope};
 use dunlin_core::{Seed, TensorSpec};
 use dunlin_nn::data::{Dataset, Examples};
 use dunlin_nn::infer::{Calibration, Engine, Kernels, calibrate};
 use dunlin_nn::model::{InputShape, Model};
-use dunlin_nn::small::{Keep, prune, quantize};
+use dunlin_nn::small::{Evidence, Keep, Pruning, prune, quantize};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -62,6 +63,12 @@ fn measure(name: &str) -> Result<(), Box<dyn std::error::Error>> {
         model.layout().tensors().iter().filter(|spec| spec.shape.len() >= 2).map(TensorSpec::len).sum();
     let mut runs: Vec<(String, usize, Run<'_>)> =
         vec![("dense 1".into(), 4 * weights, Box::new(|x| model.logits(x).expect("rows of the model's shape")))];
+    let smaller = fewer_channels(&model, &params)?;
+    if let Some(smaller) = &smaller {
+        let weights = smaller.layout().tensors().iter().filter(|spec| spec.shape.len() >= 2).map(TensorSpec::len);
+        let run: Run<'_> = Box::new(|x| smaller.logits(x).expect("rows of the model's shape"));
+        runs.push(("channels 0.1".into(), 4 * weights.sum::<usize>(), run));
+    }
     for (name, engine) in &engines {
         runs.push((name.clone(), engine.weight_bytes(), Box::new(|x| engine.logits(x))));
     }
@@ -84,6 +91,26 @@ fn measure(name: &str) -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     Ok(())
+}
+
+/// The model without so many of its filters and units that a tenth of the weights is left, where it is a chain.
+fn fewer_channels(model: &Model, params: &[f32]) -> Result<Option<Model>, Box<dyn std::error::Error>> {
+    let config = PruningConfig {
+        density: 0.1,
+        pattern: Pattern::Channels,
+        scope: Scope::Layer,
+        steps: 1,
+        ..PruningConfig::default()
+    };
+    let all = Mask::all(Arc::new(model.layout().segments()));
+    let scores: Vec<f32> = params.iter().map(|w| w.abs()).collect();
+    let evidence = Evidence { scores: &scores, gradients: &[] };
+    let Some(mask) = Pruning::new(&config, model.layout()).step(1, &all, evidence) else { return Ok(None) };
+    let Some(mut smaller) = model.shrunk(&mask)? else { return Ok(None) };
+    let mut left = params.to_vec();
+    mask.gather(&mut left);
+    smaller.load(&left)?;
+    Ok(Some(smaller))
 }
 
 /// Calls that take about a twentieth of a second.

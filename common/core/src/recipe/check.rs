@@ -238,6 +238,7 @@ fn pruning(recipe: &Recipe) -> Option<Conflict> {
         recipe.model.kind,
         ModelKind::TwoNn
             | ModelKind::McmahanCnn
+            | ModelKind::TextbookCnn
             | ModelKind::Lenet300
             | ModelKind::Lenet5
             | ModelKind::SimpleCnn

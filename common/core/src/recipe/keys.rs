@@ -123,7 +123,7 @@ pub const KEYS: &[Key] = &[
         "",
         Form::Model,
         "The architecture: softmax is logistic regression; 2nn has two hidden layers of 200 units and mcmahan-cnn two \
-         convolutions (both McMahan et al. 2017); lenet-300-100 and lenet-5 are what the literature on pruning \
+         convolutions (both McMahan et al. 2017); textbook-cnn has one 3×3 convolution of 32 channels; lenet-300-100 and lenet-5 are what the literature on pruning \
          prunes; simple-cnn and, for tables, mlp are those of NIID-Bench (Li et al. 2022); vgg9 is that of FedMA (Wang \
          et al. 2020), vgg11s the VGG11* of Sattler et al. (2020); resnet8 and resnet20 are residual networks, mobilenet \
          and efficientnet networks of depthwise-separable convolutions, all with group normalization; for sequences, \
@@ -144,7 +144,7 @@ pub const KEYS: &[Key] = &[
         "",
         Form::Text,
         "Outputs of each layer but the last, separated by commas, such as 30, 10, in place of the architecture's own: \
-         filters and units of softmax, 2nn, mcmahan-cnn, the lenets, simple-cnn, mlp and the vggs; empty for the usual \
+         filters and units of 2nn, mcmahan-cnn, textbook-cnn, the lenets, simple-cnn, mlp and the vggs; empty for the usual \
          ones, and for all other models.",
     ),
     key(
@@ -250,6 +250,13 @@ pub const KEYS: &[Key] = &[
         "rounds",
         Form::Whole(0, MANY),
         "Evaluate on the server's test set every so many rounds; 0 means only at the end.",
+    ),
+    key(
+        "rounds.evaluate",
+        "",
+        Form::Choice(&["broadcast", "server"]),
+        "Which model is evaluated on the test set: broadcast is the one that clients hold and that the run leads to; server \
+         the server's own, of which the downlink has not sent everything yet, and serves for comparison only.",
     ),
     key(
         "rounds.federated_evaluation_every",

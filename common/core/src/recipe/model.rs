@@ -91,6 +91,8 @@ pub enum ModelKind {
     TwoNn,
     /// Two 5×5 convolutions (32 and 64 channels), each with 2×2 max pooling, and 512 units (McMahan et al. 2017).
     McmahanCnn,
+    /// A 3×3 convolution of 32 channels with 2×2 max pooling, as in textbooks.
+    TextbookCnn,
     /// Hidden layers of 300 and 100 units (LeCun et al. 1998).
     Lenet300,
     /// Two 5×5 convolutions (20 and 50 channels), each with 2×2 max pooling, and 500 units: LeNet-5 as in Caffe.
@@ -126,10 +128,11 @@ pub enum ModelKind {
 
 impl ModelKind {
     /// All that are built in.
-    pub const BUILT_IN: [Self; 17] = [
+    pub const BUILT_IN: [Self; 18] = [
         Self::Softmax,
         Self::TwoNn,
         Self::McmahanCnn,
+        Self::TextbookCnn,
         Self::Lenet300,
         Self::Lenet5,
         Self::SimpleCnn,
@@ -152,6 +155,7 @@ impl ModelKind {
             Self::Softmax => "softmax",
             Self::TwoNn => "2nn",
             Self::McmahanCnn => "mcmahan-cnn",
+            Self::TextbookCnn => "textbook-cnn",
             Self::Lenet300 => "lenet-300-100",
             Self::Lenet5 => "lenet-5",
             Self::SimpleCnn => "simple-cnn",

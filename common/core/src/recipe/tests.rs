@@ -237,7 +237,7 @@ fn an_assignment_that_is_wrong_is_refused_in_its_own_words() {
         ),
         (
             "model.kind=3nn",
-            "--set model.kind=3nn: `model.kind` is \"3nn\"; it must be softmax, 2nn, mcmahan-cnn, lenet-300-100, lenet-5, \
+            "--set model.kind=3nn: `model.kind` is \"3nn\"; it must be softmax, 2nn, mcmahan-cnn, textbook-cnn, lenet-300-100, lenet-5, \
              simple-cnn, mlp, vgg9, vgg11s, resnet8, resnet20, mobilenet, efficientnet, char-lstm, char-gru, \
              transformer, trivial or own:NAME",
         ),

@@ -54,6 +54,7 @@ fn parameter_counts_are_those_of_the_papers() {
     assert_eq!(count(&ModelKind::ResNet20, CIFAR), 272_474);
     assert_eq!(count(&ModelKind::Lenet300, MNIST), 266_610);
     assert_eq!(count(&ModelKind::Lenet5, MNIST), 431_080);
+    assert_eq!(count(&ModelKind::TextbookCnn, MNIST), 320 + 54_090);
     assert_eq!((count(&ModelKind::SimpleCnn, MNIST), count(&ModelKind::SimpleCnn, CIFAR)), (44_426, 62_006));
     assert_eq!(count(&ModelKind::Vgg9, CIFAR), 3_491_530);
     assert_eq!(count(&ModelKind::Vgg11s, CIFAR), 865_482);
@@ -375,6 +376,10 @@ mod with_candle_nn {
                 let x = next.conv(true, 2, 1).forward(&images)?.relu()?.max_pool2d(2)?;
                 let x = next.conv(true, 2, 1).forward(&x)?.relu()?.max_pool2d(2)?;
                 next.hidden(&x.flatten_from(1)?, 1)
+            }
+            ModelKind::TextbookCnn => {
+                let x = next.conv(true, 0, 1).forward(&images)?.relu()?.max_pool2d(2)?;
+                next.linear().forward(&x.flatten_from(1)?)
             }
             ModelKind::Lenet5 | ModelKind::SimpleCnn => {
                 let x = next.conv(true, 0, 1).forward(&images)?.relu()?.max_pool2d(2)?;

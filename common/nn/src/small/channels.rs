@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn chains_are_told_from_other_models() {
-        for kind in [ModelKind::Softmax, ModelKind::TwoNn, ModelKind::Lenet5, ModelKind::Vgg9, ModelKind::McmahanCnn] {
+        for kind in [ModelKind::Softmax, ModelKind::TwoNn, ModelKind::Lenet5, ModelKind::Vgg9, ModelKind::TextbookCnn] {
             assert!(Channels::of(model(kind).layout()).is_some());
         }
         for kind in [ModelKind::ResNet8, ModelKind::MobileNet, ModelKind::EfficientNet] {

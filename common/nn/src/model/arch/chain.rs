@@ -35,6 +35,7 @@ impl Chain {
             // McMahan et al. 2017, <https://arxiv.org/abs/1602.05629>.
             ModelKind::TwoNn => chain(1, 0, &[], &[200, 200]),
             ModelKind::McmahanCnn => chain(5, 2, &[(32, true), (64, true)], &[512]),
+            ModelKind::TextbookCnn => chain(3, 0, &[(32, true)], &[]),
             // LeCun et al. 1998; the second as in Caffe, which is what the literature on pruning prunes.
             ModelKind::Lenet300 => chain(1, 0, &[], &[300, 100]),
             ModelKind::Lenet5 => chain(5, 0, &[(20, true), (50, true)], &[500]),

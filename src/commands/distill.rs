@@ -1,0 +1,182 @@
+//! `dunlin distill`: a small model learns what larger ones say.
+
+use super::model::{ArchitectureArgs, ModelFile, load};
+use super::output::{self, bytes, count, percent};
+use super::summary::plain_table;
+use super::{Done, Failure, of_data};
+use clap::Args;
+use comfy_table::{Cell, CellAlignment};
+use dunlin::core::Seed;
+use dunlin::core::recipe::{DistillationConfig, ModelConfig, ModelKind};
+use dunlin::nn::Threads;
+use dunlin::nn::data::Examples;
+use dunlin::nn::export::safetensors;
+use dunlin::nn::model::Model;
+use dunlin::nn::train::{DistillTask, Lesson, distill, evaluate};
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Let a small model learn what a larger one says, or several together
+///
+/// The student learns the mean of the teachers' logits on the training part of a data set, whose labels need not be right,
+/// nor looked at (Hinton et al. 2015). Both are judged on the test part.
+#[derive(Args)]
+pub(crate) struct DistillArgs {
+    /// The teachers: safetensors, or files of `dunlin compress`
+    #[arg(value_name = "FILE", required = true)]
+    teachers: Vec<PathBuf>,
+
+    /// The student's architecture, as in a recipe's model.kind
+    #[arg(long, value_name = "KIND")]
+    student: ModelKind,
+
+    /// Outputs of each of its layers but the last, as in a recipe's model.channels
+    #[arg(long, value_name = "N,N", default_value = "")]
+    channels: String,
+
+    /// Factor on its channels, as in a recipe's model.width
+    #[arg(long, value_name = "F", default_value_t = 1.0)]
+    width: f64,
+
+    /// The data set, as in a recipe's data.source
+    #[arg(long, value_name = "SPEC")]
+    data: String,
+
+    /// Passes over its training part
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    epochs: u32,
+
+    /// Examples in a batch
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+
+    /// Step size of Adam
+    #[arg(long, value_name = "R", default_value_t = 0.001)]
+    learning_rate: f64,
+
+    /// Temperature by which logits are divided before they are compared
+    #[arg(long, value_name = "T", default_value_t = 2.0)]
+    temperature: f64,
+
+    /// Weight of the cross-entropy of the data's own labels
+    #[arg(long, value_name = "W", default_value_t = 0.0)]
+    labels: f64,
+
+    /// The root of all that is random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// The file to write
+    #[arg(long, value_name = "FILE.safetensors")]
+    to: PathBuf,
+
+    #[command(flatten)]
+    architecture: ArchitectureArgs,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &DistillArgs) -> Done {
+    let positive = |name: &str, value: f64, least: f64| match value >= least && value.is_finite() {
+        true => Ok(()),
+        false => Err(Failure::usage(format!("{name} {value}: a number of at least {least} is right"))),
+    };
+    positive("--temperature", args.temperature, 1e-3)?;
+    positive("--learning-rate", args.learning_rate, 1e-9)?;
+    positive("--labels", args.labels, 0.0)?;
+    let split = load(&args.data)?;
+    let (train, test) = (Examples::all(split.train), Examples::all(split.test));
+    if train.is_empty() || test.is_empty() {
+        return Err(Failure::usage(format!("{} has nothing to learn from or to be judged on", args.data)));
+    }
+    let input = *train.dataset().input();
+    let threads = Threads::one();
+    let mut lesson = Lesson::new(&train);
+    let mut judged = Vec::new();
+    for path in &args.teachers {
+        let file = ModelFile::read(path)?;
+        let mut teacher = file.model(&args.architecture, Some(&input))?;
+        if teacher.input() != &input {
+            let (expected, actual) = (teacher.input(), input);
+            let path = path.display();
+            return Err(Failure::usage(format!("{path} takes {expected:?} and {} has {actual:?}", args.data)));
+        }
+        let params = file.params(&teacher)?;
+        lesson.add(&mut teacher, &params, &train, &threads).map_err(of_data)?;
+        let accuracy = evaluate(&mut teacher, &test, &params, &threads).map_err(of_data)?.accuracy();
+        judged.push(Judged { file: path.display().to_string(), parameters: params.len() as u64, accuracy });
+    }
+    let config =
+        ModelConfig { channels: args.channels.clone(), width: args.width, ..ModelConfig::from(args.student.clone()) };
+    let mut student = Model::new(config, &input).map_err(of_data)?;
+    let seed = Seed::from_u64(args.seed);
+    let mut params = student.init(&seed.derive("model"));
+    let config = DistillationConfig {
+        epochs: args.epochs,
+        batch: args.batch,
+        learning_rate: args.learning_rate,
+        temperature: args.temperature,
+        labels: args.labels,
+        ..DistillationConfig::default()
+    };
+    let task = DistillTask { config: &config, seed: seed.derive("distillation"), threads: &threads, mask: None };
+    let spinner = crate::progress::spinner();
+    let mut progress = |done, total| {
+        spinner.set_message(format!("step {done} of {total}"));
+        ControlFlow::Continue(())
+    };
+    let loss = distill(&mut student, &train, &lesson, &mut params, &task, &mut progress).map_err(of_data)?;
+    spinner.finish_and_clear();
+    let agreement = lesson.agreement(&mut student, &params, &train, &threads).map_err(of_data)?;
+    let accuracy = evaluate(&mut student, &test, &params, &threads).map_err(of_data)?.accuracy();
+    let mut about = student.about();
+    about.insert("format".to_owned(), "dunlin".to_owned());
+    let file = safetensors(student.layout(), &params, &about)?;
+    std::fs::write(&args.to, &file)
+        .map_err(|error| Failure::other(format!("cannot write {}: {error}", args.to.display())))?;
+    let student = Judged { file: args.to.display().to_string(), parameters: params.len() as u64, accuracy };
+    let result = Distilled { teachers: judged, student, agreement, loss };
+    if args.json {
+        output::json(&result);
+    } else {
+        print(&result);
+        output::note(&format!("wrote {}, {}", args.to.display(), bytes(file.len() as u64)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(result: &Distilled) {
+    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+    let mut table = plain_table();
+    table.set_header(["model", "parameters", "accuracy", "agrees"]);
+    for teacher in &result.teachers {
+        let figures = [count(teacher.parameters), percent(teacher.accuracy), String::new()];
+        table.add_row([Cell::new(&teacher.file)].into_iter().chain(figures.map(right)));
+    }
+    let student = &result.student;
+    let figures = [count(student.parameters), percent(student.accuracy), percent(result.agreement)];
+    table.add_row([Cell::new(&student.file)].into_iter().chain(figures.map(right)));
+    output::line(table);
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Distilled {
+    teachers: Vec<Judged>,
+    student: Judged,
+    /// Share of the training part on which the student says what the teachers say together.
+    agreement: f64,
+    /// Mean loss of an answer in the last pass, in nats.
+    loss: f64,
+}
+
+#[derive(Serialize)]
+struct Judged {
+    file: String,
+    parameters: u64,
+    accuracy: f64,
+}
