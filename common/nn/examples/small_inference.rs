@@ -61,9 +61,9 @@ fn measure(name: &str) -> Result<(), Box<dyn std::error::Error>> {
     engines.push(("int8 1".into(), Engine::new(&model, &stored(&dense, Some(Width::Eight)), &ranges, Kernels::Auto)?));
     let weights: usize =
         model.layout().tensors().iter().filter(|spec| spec.shape.len() >= 2).map(TensorSpec::len).sum();
+    let smaller = fewer_channels(&model, &params)?;
     let mut runs: Vec<(String, usize, Run<'_>)> =
         vec![("dense 1".into(), 4 * weights, Box::new(|x| model.logits(x).expect("rows of the model's shape")))];
-    let smaller = fewer_channels(&model, &params)?;
     if let Some(smaller) = &smaller {
         let weights = smaller.layout().tensors().iter().filter(|spec| spec.shape.len() >= 2).map(TensorSpec::len);
         let run: Run<'_> = Box::new(|x| smaller.logits(x).expect("rows of the model's shape"));
