@@ -122,7 +122,8 @@ fn a_pruned_model_is_small_and_so_is_what_travels_for_it() {
     ] {
         let outcome = run(sets);
         let kept = outcome.rounds[15].kept.unwrap();
-        assert!(kept.abs_diff(left) < 40, "{sets:?}: {kept} for {left}");
+        // Groups that a row cuts short keep one as well.
+        assert!(kept.abs_diff(left) < 200, "{sets:?}: {kept} for {left}");
         let nonzero = outcome.params.iter().filter(|&&value| value != 0.0).count() as u64;
         assert!(nonzero <= kept && outcome.report.accuracy > 0.3, "{sets:?}: {:?}", outcome.report);
         let grpc = Simulation::new(recipe(&[&prune[..], sets].concat())).transport(Transport::Grpc).run().unwrap();

@@ -23,10 +23,13 @@ pub fn quantize(values: &[f32], shape: &[usize], width: Width) -> Values {
     Values::Integers { width, scales, levels }
 }
 
-/// The scale of one channel's values at which the largest just fits; 1 where all are zero.
+/// The scale of one channel's values at which the largest takes the last level, so that the values that come of it give
+/// the same scale again; 1 where all are zero.
 pub(crate) fn widest_scale(row: &[f32], width: Width) -> f32 {
     let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-    if largest == 0.0 { 1.0 } else { brain_float(largest / f32::from(width.level_max())) }
+    let scale = (largest / f32::from(width.level_max())).max(f32::MIN_POSITIVE);
+    // Rounded down to a brain float: what that clips is less than a level.
+    if largest == 0.0 { 1.0 } else { f32::from_bits(scale.to_bits() & 0xffff_0000) }
 }
 
 /// The best scale of some for one channel's values.

@@ -6,7 +6,7 @@ use crate::model::{Model, Target};
 use crate::train::{gather, shuffle};
 use crate::{Error, Threads, ops};
 use dunlin_codec::container::{Precision, Values};
-use dunlin_core::Seed;
+use dunlin_core::{Seed, TensorSpec};
 use half::f16;
 use std::ops::ControlFlow;
 
@@ -55,20 +55,23 @@ impl Compressed {
     ) -> Result<f64, Error> {
         let layout = model.layout().clone();
         let tensors = &self.container.tensors;
-        let fits = tensors.len() == layout.tensors().len()
-            && tensors.iter().zip(layout.tensors()).all(|(own, spec)| own.name == spec.name && own.shape == spec.shape);
-        if !fits {
+        // Files may have them in another order than the model.
+        let place = |spec: &TensorSpec| {
+            tensors.iter().position(|tensor| tensor.name == spec.name && tensor.shape == spec.shape)
+        };
+        let places: Vec<usize> = layout.tensors().iter().filter_map(place).collect();
+        if places.len() != layout.tensors().len() || places.len() != tensors.len() {
             return Err(Error::config("model", model.kind(), "the file's tensors have other names or shapes"));
         }
-        let mut books: Vec<Book> =
-            tensors.iter().enumerate().filter_map(|(i, tensor)| Book::of(i, &tensor.values)).collect();
+        let of = |(index, &place): (usize, &usize)| Book::of(index, &tensors[place].values);
+        let mut books: Vec<Book> = places.iter().enumerate().filter_map(of).collect();
         if books.is_empty() {
             return Err(Error::config("values", "not shared", "there is no codebook to train"));
         }
         if data.is_empty() {
             return Err(Error::NoExamples);
         }
-        let mut params: Vec<f32> = tensors.iter().flat_map(|tensor| tensor.values.to_f32()).collect();
+        let mut params: Vec<f32> = places.iter().flat_map(|&place| tensors[place].values.to_f32()).collect();
         model.freeze(std::iter::empty())?;
         let batch = (tuning.batch.max(1) as usize).min(data.len());
         let total = u64::from(tuning.epochs) * data.len().div_ceil(batch) as u64;
@@ -113,7 +116,7 @@ impl Compressed {
             return Err(Error::Diverged { step: steps });
         }
         for book in books {
-            let index = book.tensor;
+            let index = places[book.tensor];
             let tensor = &mut self.container.tensors[index];
             tensor.values = book.stored();
             let original = &original.tensors[index].1;
