@@ -225,7 +225,7 @@ impl Mask {
         }
         let word = |chunk: &[u8]| chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
         let words: Vec<u64> = bytes.chunks(BITS / 8).map(word).collect();
-        if n % BITS > 0 && words[words.len() - 1] >> (n % BITS) > 0 {
+        if !n.is_multiple_of(BITS) && words[words.len() - 1] >> (n % BITS) > 0 {
             return Err(Error::BadValue { index: n });
         }
         Self::from_words(whole, words)
@@ -237,7 +237,7 @@ impl Mask {
         }
         let n = self.whole.len();
         let mut words = vec![u64::MAX; n.div_ceil(BITS)];
-        if n % BITS > 0 {
+        if !n.is_multiple_of(BITS) {
             words[n / BITS] = (1 << (n % BITS)) - 1;
         }
         words

@@ -188,6 +188,8 @@ pub enum Augment {
     None,
     /// Mirrored left to right, one in two.
     Flip,
+    /// Shifted by up to two pixels in each direction.
+    Shift,
     /// Shifted by up to four pixels in each direction, and mirrored (He et al. 2016).
     CropFlip,
 }
@@ -199,6 +201,7 @@ impl Augment {
         match self {
             Self::None => "none",
             Self::Flip => "flip",
+            Self::Shift => "shift",
             Self::CropFlip => "crop-flip",
         }
     }

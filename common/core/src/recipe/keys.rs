@@ -313,8 +313,9 @@ pub const KEYS: &[Key] = &[
     key(
         "training.augment",
         "",
-        Form::Choice(&["none", "flip", "crop-flip"]),
-        "What is done to images on which a client trains: flip mirrors one in two left to right; crop-flip also moves \
+        Form::Choice(&["none", "flip", "shift", "crop-flip"]),
+        "What is done to images on which a client trains: flip mirrors one in two left to right; shift moves \
+         them by up to two pixels in each direction, as suits digits; crop-flip does both and moves \
          them by up to four pixels, with zeros where nothing is left (He et al. 2016).",
     ),
     key(

@@ -64,6 +64,20 @@ fn crops_reach_every_place_and_leave_zeros_outside() {
     assert_eq!(places.len(), 2 * 81);
 }
 
+#[test]
+fn shifts_reach_every_place_and_mirror_nothing() {
+    let input = InputShape::image(1, 9, 9, 2);
+    let mut places = std::collections::BTreeSet::new();
+    for seed in 0..500 {
+        let changed = applied(Augment::Shift, &input, seed);
+        let at = |value: f32| changed.iter().position(|&other| other == value).unwrap();
+        let (middle, right) = (at(41.0), at(42.0));
+        assert_eq!(right, middle + 1);
+        places.insert((middle / 9, middle % 9));
+    }
+    assert_eq!(places.len(), 25);
+}
+
 proptest! {
     #[test]
     fn images_of_any_size_are_changed_the_same_way_each_time(
