@@ -2,7 +2,7 @@
 
 use crate::answer::Outcome;
 use dunlin_codec::StageBytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 /// Payload bytes of both directions and what they would have cost as f32.
@@ -39,6 +39,7 @@ pub struct FederatedEvaluation {
     /// Share predicted right.
     pub accuracy: f64,
     /// Mean loss of an example.
+    #[serde(deserialize_with = "nan_for_null")]
     pub loss: f64,
 }
 
@@ -82,6 +83,7 @@ pub struct RoundSummary {
     /// Training examples behind the accepted updates.
     pub examples: u64,
     /// Mean of the clients' training losses, weighted by examples.
+    #[serde(deserialize_with = "nan_for_null")]
     pub train_loss: f64,
     /// Share of the server's test set predicted right, where this round was evaluated.
     pub accuracy: Option<f64>,
@@ -147,6 +149,7 @@ pub struct Report {
     /// Accuracy of the final model on the server's test set.
     pub accuracy: f64,
     /// Mean loss of the final model on the server's test set.
+    #[serde(deserialize_with = "nan_for_null")]
     pub loss: f64,
     /// The target, where the recipe has one.
     pub target: Option<Target>,
@@ -246,4 +249,28 @@ pub struct RunEnd {
     pub seconds: f64,
     /// Digest of the final broadcast model.
     pub model_digest: String,
+}
+
+/// JSON has no NaN: the loss of a model that diverged was written as null.
+fn nan_for_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_is_no_number_comes_back_from_json() {
+        let round = RoundSummary { round: 3, train_loss: f64::NAN, loss: Some(f64::INFINITY), ..Default::default() };
+        let read: RoundSummary = serde_json::from_str(&serde_json::to_string(&round).unwrap()).unwrap();
+        assert!(read.train_loss.is_nan());
+        assert_eq!(RoundSummary { train_loss: 0.0, ..read }, RoundSummary { train_loss: 0.0, loss: None, ..round });
+
+        let report =
+            Report::from_rounds("none", Outcome::GaveUp, &[], 0.0, &RunEnd { loss: f64::NAN, ..Default::default() });
+        let read: Report = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        assert!(read.loss.is_nan());
+        assert_eq!(Report { loss: 0.0, ..read }, Report { loss: 0.0, ..report });
+    }
 }

@@ -180,7 +180,8 @@ impl Source<'_> {
     async fn summaries(&mut self) -> Result<Vec<RoundSummary>, StoreError> {
         let query = sqlx::query_scalar("SELECT summary FROM summaries WHERE run = ? ORDER BY round").bind(self.id());
         let found: Vec<String> = query.fetch_all(&mut *self.connection).await.map_err(rows(self.place))?;
-        found.iter().map(|json| summary_of(json)).collect()
+        let read = |json: &String| serde_json::from_str(json).map_err(|error| damaged(&"round summary", &error));
+        found.iter().map(read).collect()
     }
 
     /// A frame from its row or its blob, with its digest checked.
@@ -194,19 +195,6 @@ impl Source<'_> {
     fn id(&self) -> Vec<u8> {
         self.run.0.to_vec()
     }
-}
-
-/// JSON has no NaN: a loss that was one was written as null.
-fn summary_of(json: &str) -> Result<RoundSummary, StoreError> {
-    let failed = |error: serde_json::Error| damaged(&"round summary", &error);
-    let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).map_err(failed)?;
-    let lost = fields.get("train_loss").is_some_and(serde_json::Value::is_null);
-    fields.retain(|_, value| !value.is_null());
-    let mut summary: RoundSummary = serde_json::from_value(fields.into()).map_err(failed)?;
-    if lost {
-        summary.train_loss = f64::NAN;
-    }
-    Ok(summary)
 }
 
 fn outcome_of(number: Option<i32>) -> Result<Option<Outcome>, StoreError> {
