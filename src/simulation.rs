@@ -13,6 +13,7 @@ use dunlin_client::state::StateError;
 use dunlin_client::trainer::TrainerError;
 use dunlin_client::work::WorkError;
 use dunlin_core::recipe::RecipeError;
+use dunlin_core::report::ClientSummary;
 use dunlin_core::{ClientId, Layout, Recipe, Report, RoundSummary, RunId, Seed, Timestamp};
 use dunlin_nn::data;
 use dunlin_nn::model::Device;
@@ -123,6 +124,8 @@ pub struct SimulationOutcome {
     pub params: Vec<f32>,
     /// The tensors of `params`.
     pub layout: Layout,
+    /// What it cost each client, by number; empty behind gRPC, where the server counts for all of them together.
+    pub clients: Vec<ClientSummary>,
 }
 
 /// Why a simulation came to no end.

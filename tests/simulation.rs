@@ -8,7 +8,7 @@ use dunlin::nn::train::Evaluation;
 use dunlin::server::evaluate::Evaluate;
 use dunlin::server::store::{MemoryStore, Store};
 use dunlin::simulation::Transport;
-use dunlin::{Recipe, Report, Simulation, SimulationError, SimulationOutcome};
+use dunlin::{Recipe, Simulation, SimulationError, SimulationOutcome};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ fn recipe(sets: &[&str]) -> Recipe {
 }
 
 /// What must be the same in two runs of one recipe.
-fn timeless(outcome: SimulationOutcome) -> SimulationOutcome {
-    let SimulationOutcome { report, mut rounds, params, layout } = outcome;
-    for round in &mut rounds {
+fn timeless(mut outcome: SimulationOutcome) -> SimulationOutcome {
+    outcome.report.seconds = 0.0;
+    for round in &mut outcome.rounds {
         round.seconds = 0.0;
     }
-    SimulationOutcome { report: Report { seconds: 0.0, ..report }, rounds, params, layout }
+    outcome
 }
 
 /// A link on which everything can happen, and quickly enough for a test.
@@ -43,6 +43,25 @@ fn the_default_recipe_learns_to_read_digits() {
     assert_eq!((report.outcome, report.rounds, report.abandoned), (Outcome::Completed, 25, 0));
     assert_eq!((outcome.params.len() as u64, outcome.layout.len() as u64), (report.params, report.params));
     assert_eq!(outcome.rounds.len(), 25);
+}
+
+#[test]
+fn what_each_client_cost_adds_up_to_the_run() {
+    let outcome = Simulation::new(recipe(&["rounds.count=6", "rounds.cohort=8"])).run().unwrap();
+    let (clients, report) = (&outcome.clients, &outcome.report);
+    assert_eq!(clients.len(), 20);
+    assert_eq!(clients.iter().map(|client| client.up).sum::<u64>(), report.bytes.up);
+    assert_eq!(clients.iter().map(|client| client.down).sum::<u64>(), report.bytes.down);
+    assert_eq!(clients.iter().map(|client| client.updates).sum::<u64>(), 6 * 8);
+    assert!(clients.iter().all(|client| (client.class.as_deref(), client.busy_seconds) == (None, 0.0)));
+
+    // Messages that got lost were sent again, and who was away gave nothing.
+    let rough = Simulation::new(recipe(&[ROUGH, &["rounds.count=4"]].concat())).run().unwrap();
+    let phones = rough.clients.iter().filter(|client| client.class.as_deref() == Some("phone"));
+    assert_eq!(phones.clone().count(), 15);
+    assert!(phones.clone().all(|client| client.updates == 0 || client.busy_seconds > 0.0), "{:?}", rough.clients);
+    let accepted: u64 = rough.rounds.iter().map(|round| u64::from(round.clients)).sum();
+    assert_eq!(rough.clients.iter().map(|client| client.updates).sum::<u64>(), accepted);
 }
 
 #[test]

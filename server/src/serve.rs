@@ -14,6 +14,7 @@ use crate::store::{RunRow, SqliteStore, StoreError};
 use dunlin_core::report::Report;
 use dunlin_core::{Digest, Recipe, RunId, Timestamp};
 use dunlin_nn::data;
+use dunlin_nn::export::Results;
 use dunlin_nn::model::Model;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -243,9 +244,10 @@ async fn write_results(options: &Options, handle: &Handle, report: &Report) -> R
     let params = handle.broadcast().model().floats();
     let split = data::load(&options.recipe.data, &options.recipe.data_seed())?;
     let model = Model::new(&options.recipe.model, split.train.input())?;
-    let (model, params) = model.resulting(&options.recipe, params)?;
-    dunlin_nn::export::write_run(&dir, report, &rounds, &model, &params)
-        .map_err(|source| ServeError::Write { path: dir.clone(), source })?;
+    let recipe = &options.recipe;
+    let (model, params) = model.resulting(recipe, params)?;
+    let results = Results { recipe, report, rounds: &rounds, clients: &[], model: &model, params: &params };
+    results.write(&dir).map_err(|source| ServeError::Write { path: dir.clone(), source })?;
     tracing::info!(dir = %dir.display(), "report, rounds and model written");
     Ok(())
 }

@@ -3,9 +3,10 @@
 use super::{Done, Failure, RecipeArgs, code_of, interrupt, of_data, output, summary};
 use crate::progress::Progress;
 use clap::{Args, ValueEnum};
+use dunlin::nn::export::Results;
 use dunlin::nn::{data, model::Model};
 use dunlin::simulation::Transport;
-use dunlin::{Simulation, SimulationError};
+use dunlin::{Simulation, SimulationError, SimulationOutcome};
 use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ pub(crate) struct SimulateArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
 
-    /// Write report.json, rounds.jsonl and model.safetensors here
+    /// Write report.json, rounds.jsonl, clients.jsonl, recipe.toml and model.safetensors here
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -92,12 +93,12 @@ pub(crate) fn run(mut args: SimulateArgs) -> Done {
     progress.finish();
     let outcome = outcome.map_err(of_simulation)?;
     if let Some(dir) = &args.out {
-        let (report, rounds) = (&outcome.report, &outcome.rounds);
         let split = data::load(&recipe.data, &recipe.data_seed()).map_err(of_data)?;
         let model = Model::new(&recipe.model, split.train.input()).map_err(of_data)?;
         let (model, params) = model.resulting(&recipe, outcome.params.clone()).map_err(of_data)?;
-        dunlin::nn::export::write_run(dir, report, rounds, &model, &params)
-            .map_err(|error| Failure::other(format!("cannot write to {}: {error}", dir.display())))?;
+        let SimulationOutcome { report, rounds, clients, .. } = &outcome;
+        let results = Results { recipe: &recipe, report, rounds, clients, model: &model, params: &params };
+        results.write(dir).map_err(|error| Failure::other(format!("cannot write to {}: {error}", dir.display())))?;
     }
     if args.json {
         output::json(&outcome.report);

@@ -80,7 +80,7 @@ pub(super) fn run(
         running.abort_all();
         serving.abort();
         let Some(report) = report else { return Ok(None) };
-        Ok(Some(SimulationOutcome { report, rounds, params, layout }))
+        Ok(Some(SimulationOutcome { report, rounds, params, layout, clients: Vec::new() }))
     });
     runtime.shutdown_background();
     drop(handle);

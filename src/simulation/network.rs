@@ -39,6 +39,11 @@ impl Link {
         (0..).zip(dealt).map(|(i, class)| Self { class, rng: seed.derive_n("link", i).rng() }).collect()
     }
 
+    /// The name of its class in the recipe.
+    pub(super) fn class_name(&self) -> Option<&str> {
+        self.class.as_ref().map(|class| class.name.as_str())
+    }
+
     /// Brings a message of so many payload bytes to the server; a call without payload takes its latency alone.
     pub(super) fn up(&mut self, bytes: u64) -> Delivery {
         self.deliver(bytes, |class| class.up_kbps)

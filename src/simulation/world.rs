@@ -9,6 +9,7 @@ use dunlin_client::participant::{Action, Event, Participant};
 use dunlin_client::state::ClientState;
 use dunlin_codec::{MaskedGrid, StageBytes};
 use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, FetchModel, Welcome};
+use dunlin_core::report::ClientSummary;
 use dunlin_core::wire::{Held, Uploaded};
 use dunlin_core::{ClientId, ModelVersion, Reject, RoundId, Seed, Timestamp, Token, catch_up};
 use dunlin_server::coordinator::Offer;
@@ -53,6 +54,30 @@ struct Client {
     pending: Option<(Bytes, Result<Vetted, Reject>)>,
     /// The model that it would hold.
     proof: Option<MaskedGrid>,
+    cost: Cost,
+}
+
+/// What a client did so far, counted where the engine counts it for all.
+#[derive(Default)]
+struct Cost {
+    updates: u64,
+    up: u64,
+    down: u64,
+    busy_ms: u64,
+}
+
+impl Client {
+    fn summary(&self) -> ClientSummary {
+        ClientSummary {
+            client: self.id.clone(),
+            class: self.link.class_name().map(str::to_owned),
+            examples: self.examples,
+            updates: self.cost.updates,
+            up: self.cost.up,
+            down: self.cost.down,
+            busy_seconds: self.cost.busy_ms as f64 / 1000.0,
+        }
+    }
 }
 
 /// What a computation's result is for.
@@ -86,6 +111,7 @@ impl<'a> World<'a> {
                 job: None,
                 pending: None,
                 proof: None,
+                cost: Cost::default(),
             });
         }
         // Nothing is published yet.
@@ -121,6 +147,7 @@ impl<'a> World<'a> {
                     rounds: self.engine.summaries().to_vec(),
                     params: self.engine.params(),
                     layout: self.engine.layout().clone(),
+                    clients: self.clients.iter().map(Client::summary).collect(),
                 });
             }
             let next = self.queue.next();
@@ -157,7 +184,9 @@ impl<'a> World<'a> {
                 settled.summaries.extend(after.summaries);
             }
             for (client, receipt) in settled.receipts {
-                self.reply(self.index[&client], Event::Uploaded(Ok(Uploaded::Receipt(receipt))), NOTHING);
+                let number = self.index[&client];
+                self.clients[number as usize].cost.updates += u64::from(!receipt.duplicate);
+                self.reply(number, Event::Uploaded(Ok(Uploaded::Receipt(receipt))), NOTHING);
             }
             for summary in &settled.summaries {
                 if (self.on_round)(summary).is_break() {
@@ -219,6 +248,7 @@ impl<'a> World<'a> {
                 let (frame, verdict) =
                     self.clients[client as usize].pending.clone().expect("an update is pending until it was answered");
                 self.engine.count_upload(header.frame_len * sendings);
+                self.clients[client as usize].cost.up += header.frame_len * sendings;
                 let offered = match verdict {
                     Ok(vetted) => self.engine.offer(now, &session, &header, (frame, vetted)),
                     Err(reject) => {
@@ -259,6 +289,7 @@ impl<'a> World<'a> {
         if matches!(event, Event::Fetched(Ok(_))) {
             for _ in 0..delivery.sendings {
                 self.engine.count_download(download);
+                self.clients[client as usize].cost.down += download.coded;
             }
             self.work_for(client, delivery.ms);
         }
@@ -388,6 +419,7 @@ impl<'a> World<'a> {
 
     /// Lets a client that is busy for long say so from time to time, as its bytes or steps would.
     fn work_for(&mut self, client: u32, ms: u64) {
+        self.clients[client as usize].cost.busy_ms += ms;
         let (beat_ms, until) = (self.beat_ms(), self.now.after_ms(ms));
         if ms > beat_ms {
             let episode = self.clients[client as usize].episode;

@@ -1,5 +1,6 @@
 //! What a run tells about itself: one line a round, and the report at its end.
 
+use crate::ClientId;
 use crate::answer::Outcome;
 use dunlin_codec::StageBytes;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -124,6 +125,25 @@ impl RoundSummary {
         self.quantized = stages.quantized;
         self.coded = stages.coded;
     }
+}
+
+/// What a run cost one client, as a line of `clients.jsonl`. Bytes are counted as in [`Bytes`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClientSummary {
+    /// Its name.
+    pub client: ClientId,
+    /// The class of its link, where the recipe's network has classes.
+    pub class: Option<String>,
+    /// Training examples that it has.
+    pub examples: u32,
+    /// Its updates that were accepted.
+    pub updates: u64,
+    /// Update frames that it sent, whether or not they counted.
+    pub up: u64,
+    /// Packets, merged deltas and snapshots that it was sent.
+    pub down: u64,
+    /// Simulated time of its transfers and computing, in seconds; what was broken off counts whole.
+    pub busy_seconds: f64,
 }
 
 /// A target accuracy and when it was reached.

@@ -1,9 +1,11 @@
 //! A run's results as files: the model for other programs, the report for scripts.
 
 use crate::model::Model;
-use dunlin_core::{Layout, Report, RoundSummary};
+use dunlin_core::report::ClientSummary;
+use dunlin_core::{Layout, Recipe, Report, RoundSummary};
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::io;
@@ -29,37 +31,58 @@ pub fn safetensors(layout: &Layout, params: &[f32], about: &BTreeMap<String, Str
     serialize(views, Some(about)).map_err(io::Error::other)
 }
 
-/// Writes `report.json`, `rounds.jsonl` and `model.safetensors` into `dir`, making it when it does not exist. The model
-/// has the weights that it is deployed with, rounded where its recipe says so, and tells its architecture, so that it can be run and exported from the file alone.
-///
-/// # Errors
-/// When a file cannot be written.
-pub fn write_run(
-    dir: &Path,
-    report: &Report,
-    rounds: &[RoundSummary],
-    model: &Model,
-    params: &[f32],
-) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    let mut json = serde_json::to_vec_pretty(report)?;
-    json.push(b'\n');
-    write(&dir.join("report.json"), &json)?;
+/// What a run leads to, as far as it is written for people and programs.
+#[derive(Clone, Copy, Debug)]
+pub struct Results<'a> {
+    /// What was asked for.
+    pub recipe: &'a Recipe,
+    /// The end of the run.
+    pub report: &'a Report,
+    /// Every round.
+    pub rounds: &'a [RoundSummary],
+    /// What it cost each client; empty where that was not counted.
+    pub clients: &'a [ClientSummary],
+    /// The architecture.
+    pub model: &'a Model,
+    /// The final model's parameters, of what is left of it.
+    pub params: &'a [f32],
+}
+
+impl Results<'_> {
+    /// Writes `recipe.toml`, `report.json`, `rounds.jsonl`, `clients.jsonl` and `model.safetensors` into `dir`, making it
+    /// when it does not exist. The model has the weights that it is deployed with, rounded where its recipe says so, and
+    /// tells its architecture, so that it can be run and exported from the file alone.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        write(&dir.join("recipe.toml"), self.recipe.to_toml().as_bytes())?;
+        let mut json = serde_json::to_vec_pretty(self.report)?;
+        json.push(b'\n');
+        write(&dir.join("report.json"), &json)?;
+        write(&dir.join("rounds.jsonl"), &lines(self.rounds)?)?;
+        write(&dir.join("clients.jsonl"), &lines(self.clients)?)?;
+        let deployed = self.model.deployed(self.params);
+        let deployed = deployed.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+        let mut about = self.model.about();
+        about.extend([
+            ("format".to_owned(), "dunlin".to_owned()),
+            ("name".to_owned(), self.report.name.clone()),
+            ("model_digest".to_owned(), self.report.model_digest.clone()),
+        ]);
+        write(&dir.join("model.safetensors"), &safetensors(self.model.layout(), &deployed, &about)?)
+    }
+}
+
+/// One JSON object a line.
+fn lines(values: &[impl Serialize]) -> io::Result<Vec<u8>> {
     let mut lines = Vec::new();
-    for round in rounds {
-        serde_json::to_writer(&mut lines, round)?;
+    for value in values {
+        serde_json::to_writer(&mut lines, value)?;
         lines.push(b'\n');
     }
-    write(&dir.join("rounds.jsonl"), &lines)?;
-    let deployed =
-        model.deployed(params).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
-    let mut about = model.about();
-    about.extend([
-        ("format".to_owned(), "dunlin".to_owned()),
-        ("name".to_owned(), report.name.clone()),
-        ("model_digest".to_owned(), report.model_digest.clone()),
-    ]);
-    write(&dir.join("model.safetensors"), &safetensors(model.layout(), &deployed, &about)?)
+    Ok(lines)
 }
 
 /// Through another name, so that a reader never sees half a file.
