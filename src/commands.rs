@@ -16,6 +16,7 @@ mod model;
 mod output;
 mod server;
 mod simulate;
+mod stored;
 mod summary;
 
 pub(crate) use output::{bytes, count, note, percent};

@@ -1,16 +1,12 @@
 //! `dunlin export`: a model as safetensors or ONNX, for other programs.
 
-use super::control::open_store;
 use super::model::{ArchitectureArgs, ModelFile, load, measured};
 use super::output::{self, bytes};
-use super::{Done, Failure, of_data, runtime};
+use super::stored::{OpenRun, StoredRun};
+use super::{Done, Failure, of_data};
 use clap::{Args, ValueEnum};
-use dunlin::core::{Recipe, RunId, Timestamp};
 use dunlin::nn::small::Weights;
-use dunlin::nn::{data, model::Model};
 use dunlin::nn::{export, onnx};
-use dunlin::server::engine::{self, Start};
-use dunlin::server::store::{Record, Restored, RunRow, SqliteStore, Store, StoreError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -114,32 +110,10 @@ fn results(dir: &Path) -> Result<Vec<u8>, Failure> {
 
 /// The newest published model of a run in a server's store.
 fn stored(dir: &Path, id: Option<&str>) -> Result<Vec<u8>, Failure> {
-    let runtime = runtime()?;
-    let mut store = open_store(dir, runtime.handle())?;
-    let row = choose(store.runs()?, dir, id)?;
-    let recipe = Recipe::from_toml(&row.recipe)
-        .map_err(|error| Failure::other(format!("the recipe of run {} is not understood: {error}", row.id)))?;
-    let split = data::load(&recipe.data, &recipe.data_seed()).map_err(of_data)?;
-    let model = Model::new(&recipe.model, split.train.input()).map_err(of_data)?;
-    let (run, name, created_ms) = (row.id, row.name.clone(), row.created_ms);
-    let start = Start {
-        layout: model.layout().clone(),
-        initial: model.init(&recipe.model_seed()),
-        recipe,
-        store: Box::new(OneRun { store, row }),
-        evaluator: None,
-        distiller: None,
-        simulated: false,
-        anew: false,
-        id: run,
-        created_ms,
-    };
-    let engine = engine::open(start, Timestamp(0))?;
+    let stored = StoredRun::find(dir, id)?;
+    let (run, name) = (stored.row.id, stored.row.name.clone());
+    let OpenRun { engine, model, params, .. } = &stored.open()?;
     let version = engine.broadcast().version();
-    if version.0 == 0 {
-        return Err(Failure::other(format!("run {run} has published no model yet")));
-    }
-    let (model, params) = model.resulting(engine.recipe(), engine.params()).map_err(of_data)?;
     let mut about = model.about();
     about.extend([
         ("format".to_owned(), "dunlin".to_owned()),
@@ -149,45 +123,5 @@ fn stored(dir: &Path, id: Option<&str>) -> Result<Vec<u8>, Failure> {
         ("model_digest".to_owned(), engine.broadcast().digest().to_string()),
     ]);
     output::note(&format!("run {run}, model version {}", version.0));
-    Ok(export::safetensors(model.layout(), &model.deployed(&params).map_err(of_data)?, &about)?)
-}
-
-/// The run of an id, or the newest; `runs` are newest first.
-fn choose(runs: Vec<RunRow>, dir: &Path, id: Option<&str>) -> Result<RunRow, Failure> {
-    let known: Vec<_> = runs.iter().map(|run| run.id.to_string()).collect();
-    let chosen = match id {
-        None => runs.into_iter().next(),
-        Some(text) => {
-            let id = RunId::from_hex(text);
-            runs.into_iter().find(|run| Some(run.id) == id)
-        }
-    };
-    chosen.ok_or_else(|| match id {
-        None => Failure::usage(format!("{} holds no run", dir.display())),
-        Some(id) => Failure::usage(format!("{} holds no run {id}; it holds {}", dir.display(), known.join(", "))),
-    })
-}
-
-/// A store that shows one of its runs and is never written to.
-struct OneRun {
-    store: SqliteStore,
-    row: RunRow,
-}
-
-impl Store for OneRun {
-    fn runs(&mut self) -> Result<Vec<RunRow>, StoreError> {
-        Ok(vec![self.row.clone()])
-    }
-
-    fn create(&mut self, run: &RunRow) -> Result<(), StoreError> {
-        Err(StoreError::RunExists(run.id))
-    }
-
-    fn restore(&mut self, run: RunId) -> Result<Restored, StoreError> {
-        self.store.restore(run)
-    }
-
-    fn commit(&mut self, _: &[Record]) -> Result<(), StoreError> {
-        Err(StoreError::NoRun)
-    }
+    Ok(export::safetensors(model.layout(), params, &about)?)
 }
