@@ -14,6 +14,7 @@ mod init;
 mod interrupt;
 mod model;
 mod output;
+mod report;
 mod server;
 mod simulate;
 mod stored;
@@ -47,6 +48,7 @@ enum Command {
     Runs(control::RunsArgs),
     Watch(control::WatchArgs),
     Stop(control::StopArgs),
+    Report(report::ReportArgs),
     Data(data::DataArgs),
     Compress(compress::CompressArgs),
     Decompress(compress::DecompressArgs),
@@ -80,6 +82,7 @@ impl Cli {
             Command::Runs(args) => control::runs(&args),
             Command::Watch(args) => control::watch(&args),
             Command::Stop(args) => control::stop(&args),
+            Command::Report(args) => report::run(&args),
             Command::Data(args) => data::run(args),
             Command::Compress(args) => compress::run(&args),
             Command::Decompress(args) => compress::decompress(&args),

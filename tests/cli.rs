@@ -228,6 +228,14 @@ fn a_served_run_is_watched_listed_and_exported() {
     let runs = json(&dunlin(&["runs", "--data-dir", data_dir, "--json"]).stdout);
     assert_eq!((&runs[0]["outcome"], &runs[0]["rounds"]), (&"completed".into(), &3.into()));
     let exported = dir.path().join("exported.safetensors");
+    let made = json(&dunlin(&["report", data_dir, "--json", "--no-sensitivity"]).stdout);
+    assert_eq!((&made["report"], &made["id"]), (report, &runs[0]["id"]));
+    let page = Path::new(data_dir).join("runs").join(runs[0]["id"].as_str().unwrap()).join("report.html");
+    assert!(std::fs::read_to_string(page).unwrap().starts_with("<!DOCTYPE html>"));
+    let unknown = dunlin(&["report", data_dir, "--run-id", "0123456789abcdef"]);
+    assert_eq!(unknown.status.code(), Some(2), "{unknown:?}");
+    let known = format!("holds no run 0123456789abcdef; it holds {}\n", runs[0]["id"].as_str().unwrap());
+    assert!(text(&unknown.stderr).ends_with(&known), "{unknown:?}");
     let export = dunlin(&["export", "--data-dir", data_dir, "--out", exported.to_str().unwrap()]);
     assert!(export.status.success(), "{export:?}");
     let exported = std::fs::read(exported).unwrap();
@@ -235,6 +243,69 @@ fn a_served_run_is_watched_listed_and_exported() {
     assert_eq!(tensors(&exported), tensors(&std::fs::read(written).unwrap()));
     let digest = report["model_digest"].as_str().unwrap();
     assert!(text(&exported[..2000]).contains(digest), "the file tells the digest of its model");
+}
+
+#[test]
+fn a_report_shows_the_numbers_of_its_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let run = simulate(&["-q", "--json", "--out", &path("run"), "--set", "name=a <run> & more"]);
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+    let report = json(&run.stdout);
+
+    let made = dunlin(&["report", &path("run"), "--json", "--density", "0.5"]);
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    let made = json(&made.stdout);
+    assert_eq!(made["report"], report);
+    let lines = |name: &str| -> Vec<Value> {
+        let file = std::fs::read_to_string(dir.path().join("run").join(name)).unwrap();
+        file.lines().map(|line| json(line.as_bytes())).collect()
+    };
+    assert_eq!((&made["rounds"], &made["clients"]), (&lines("rounds.jsonl").into(), &lines("clients.jsonl").into()));
+    let sum = |list: &Value, of: &str| -> u64 {
+        list.as_array().unwrap().iter().map(|it| it.pointer(of).and_then(Value::as_u64).unwrap()).sum()
+    };
+    assert_eq!(sum(&made["rounds"], "/bytes/up"), report["bytes"]["up"].as_u64().unwrap());
+    assert_eq!(sum(&made["clients"], "/down"), report["bytes"]["down"].as_u64().unwrap());
+    let layers = &made["model"]["layers"];
+    assert_eq!(sum(layers, "/params"), report["params"].as_u64().unwrap());
+    assert_eq!(sum(layers, "/nonzero"), report["nonzero"].as_u64().unwrap());
+    assert_eq!(made["model"]["sensitivity"]["measured"]["accuracy"], report["accuracy"]);
+
+    // What the report says of a file is what compress makes.
+    let compress =
+        ["compress", &path("run/model.safetensors"), "--density", "0.5", "--to", &path("small.dnl"), "--json"];
+    let small = json(&dunlin(&compress).stdout);
+    let shared = &made["model"]["sizes"]["files"][0];
+    for stage in ["dense", "pruned", "stored", "coded"] {
+        assert_eq!(shared[stage], small[stage], "{stage}");
+    }
+
+    let page = std::fs::read_to_string(path("run/report.html")).unwrap();
+    let accuracy = format!("<b>{:.2} %</b>", 100.0 * report["accuracy"].as_f64().unwrap());
+    for part in [
+        accuracy.as_str(),
+        "<h1>a &lt;run&gt; &amp; more</h1>",
+        "client-00003",
+        report["model_digest"].as_str().unwrap(),
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("<script"));
+
+    let shown = dunlin(&["report", &path("run"), "--no-sensitivity", "--out", &path("else.html")]);
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    for part in ["an update up", "shared error", "stored as", "both ways"] {
+        assert!(text(&shown.stdout).contains(part), "{shown:?} has no {part}");
+    }
+    assert!(text(&shown.stderr).starts_with(&format!("wrote {}, ", path("else.html"))), "{shown:?}");
+    assert!(std::fs::read_to_string(path("else.html")).unwrap().contains("was not measured"));
+
+    std::fs::write(path("run/rounds.jsonl"), "{\"round\": 1}\n{\"round\": tw").unwrap();
+    let damaged = dunlin(&["report", &path("run")]);
+    assert_eq!(damaged.status.code(), Some(2), "{damaged:?}");
+    let told = format!("error: {} is damaged: line 2: ", path("run/rounds.jsonl"));
+    assert!(text(&damaged.stderr).starts_with(&told) && text(&damaged.stderr).lines().count() == 1, "{damaged:?}");
 }
 
 #[test]

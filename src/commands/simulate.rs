@@ -21,7 +21,7 @@ pub(crate) struct SimulateArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
 
-    /// Write report.json, rounds.jsonl, clients.jsonl, recipe.toml and model.safetensors here
+    /// Write report.json, rounds.jsonl, clients.jsonl, recipe.toml and model.safetensors here, for `dunlin report`
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 

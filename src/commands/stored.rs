@@ -23,6 +23,8 @@ pub(super) struct OpenRun {
     /// What is left of the model, and the weights that it is deployed with.
     pub(super) model: Model,
     pub(super) params: Vec<f32>,
+    /// Clients with an update that counts.
+    pub(super) participants: u32,
     _runtime: Runtime,
 }
 
@@ -43,7 +45,8 @@ impl StoredRun {
     /// Computes the newest published model, and everything else that a restart would.
     pub(super) fn open(self) -> Result<OpenRun, Failure> {
         let recipe = self.recipe()?;
-        let Self { row, store, runtime } = self;
+        let Self { row, mut store, runtime } = self;
+        let participants = store.restore(row.id)?.receipts.len() as u32;
         let split = data::load(&recipe.data, &recipe.data_seed()).map_err(of_data)?;
         let model = Model::new(&recipe.model, split.train.input()).map_err(of_data)?;
         let (run, created_ms) = (row.id, row.created_ms);
@@ -65,7 +68,7 @@ impl StoredRun {
         }
         let (model, params) = model.resulting(engine.recipe(), engine.params()).map_err(of_data)?;
         let params = model.deployed(&params).map_err(of_data)?;
-        Ok(OpenRun { engine, model, params, _runtime: runtime })
+        Ok(OpenRun { engine, model, params, participants, _runtime: runtime })
     }
 }
 

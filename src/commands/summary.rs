@@ -7,7 +7,13 @@ use dunlin::{Report, RoundSummary};
 
 /// Prints the report of a run and, where its rounds are at hand, the curve of their accuracy.
 pub(crate) fn print(report: &Report, rounds: &[RoundSummary]) {
-    output::line(table(report));
+    let state = (report.outcome.label().replace('_', " "), report.outcome.to_string());
+    print_as(&state, report, rounds);
+}
+
+/// [`print`] with a word and a sentence for how the run stands, which may have not ended.
+pub(super) fn print_as(state: &(String, String), report: &Report, rounds: &[RoundSummary]) {
+    output::line(table(state, report));
     if let Some(curve) = accuracy_curve(rounds) {
         output::line(curve);
     }
@@ -21,7 +27,7 @@ pub(crate) fn plain_table() -> Table {
     table
 }
 
-fn table(report: &Report) -> Table {
+fn table((state, sentence): &(String, String), report: &Report) -> Table {
     let mut table = plain_table();
     let mut row = |what: &str, value: String, remark: String| {
         table.add_row([Cell::new(what), Cell::new(value).set_alignment(CellAlignment::Right), Cell::new(remark)]);
@@ -30,7 +36,7 @@ fn table(report: &Report) -> Table {
         Some(round) => format!("target {} reached in round {round}", percent(target.accuracy)),
         None => format!("target {} not reached", percent(target.accuracy)),
     });
-    row(&report.name, report.outcome.label().replace('_', " "), report.outcome.to_string());
+    row(&report.name, state.clone(), sentence.clone());
     if report.accuracy == 0.0 && report.loss == 0.0 {
         row("accuracy", "–".into(), "no test set".into());
     } else {
