@@ -247,7 +247,7 @@ fn quantization_errors(files: &[(&str, Compressed)]) -> Vec<Option<QuantizationE
     tensors.collect()
 }
 
-/// The recipe's model and a part of its test set.
+/// The model and a part of the recipe's test set.
 struct Judge {
     model: Model,
     examples: Examples,
@@ -270,7 +270,14 @@ impl Judge {
         // Spread over the set, which may be in order of its labels.
         let rows: Vec<_> = (0..test.len() as u32).step_by(test.len().div_ceil(MAX_EXAMPLES)).collect();
         let told = |error: Error| format!("the model cannot be judged: {error}");
-        let model = Model::new(&recipe.model, test.input()).map_err(told)?;
+        // Whole filters may be gone from the recipe's model; the file tells what is left.
+        let model = match Model::described(&weights.about).map_err(told)? {
+            Some(model) => model,
+            None => Model::new(&recipe.model, test.input()).map_err(told)?,
+        };
+        if model.input() != test.input() {
+            return Err(format!("the model does not take {}", recipe.data.source));
+        }
         weights.flat(model.layout()).map_err(|error| format!("the model is not the recipe's: {error}"))?;
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         Ok(Self {

@@ -97,7 +97,7 @@ impl Run {
         };
         let target = recipe.rounds.target_accuracy;
         let report = Report::from_rounds(&recipe.name, outcome.unwrap_or(Outcome::Stopped), &rounds, target, &end);
-        let file = export::safetensors(open.engine.layout(), &params, &open.model.about())?;
+        let file = export::safetensors(open.model.layout(), &open.params, &open.model.about())?;
         Ok(Self {
             dir,
             id: Some(id.to_string()),

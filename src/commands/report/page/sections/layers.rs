@@ -16,11 +16,16 @@ pub(super) fn section(view: &View) -> Option<Section> {
         Sensitivity::Measured { accuracy, densities, .. } if !densities.is_empty() => Some(*accuracy),
         _ => None,
     };
+    let params: u64 = layers.iter().map(|layer| layer.params).sum();
     let zeros: u64 = layers.iter().map(|layer| layer.params - layer.nonzero).sum();
     let body = html! {
         p.note {
+            @if params < view.report.params {
+                (count(view.report.params - params)) " of " (count(view.report.params))
+                " parameters went with whole filters and units. "
+            }
             @if zeros == 0 { "No parameter of the final model is zero. " }
-            @else { (count(zeros)) " of " (count(view.report.params)) " parameters of the final model are zero. " }
+            @else { (count(zeros)) " of " (count(params)) " parameters of the final model are zero. " }
             "Pruning by magnitude takes the weights of the least size first: the histograms show how many there are of "
             "each size, from a four-thousandth of the largest on the left to the largest on the right, each column 1.26 "
             "times the one before. The lines stand where 50, 25 and 10 % of the layer would be left."

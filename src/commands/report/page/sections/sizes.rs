@@ -24,7 +24,7 @@ pub(super) fn section(view: &View) -> Option<Section> {
             "Pruned is its non-zeros as f32 and where they are; then the weights are stored in fewer bits, with what that needs "
             "of codebooks and scales; coded is the file that dunlin compress writes."
         }
-        div.plots { @for size in &sizes.files { (waterfall(&title(size), &rows(size))) } }
+        div.plots { @for size in &sizes.files { (waterfall(&title(size), &rows(size, 4 * view.report.params))) } }
     };
     Some(Section { id: "sizes", title: "Size", body })
 }
@@ -42,14 +42,31 @@ fn title(size: &Size) -> String {
     }
 }
 
-fn rows(size: &Size) -> Vec<Row> {
+/// The stages, and before them the model with all its filters and units, if some are gone.
+fn rows(size: &Size, whole: u64) -> Vec<Row> {
     let stages =
         [("dense f32", size.dense), ("pruned", size.pruned), (size.values, size.stored), ("coded", size.coded)];
+    let first = whole.max(size.dense);
     let row = |(name, value): (&str, u64)| Row {
         name: name.into(),
         colour: Colour::First,
         value,
-        remark: smaller(size.dense, value),
+        remark: smaller(first, value),
     };
-    stages.map(row).into()
+    let whole = (whole > size.dense).then_some(("all filters", whole));
+    whole.into_iter().chain(stages).map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_without_some_of_its_filters_is_compared_with_the_whole_one() {
+        let size = Size { values: "int8", dense: 400, pruned: 200, stored: 50, coded: 40, accuracy: None };
+        let told = |whole| rows(&size, whole).into_iter().map(|row| (row.name, row.remark)).collect::<Vec<_>>();
+        assert_eq!(told(400)[1], ("pruned".into(), "2.00 × smaller".into()));
+        assert_eq!(told(800)[0], ("all filters".into(), String::new()));
+        assert_eq!(told(800)[1], ("dense f32".into(), "2.00 × smaller".into()));
+    }
 }
