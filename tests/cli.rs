@@ -355,7 +355,8 @@ fn a_model_is_made_small_judged_exported_and_made_large_again() {
             &[&["distill", &model, "--data", "digits", "--to", &path("student.safetensors"), "--json"], more].concat(),
         )
     };
-    let student = distill(&["--student", "2nn", "--channels", "20, 20", "--epochs", "20"]);
+    let more = ["--student", "2nn", "--channels", "20, 20", "--epochs", "60", "--learning-rate", "0.005"];
+    let student = distill(&more);
     assert_eq!(student.status.code(), Some(0), "{student:?}");
     let student = json(&student.stdout);
     assert_eq!(student["student"]["parameters"], 64 * 20 + 20 + 20 * 20 + 20 + 20 * 10 + 10);
