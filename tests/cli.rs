@@ -361,7 +361,8 @@ fn a_model_is_made_small_judged_exported_and_made_large_again() {
     let student = json(&student.stdout);
     assert_eq!(student["student"]["parameters"], 64 * 20 + 20 + 20 * 20 + 20 + 20 * 10 + 10);
     assert!(student["agreement"].as_f64().unwrap() > 0.95, "{student}");
-    assert!(judge(&path("student.safetensors"), &[]).0 > 320, "it is run from its file alone");
+    let judged = judge(&path("student.safetensors"), &[]).0;
+    assert!(judged + 30 > whole, "run from its file alone it gets {judged} right, the teacher {whole}");
     let refused = distill(&["--student", "resnet8", "--channels", "20"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(text(&refused.stderr).contains("model.channels"), "{refused:?}");

@@ -177,6 +177,33 @@ fn a_model_without_most_of_its_units_is_trained_as_the_smaller_one_that_it_is() 
     assert_eq!(judge(&mut small, &params), judge(&mut whole, &outcome.params));
 }
 
+/// What makes a model small keeps its keys; data, model and rounds are such that a test has time for them.
+#[test]
+fn the_recipes_that_make_models_small_run_on_digits() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/recipes");
+    for name in [
+        "textbook-pruning",
+        "lenet-300-100-pruned",
+        "lenet-5-pruned",
+        "lottery-ticket",
+        "filter-pruning",
+        "fashion-feddf",
+        "binary-feddf",
+    ] {
+        let text = std::fs::read_to_string(folder.join(name).with_extension("toml")).unwrap();
+        let sets = ["data.source=digits", "model.kind=textbook-cnn", "training.epochs=1", "training.augment=none"];
+        let rounds = ["rounds.count=5", "rounds.target_accuracy=0", "pruning.first_round=1", "pruning.every=1"];
+        let sets: Vec<String> =
+            [sets, rounds].concat().into_iter().chain(["pruning.steps=2"]).map(str::to_owned).collect();
+        let recipe = Recipe::load(Some(&text), &sets).unwrap();
+        let outcome = Simulation::new(recipe.clone()).run().unwrap();
+        let first = outcome.rounds[0].train_loss;
+        assert!(outcome.rounds[4].train_loss < first, "{name}: {:?}", outcome.rounds[4]);
+        assert_eq!(recipe.pruning.is_on(), outcome.rounds[4].kept.is_some_and(|kept| kept < outcome.report.params));
+        assert_eq!(recipe.distillation.is_on(), outcome.rounds[4].distilled.is_some());
+    }
+}
+
 #[test]
 fn weights_of_few_bits_are_trained_judged_and_written() {
     for (format, least) in [("int8", 0.85), ("binary", 0.6)] {
