@@ -30,6 +30,7 @@ fn every_sample_recipe_can_be_read() {
             "digits.toml",
             "fashion-cnn.toml",
             "heart-hospitals.toml",
+            "mnist-2nn-dirichlet.toml",
             "mnist-2nn-iid.toml",
             "mnist-2nn-shards.toml",
         ]
