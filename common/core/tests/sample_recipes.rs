@@ -33,6 +33,7 @@ fn every_sample_recipe_can_be_read() {
             "mnist-2nn-dirichlet.toml",
             "mnist-2nn-iid.toml",
             "mnist-2nn-shards.toml",
+            "mnist-cnn-iid.toml",
         ]
     );
 }
