@@ -63,9 +63,11 @@ impl FederationService {
             Ok(Err(reject)) => return Ok(Err(reject)),
             Err(no_answer) => return retry(no_answer),
         }
+        // Those of the round that was just found open: of an update that comes too late it should be said that it is late.
+        let rules = self.handle.rules();
         // Held until the answer, so that it bounds the memory of frames and of what they decode to; the length was found
         // allowed just now.
-        let decoded = self.handle.rules().max_kept_bytes().min(MOST_EXPANSION * header.frame_len);
+        let decoded = rules.max_kept_bytes().min(MOST_EXPANSION * header.frame_len);
         let kib = (header.frame_len + decoded).div_ceil(1024).max(1) as u32;
         let Ok(_permit) = Arc::clone(&self.receiving).try_acquire_many_owned(kib) else {
             return Ok(Ok(Uploaded::Retry(Waiting::Busy, RECEIVING_RETRY_MS)));
@@ -88,7 +90,7 @@ impl FederationService {
                 return Err(broken);
             }
         }
-        let (frame, rules, announced) = (partial.freeze(), self.handle.rules(), header.clone());
+        let (frame, announced) = (partial.freeze(), header.clone());
         let vetting = frame.clone();
         let verdict = tokio::task::spawn_blocking(move || {
             let timer = Instant::now();
