@@ -209,8 +209,10 @@ impl GlobalModel {
     /// and returns the frames that tell clients of it.
     fn prune(&mut self, round: u64) -> Result<(Vec<bytes::Bytes>, StageBytes), Error> {
         let none = (Vec::new(), StageBytes::default());
-        let Some(step) = self.recipe.pruning.step(round) else { return Ok(none) };
         let old = Arc::clone(self.mask());
+        // A round that was abandoned took its step along.
+        let missed = || self.recipe.pruning.step_before(round).filter(|&step| self.pruning.is_behind(step, &old));
+        let Some(step) = self.recipe.pruning.step(round).or_else(missed) else { return Ok(none) };
         let magnitudes = || old.scatter(&self.w).iter().map(|w| w.abs()).collect::<Vec<f32>>();
         let is_of_whole = self.recipe.pruning.is_of_whole(round);
         let asked = || if is_of_whole { self.mean.clone() } else { old.scatter(&self.mean) };

@@ -263,3 +263,19 @@ fn a_ticket_goes_back_to_its_round_and_its_control_to_other_values() {
         assert!(mask.indices().take_while(|&index| index < 600).all(|index| is_initial(drawn[4][index])));
     }
 }
+
+#[test]
+fn a_step_whose_round_was_abandoned_is_made_up_for() {
+    let recipe = pruned(&[]);
+    let mut model = model(&recipe);
+    let left: Vec<usize> = [1, 3, 5, 6]
+        .map(|round| {
+            let sum = updates_within(&model, &recipe, round);
+            let packet = model.publish(round, &sum).unwrap().packet;
+            assert_eq!(packet.changes_mask(), round == 3 || round == 5, "round {round}");
+            model.mask().len()
+        })
+        .to_vec();
+    let first = (600.0 * recipe.pruning.density_after(1, 0.3)).round() as usize;
+    assert_eq!(left, [620, first + 20, 200, 200]);
+}

@@ -129,6 +129,20 @@ impl PruningConfig {
         (since % self.every == 0 && step <= self.steps).then_some(step)
     }
 
+    /// The last step that belonged to an earlier round, if it can be made up for in this one, should that round have been
+    /// abandoned: a step that asks clients for nothing, takes single weights down to a density, and leaves the others as
+    /// they are.
+    #[must_use]
+    pub fn step_before(&self, round: u64) -> Option<u64> {
+        let can_wait = self.importance == Importance::Magnitude
+            && self.schedule != Schedule::Threshold
+            && self.pattern == Pattern::Unstructured
+            && self.regrow == 0.0
+            && self.rewind == Rewind::None;
+        let since = round.checked_sub(self.first_round + 1).filter(|_| self.is_on() && can_wait)?;
+        Some((since / self.every + 1).min(self.steps))
+    }
+
     /// What clients are asked for in a round instead of training.
     #[must_use]
     pub fn statistic(&self, round: u64) -> Option<Statistic> {
@@ -270,6 +284,8 @@ mod tests {
         let rewinding = PruningConfig { rewind: Rewind::Ticket, ..config.clone() };
         assert_eq!([4, 5, 7, 8, 10, 11, 99].map(|round| rewinding.residuals_from(round)), [0, 5, 5, 8, 8, 11, 11]);
         assert_eq!(config.residuals_from(99), 0);
+        assert_eq!([4, 5, 7, 8, 99].map(|round| config.step_before(round)), [None, Some(1), Some(1), Some(2), Some(3)]);
+        assert_eq!(rewinding.step_before(99), None);
         assert_eq!(PruningConfig::default().step(20), None, "nothing is pruned unless it is asked for");
     }
 

@@ -75,6 +75,15 @@ impl Pruning {
         }
     }
 
+    /// Whether a mask leaves more single weights than a step does: that step never came.
+    #[must_use]
+    pub fn is_behind(&self, step: u64, mask: &Mask) -> bool {
+        let density = self.config.density_after(step, self.last_density());
+        let wanted: f64 = self.weights.iter().map(|weights| density * weights.range.len() as f64).sum();
+        // Counts are rounded, and each tensor keeps a weight at least.
+        mask.len() > self.others + wanted as usize + 2 * self.weights.len()
+    }
+
     /// What is left after a step (from 1); nothing when that is what was left before.
     #[must_use]
     pub fn step(&self, step: u64, mask: &Mask, evidence: Evidence<'_>) -> Option<Mask> {
