@@ -109,7 +109,7 @@ pub fn train_and_encode(
     let mask = base.mask();
     let mut params = base.floats();
     let round = task.round.number;
-    let loss = trainer.train(&work_of(assignment, mask), &mut params, progress)?;
+    let loss = trainer.train(&work_of(assignment), &mut params, progress)?;
     mask.gather(&mut params);
     let beta = recipe.uplink.feedback;
     let is_of_use = |residual: &&Residual| {
@@ -151,14 +151,13 @@ fn observe_and_encode(
     let (mut observed, loss) = match statistic {
         Statistic::Gradient => trainer.gradient(&mut params, progress)?,
         Statistic::Votes => {
-            let loss = trainer.train(&work_of(assignment, base.mask()), &mut params, progress)?;
+            let loss = trainer.train(&work_of(assignment), &mut params, progress)?;
             let config = Pruning::new(&recipe.pruning, trainer.layout());
             let step = recipe.pruning.step(round).expect("a statistic belongs to a step");
             (config.votes(step, base.mask(), &params), loss)
         }
     };
-    let whole = Mask::all(Arc::clone(base.mask().whole()));
-    let mask = if recipe.pruning.is_of_whole(round) { &whole } else { &**base.mask() };
+    let mask = recipe.update_mask(round, base.mask());
     mask.gather(&mut observed);
     let bound = recipe.limits.max_update_abs;
     observed.iter_mut().for_each(|value| *value = value.clamp(-bound, bound));
@@ -168,11 +167,11 @@ fn observe_and_encode(
     Ok(Update { header, frame: encoded.frame, residual: None, stages: encoded.stages })
 }
 
-fn work_of<'a>(assignment: &Assignment<'a>, mask: &'a Mask) -> Work<'a> {
-    let Assignment { client, task, recipe, .. } = *assignment;
+fn work_of<'a>(assignment: &Assignment<'a>) -> Work<'a> {
+    let Assignment { client, task, recipe, base, .. } = *assignment;
     let round = task.round.number;
     let seed = Seed::from_u64(recipe.seed).derive_client(round, client.as_str(), "training");
-    Work { round, seed, mask }
+    Work { round, seed, mask: base.mask() }
 }
 
 fn quantizer_seed(assignment: &Assignment<'_>) -> u64 {

@@ -330,7 +330,7 @@ impl Engine {
                     self.timings.sum += timer.elapsed();
                     self.uncheckpointed.0 += frame.len() as u64;
                     self.participants.insert(header.client.clone());
-                    if self.is_distilled(header.round.number) {
+                    if self.recipe.is_distilled(header.round.number) {
                         self.teachers.insert(header.client.clone(), frame.clone());
                     }
                     let receipt = self.coordinator.stored(clock(), &header);
@@ -359,14 +359,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether a round ends with a distillation.
-    fn is_distilled(&self, round: u64) -> bool {
-        self.recipe.distillation.is_due(round) && self.recipe.pruning.statistic(round).is_none()
-    }
-
     /// The distillation that a round ends with.
     fn distillation(&mut self, closed: &ClosedRound) -> Result<Option<Job>, EngineError> {
-        if !self.is_distilled(closed.number) {
+        if !self.recipe.is_distilled(closed.number) {
             return Ok(None);
         }
         let distiller = self.distiller.take().ok_or(EngineError::NoDistiller)?;

@@ -129,8 +129,7 @@ impl GlobalModel {
     /// An empty sum for the updates of a round, counted from 1.
     #[must_use]
     pub fn sum(&self, round: u64) -> ExactSum {
-        let is_of_whole = self.recipe.pruning.is_of_whole(round);
-        ExactSum::new(if is_of_whole { self.layout.len() } else { self.w.len() }, self.scale)
+        ExactSum::new(self.recipe.update_mask(round, self.mask()).len(), self.scale)
     }
 
     /// Makes the next version from a round's updates; `round` counts from 1.
@@ -150,10 +149,9 @@ impl GlobalModel {
     /// # Errors
     /// As [`Self::publish`].
     pub fn step(&mut self, round: u64, updates: &dyn Aggregator) -> Result<(), Error> {
-        let pruning = &self.recipe.pruning;
-        self.mean.resize(if pruning.is_of_whole(round) { self.layout.len() } else { self.w.len() }, 0.0);
+        self.mean.resize(self.recipe.update_mask(round, self.mask()).len(), 0.0);
         updates.aggregate(&mut self.mean)?;
-        if pruning.statistic(round).is_some() {
+        if self.recipe.pruning.statistic(round).is_some() {
             return Ok(());
         }
         self.strategy.step(round, &self.mean, &mut self.w);
@@ -215,7 +213,7 @@ impl GlobalModel {
         let Some(step) = self.recipe.pruning.step(round).or_else(missed) else { return Ok(none) };
         let magnitudes = || old.scatter(&self.w).iter().map(|w| w.abs()).collect::<Vec<f32>>();
         let is_of_whole = self.recipe.pruning.is_of_whole(round);
-        let asked = || if is_of_whole { self.mean.clone() } else { old.scatter(&self.mean) };
+        let asked = || self.recipe.update_mask(round, &old).scatter(&self.mean);
         let scores = match self.recipe.pruning.importance {
             Importance::Magnitude => magnitudes(),
             Importance::Votes => asked(),

@@ -36,10 +36,7 @@ impl Rules {
     /// The rules of a recipe for the updates of a round (from 1) to a model of which `mask` is left.
     #[must_use]
     pub fn new(recipe: &Recipe, mask: &Arc<Mask>, round: u64) -> Self {
-        let mask = match recipe.pruning.is_of_whole(round) {
-            true => Arc::new(Mask::all(Arc::clone(mask.whole()))),
-            false => Arc::clone(mask),
-        };
+        let mask = recipe.update_mask(round, mask);
         let kind = recipe.update_codec(round).quantizer.kind();
         let limits = Limits::for_segments(mask.segments());
         Self { mask, limits, max_abs: recipe.limits.max_update_abs, kind }

@@ -18,8 +18,9 @@ pub use parse::{Place, Problem, RecipeError};
 pub use pruning::{Importance, Pattern, PruningConfig, Rewind, Schedule, Scope, Statistic, UnknownPattern};
 pub use write::reference;
 
-use dunlin_codec::{Codec, EntropyCoder, Fit, Quantizer, Rate};
+use dunlin_codec::{Codec, EntropyCoder, Fit, Mask, Quantizer, Rate};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Everything that decides the result of a federation.
 ///
@@ -356,6 +357,21 @@ impl Recipe {
             },
             Some(Statistic::Votes) => Codec { density: 1.0, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto },
         }
+    }
+
+    /// The coordinates that updates of a round (1-based) are about, where `mask` is left of the model.
+    #[must_use]
+    pub fn update_mask(&self, round: u64, mask: &Arc<Mask>) -> Arc<Mask> {
+        match self.pruning.is_of_whole(round) {
+            true => Arc::new(Mask::all(Arc::clone(mask.whole()))),
+            false => Arc::clone(mask),
+        }
+    }
+
+    /// Whether the server distills at the end of a round (1-based): not what a step of pruning has asked for.
+    #[must_use]
+    pub fn is_distilled(&self, round: u64) -> bool {
+        self.distillation.is_due(round) && self.pruning.statistic(round).is_none()
     }
 
     /// Longest frame of an update, in bytes, in a round (1-based) before which updates of `spent` bytes were accepted; 0

@@ -108,38 +108,62 @@ fn steps(
 ) -> Result<TrainResult, Error> {
     let TrainTask { config, threads, .. } = *task;
     let batch = if config.batch == 0 { data.len() } else { (config.batch as usize).min(data.len()) };
-    let total = u64::from(config.epochs) * data.len().div_ceil(batch) as u64;
     let mut optimizer = Optimizer::new(config, task.round, model.layout().len(), start).within(task.mask);
-    let mut order: Vec<u32> = data.indices().to_vec();
-    let mut steps = 0;
-    let mut loss_sum = 0.0;
-    for epoch in 0..config.epochs {
-        shuffle(&mut order, &mut task.seed.derive_n("epoch", u64::from(epoch)).rng());
-        loss_sum = 0.0;
+    let order = data.indices().to_vec();
+    let (loss, steps) = passes(order, (config.epochs, batch), &task.seed, progress, |epoch, steps, rows| {
         let augmentation = (config.augment != Augment::None)
             .then(|| (config.augment, task.seed.derive_n("augment", u64::from(epoch))));
+        let noise = task.seed.derive_n("step", steps);
+        let count = rows.len() * model.input().targets;
+        let parts: Vec<_> = rows.chunks(rows.len().div_ceil(threads.count())).enumerate().collect();
+        let parts = threads.map(parts, |(part, rows)| -> Result<Gradients, Error> {
+            let (x, labels) = gather(data, rows, augmentation.as_ref())?;
+            model.gradients(&x, Target::Labels(&labels), count, Some(noise.derive_n("part", part as u64)))
+        });
+        let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let loss = loss_of(&parts, steps)?;
+        optimizer.step(model, &parts, threads)?;
+        Ok(loss)
+    })?;
+    Ok(TrainResult { examples: data.len() as u32, steps, loss })
+}
+
+/// Passes over rows, each in a new order, in batches of which the last may be smaller: `step` gets the pass, the number of
+/// steps before it and its rows, and returns their mean loss. Returns the mean loss over the last pass and the steps.
+///
+/// # Errors
+/// [`Error::Stopped`] when `progress`, called after each step with (steps done, steps in total), breaks; and those of
+/// `step`.
+pub(crate) fn passes(
+    mut order: Vec<u32>,
+    (epochs, batch): (u32, usize),
+    seed: &Seed,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    mut step: impl FnMut(u32, u64, &[u32]) -> Result<f64, Error>,
+) -> Result<(f64, u64), Error> {
+    let total = u64::from(epochs) * order.len().div_ceil(batch) as u64;
+    let (mut steps, mut loss_sum) = (0, 0.0);
+    for epoch in 0..epochs {
+        shuffle(&mut order, &mut seed.derive_n("epoch", u64::from(epoch)).rng());
+        loss_sum = 0.0;
         for rows in order.chunks(batch) {
-            let noise = task.seed.derive_n("step", steps);
-            let count = rows.len() * model.input().targets;
-            let parts: Vec<_> = rows.chunks(rows.len().div_ceil(threads.count())).enumerate().collect();
-            let parts = threads.map(parts, |(part, rows)| -> Result<Gradients, Error> {
-                let (x, labels) = gather(data, rows, augmentation.as_ref())?;
-                model.gradients(&x, Target::Labels(&labels), count, Some(noise.derive_n("part", part as u64)))
-            });
-            let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
-            let loss: f64 = parts.iter().map(|part| part.loss).sum();
+            loss_sum += step(epoch, steps, rows)? * rows.len() as f64;
             steps += 1;
-            if !loss.is_finite() {
-                return Err(Error::Diverged { step: steps });
-            }
-            loss_sum += loss * rows.len() as f64;
-            optimizer.step(model, &parts, threads)?;
             if progress(steps, total).is_break() {
                 return Err(Error::Stopped);
             }
         }
     }
-    Ok(TrainResult { examples: data.len() as u32, steps, loss: loss_sum / data.len() as f64 })
+    Ok((loss_sum / order.len() as f64, steps))
+}
+
+/// The loss of a batch from those of its parts, after so many steps.
+///
+/// # Errors
+/// [`Error::Diverged`] when it is not finite: then no step should follow its gradients.
+pub(crate) fn loss_of(parts: &[Gradients], steps: u64) -> Result<f64, Error> {
+    let loss: f64 = parts.iter().map(|part| part.loss).sum();
+    if loss.is_finite() { Ok(loss) } else { Err(Error::Diverged { step: steps + 1 }) }
 }
 
 /// The mean gradient of the loss over all examples at `params`, in the order of the model's layout, and the mean loss per

@@ -114,8 +114,7 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
     let mut tally = Tally::default();
     let mut teachers = std::collections::BTreeMap::new();
     if let Some(open) = &restored.open {
-        let is_distilled = recipe.distillation.is_due(round) && recipe.pruning.statistic(round).is_none();
-        for (header, frame) in open.updates.iter().filter(|_| is_distilled) {
+        for (header, frame) in open.updates.iter().filter(|_| recipe.is_distilled(round)) {
             teachers.insert(header.client.clone(), frame.clone());
         }
         uncheckpointed.0 += add(&mut sum, &rules, &open.updates)?;

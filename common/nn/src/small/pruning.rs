@@ -43,22 +43,15 @@ impl Pruning {
     /// The pruning of a recipe for a model of these tensors: those of two and more axes that are not protected.
     #[must_use]
     pub fn new(config: &PruningConfig, layout: &Layout) -> Self {
-        let is_protected = |name: &str| config.protected().any(|start| name.starts_with(start));
         let weights: Vec<Weights> = layout
             .tensors()
             .iter()
             .enumerate()
-            .filter(|(_, tensor)| tensor.shape.len() >= 2 && !is_protected(&tensor.name))
+            .filter(|(_, tensor)| tensor.shape.len() >= 2 && !config.is_protected(&tensor.name))
             .map(|(index, tensor)| Weights { range: layout.range(index), row: tensor.shape[1..].iter().product() })
             .collect();
         let others = layout.len() - weights.iter().map(|weights| weights.range.len()).sum::<usize>();
         Self { config: config.clone(), weights, others, channels: Channels::of(layout) }
-    }
-
-    /// The recipe's keys.
-    #[must_use]
-    pub fn config(&self) -> &PruningConfig {
-        &self.config
     }
 
     /// Share of the weights that is left after the last step.
@@ -92,8 +85,8 @@ impl Pruning {
         match self.config.pattern {
             Pattern::Groups { left: n, of } => self.prune_groups(&mut left, evidence.scores, density, (n, of)),
             Pattern::Channels => {
-                let is_protected = |name: &str| self.config.protected().any(|start| name.starts_with(start));
                 let per_layer = self.config.scope == Scope::Layer;
+                let is_protected = |name: &str| self.config.is_protected(name);
                 let next = self.channels.as_ref()?.select(mask, evidence.scores, density, per_layer, is_protected)?;
                 return (next != *mask).then_some(next);
             }

@@ -3,7 +3,7 @@
 use super::{Compressed, Weights, compress::report};
 use crate::data::Examples;
 use crate::model::{Model, Target};
-use crate::train::{gather, shuffle};
+use crate::train::{gather, loss_of, passes};
 use crate::{Error, Threads, ops};
 use dunlin_codec::container::{Precision, Values};
 use dunlin_core::{Seed, TensorSpec};
@@ -74,44 +74,31 @@ impl Compressed {
         let mut params: Vec<f32> = places.iter().flat_map(|&place| tensors[place].values.to_f32()).collect();
         model.freeze(std::iter::empty())?;
         let batch = (tuning.batch.max(1) as usize).min(data.len());
-        let total = u64::from(tuning.epochs) * data.len().div_ceil(batch) as u64;
-        let mut order = data.indices().to_vec();
-        let (mut steps, mut loss_sum) = (0, 0.0);
-        for epoch in 0..tuning.epochs {
-            shuffle(&mut order, &mut tuning.seed.derive_n("epoch", u64::from(epoch)).rng());
-            loss_sum = 0.0;
-            for rows in order.chunks(batch) {
-                model.load(&params)?;
-                let trained = &*model;
-                let count = rows.len() * trained.input().targets;
-                let parts: Vec<_> = rows.chunks(rows.len().div_ceil(threads.count())).collect();
-                let parts = threads.map(parts, |rows| {
-                    let (x, labels) = gather(data, rows, None)?;
-                    trained.gradients(&x, Target::Labels(&labels), count, None)
-                });
-                let parts = parts.into_iter().collect::<Result<Vec<_>, Error>>()?;
-                let loss: f64 = parts.iter().map(|part| part.loss).sum();
-                steps += 1;
-                if !loss.is_finite() {
-                    return Err(Error::Diverged { step: steps });
+        let rows = data.indices().to_vec();
+        let (loss, steps) = passes(rows, (tuning.epochs, batch), &tuning.seed, progress, |_, steps, rows| {
+            model.load(&params)?;
+            let trained = &*model;
+            let count = rows.len() * trained.input().targets;
+            let parts: Vec<_> = rows.chunks(rows.len().div_ceil(threads.count())).collect();
+            let parts = threads.map(parts, |rows| {
+                let (x, labels) = gather(data, rows, None)?;
+                trained.gradients(&x, Target::Labels(&labels), count, None)
+            });
+            let parts = parts.into_iter().collect::<Result<Vec<_>, Error>>()?;
+            let loss = loss_of(&parts, steps)?;
+            for book in &mut books {
+                let mut sums = vec![0.0f32; book.entries.len()];
+                for gradient in parts.iter().filter_map(|part| part.tensors[book.tensor].as_ref()) {
+                    ops::with_elements::<f32, _>(gradient, |gradient| {
+                        book.add(gradient, &mut sums);
+                        Ok(())
+                    })?;
                 }
-                loss_sum += loss * rows.len() as f64;
-                for book in &mut books {
-                    let mut sums = vec![0.0f32; book.entries.len()];
-                    for gradient in parts.iter().filter_map(|part| part.tensors[book.tensor].as_ref()) {
-                        ops::with_elements::<f32, _>(gradient, |gradient| {
-                            book.add(gradient, &mut sums);
-                            Ok(())
-                        })?;
-                    }
-                    book.step(&sums, tuning.learning_rate, steps);
-                    book.write(&mut params[layout.range(book.tensor)]);
-                }
-                if progress(steps, total).is_break() {
-                    return Err(Error::Stopped);
-                }
+                book.step(&sums, tuning.learning_rate, steps + 1);
+                book.write(&mut params[layout.range(book.tensor)]);
             }
-        }
+            Ok(loss)
+        })?;
         if params.iter().any(|value| !value.is_finite()) {
             return Err(Error::Diverged { step: steps });
         }
@@ -129,7 +116,7 @@ impl Compressed {
         self.file_bytes = bytes.map(|bytes| bytes.len() as u64).map_err(|error| {
             Error::config("values", "shared", format!("the trained model cannot be stored: {error}"))
         })?;
-        Ok(loss_sum / data.len() as f64)
+        Ok(loss)
     }
 }
 

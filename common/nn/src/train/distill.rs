@@ -1,7 +1,7 @@
 //! Distillation: a student learns what teachers say about examples whose labels nobody needs to know.
 
 use super::optimizer::Optimizer;
-use super::{EVALUATION_BATCH, expect_input, gather, shuffle};
+use super::{EVALUATION_BATCH, expect_input, gather, loss_of, passes};
 use crate::data::Examples;
 use crate::model::{Gradients, Model, Target};
 use crate::{Error, Threads, ops};
@@ -161,48 +161,34 @@ fn steps(
     let mut optimizer = Optimizer::new(&training, 1, student.layout().len(), &[]).within(mask);
     let per_example = student.input().targets * student.input().classes;
     let batch = (config.batch as usize).min(data.len());
-    let total = u64::from(config.epochs) * data.len().div_ceil(batch) as u64;
-    let mut order: Vec<u32> = (0..data.len() as u32).collect();
-    let (mut steps, mut loss_sum) = (0, 0.0);
-    for epoch in 0..config.epochs {
-        shuffle(&mut order, &mut seed.derive_n("epoch", u64::from(epoch)).rng());
-        loss_sum = 0.0;
-        for places in order.chunks(batch) {
-            let noise = seed.derive_n("step", steps);
-            let count = places.len() * student.input().targets;
-            let parts: Vec<_> = places.chunks(places.len().div_ceil(threads.count())).enumerate().collect();
-            let parts = threads.map(parts, |(part, places)| -> Result<Vec<Gradients>, Error> {
-                let rows: Vec<u32> = places.iter().map(|&place| data.indices()[place as usize]).collect();
-                let (x, labels) = gather(data, &rows, None)?;
-                let said = places.iter().flat_map(|&place| {
-                    let start = place as usize * per_example;
-                    &teacher[start..start + per_example]
-                });
-                let logits: Vec<f32> = said.copied().collect();
-                let noise = noise.derive_n("part", part as u64);
-                let target = Target::Teacher { logits: &logits, temperature: config.temperature };
-                let mut gradients = vec![student.gradients(&x, target, count, Some(noise))?];
-                if config.labels > 0.0 {
-                    // The gradient of a weighted loss is the loss's over as many more targets.
-                    let weighted = ((count as f64 / config.labels).round() as usize).max(1);
-                    gradients.push(student.gradients(&x, Target::Labels(&labels), weighted, Some(noise))?);
-                }
-                Ok(gradients)
+    let order: Vec<u32> = (0..data.len() as u32).collect();
+    passes(order, (config.epochs, batch), &seed, progress, |_, steps, places| {
+        let noise = seed.derive_n("step", steps);
+        let count = places.len() * student.input().targets;
+        let parts: Vec<_> = places.chunks(places.len().div_ceil(threads.count())).enumerate().collect();
+        let parts = threads.map(parts, |(part, places)| -> Result<Vec<Gradients>, Error> {
+            let rows: Vec<u32> = places.iter().map(|&place| data.indices()[place as usize]).collect();
+            let (x, labels) = gather(data, &rows, None)?;
+            let said = places.iter().flat_map(|&place| {
+                let start = place as usize * per_example;
+                &teacher[start..start + per_example]
             });
-            let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<Vec<_>>();
-            let loss: f64 = parts.iter().map(|part| part.loss).sum();
-            steps += 1;
-            if !loss.is_finite() {
-                return Err(Error::Diverged { step: steps });
+            let logits: Vec<f32> = said.copied().collect();
+            let noise = noise.derive_n("part", part as u64);
+            let target = Target::Teacher { logits: &logits, temperature: config.temperature };
+            let mut gradients = vec![student.gradients(&x, target, count, Some(noise))?];
+            if config.labels > 0.0 {
+                // The gradient of a weighted loss is the loss's over as many more targets.
+                let weighted = ((count as f64 / config.labels).round() as usize).max(1);
+                gradients.push(student.gradients(&x, Target::Labels(&labels), weighted, Some(noise))?);
             }
-            loss_sum += loss * places.len() as f64;
-            optimizer.step(student, &parts, threads)?;
-            if progress(steps, total).is_break() {
-                return Err(Error::Stopped);
-            }
-        }
-    }
-    Ok((loss_sum / data.len() as f64, steps))
+            Ok(gradients)
+        });
+        let parts: Vec<Gradients> = parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+        let loss = loss_of(&parts, steps)?;
+        optimizer.step(student, &parts, threads)?;
+        Ok(loss)
+    })
 }
 
 #[cfg(test)]
