@@ -164,7 +164,8 @@ impl Broadcast {
             let before = before.to_vec();
             self.improve(&mut best, CatchUpBase::Held, before, &delta);
         }
-        let changed = self.since_start().iter().filter(|&&step| step != 0).count();
+        let (initial, values) = (self.initial.values(), self.model.values());
+        let changed = self.model.mask().indices().zip(values).filter(|&(index, &now)| now != initial[index]).count();
         if could_beat(&best, changed, segments.len()) {
             let fresh = self.catch_up(None);
             if fresh.catch_up.total_bytes() < best.catch_up.total_bytes() {

@@ -343,6 +343,22 @@ impl Engine {
         Ok(())
     }
 
+    /// [`Self::settle`] for a caller that has nothing else to do meanwhile: a distillation is done at once, here.
+    ///
+    /// # Errors
+    /// As [`Self::settle`] and [`Self::distilled`].
+    pub fn settle_at_once(&mut self, clock: &dyn Fn() -> Timestamp) -> Result<Settled, EngineError> {
+        let mut settled = self.settle(clock)?;
+        if let Some(job) = self.poll_job() {
+            self.distilled(job.run(&mut |_, _| {}))?;
+            let after = self.settle(clock)?;
+            settled.receipts.extend(after.receipts);
+            settled.summaries.extend(after.summaries);
+            settled.report = settled.report.or(after.report);
+        }
+        Ok(settled)
+    }
+
     /// A distillation to be done, on whatever thread, before the round at hand is published. What becomes of it goes to
     /// [`Self::distilled`].
     pub fn poll_job(&mut self) -> Option<Job> {

@@ -175,14 +175,8 @@ impl<'a> World<'a> {
     fn settle(&mut self) -> Result<(), SimulationError> {
         loop {
             let now = self.now;
-            let mut settled = self.engine.settle(&|| now)?;
-            if let Some(job) = self.engine.poll_job() {
-                // No simulated time passes with it: a server has its own machine.
-                self.engine.distilled(job.run(&mut |_, _| {}))?;
-                let after = self.engine.settle(&|| now)?;
-                settled.receipts.extend(after.receipts);
-                settled.summaries.extend(after.summaries);
-            }
+            // No simulated time passes with a distillation: a server has its own machine.
+            let settled = self.engine.settle_at_once(&|| now)?;
             for (client, receipt) in settled.receipts {
                 let number = self.index[&client];
                 self.clients[number as usize].cost.updates += u64::from(!receipt.duplicate);

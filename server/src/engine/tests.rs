@@ -167,15 +167,7 @@ impl Desk {
 
     fn settle(&mut self) -> Result<Settled, EngineError> {
         let now = self.now;
-        let mut settled = self.engine.settle(&|| now)?;
-        if let Some(job) = self.engine.poll_job() {
-            self.engine.distilled(job.run(&mut |_, _| {}))?;
-            let after = self.engine.settle(&|| now)?;
-            settled.receipts.extend(after.receipts);
-            settled.summaries.extend(after.summaries);
-            settled.report = settled.report.or(after.report);
-        }
-        Ok(settled)
+        self.engine.settle_at_once(&|| now)
     }
 
     fn pass(&mut self, ms: u64) {
