@@ -1,13 +1,15 @@
 //! One version of the broadcast model and the cheapest way to it from whatever a client holds.
 
+mod kept;
 #[cfg(test)]
 mod tests;
 
 use crate::packet::Packet;
 use bytes::Bytes;
-use dunlin_codec::{Encoder, FrameHeader, Limits, MaskedGrid, StageBytes, grid, limit};
+use dunlin_codec::{Encoder, FrameHeader, MaskedGrid, StageBytes, limit};
 use dunlin_core::message::{CatchUp, CatchUpBase};
 use dunlin_core::{Digest, ModelVersion};
+use kept::Kept;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -21,7 +23,7 @@ pub struct Broadcast {
     digest: Digest,
     model: Arc<MaskedGrid>,
     /// Leads to the version without a gap; the key is the version that a packet leads to.
-    packets: BTreeMap<ModelVersion, Packet>,
+    packets: BTreeMap<ModelVersion, Arc<Kept>>,
     packet_ring: u32,
     /// Integers are sent as they are.
     plain: bool,
@@ -58,7 +60,7 @@ impl Broadcast {
         let mut kept = BTreeMap::new();
         let mut next = version;
         while let Some(packet) = all.remove(&next).filter(|_| kept.len() < packet_ring as usize) {
-            kept.insert(next, packet);
+            kept.insert(next, Arc::new(Kept::new(packet)));
             next = ModelVersion(next.0.saturating_sub(1));
         }
         let digest = Digest(model.digest());
@@ -77,7 +79,7 @@ impl Broadcast {
     pub fn advance(&self, model: Arc<MaskedGrid>, digest: Digest, packet: Packet) -> Self {
         let version = self.version.next();
         let mut packets = self.packets.clone();
-        packets.insert(version, packet);
+        packets.insert(version, Arc::new(Kept::new(packet)));
         while packets.len() > self.packet_ring as usize {
             packets.pop_first();
         }
@@ -141,10 +143,10 @@ impl Broadcast {
     }
 
     fn way_from_held(&self, held: ModelVersion) -> Arc<Plan> {
-        let packets: Vec<&Packet> = self.packets.range(held.next()..).map(|(_, packet)| packet).collect();
-        let frames: Vec<Bytes> = packets.iter().flat_map(|packet| packet.frames()).cloned().collect();
+        let packets: Vec<&Kept> = self.packets.range(held.next()..).map(|(_, kept)| &**kept).collect();
+        let frames: Vec<Bytes> = packets.iter().flat_map(|kept| kept.packet().frames()).cloned().collect();
         let mut best = Arc::new(self.plan(CatchUpBase::Held, frames));
-        if packets.iter().all(|packet| !packet.changes_mask()) && packets.len() <= 1 {
+        if packets.iter().all(|kept| !kept.packet().changes_mask()) && packets.len() <= 1 {
             return best;
         }
         if self.plain || best.frames.iter().any(|frame| self.is_dense(frame)) {
@@ -153,15 +155,13 @@ impl Broadcast {
             return if fresh.catch_up.total_bytes() < best.catch_up.total_bytes() { fresh } else { best };
         }
         // What came before the mask last changed is of other coordinates, and stays as it is.
-        let of_mask = |frame: &Bytes| FrameHeader::parse(frame).is_ok_and(|header| header.kind.is_mask());
-        let merged_from = best.frames.iter().rposition(of_mask).map_or(0, |last| last + 1);
-        let mut delta = vec![0; self.model.values().len()];
+        let last_change = packets.iter().rposition(|kept| kept.packet().changes_mask()).unwrap_or(0);
+        let since = &packets[last_change..];
+        let values: usize = since.iter().map(|kept| kept.packet().value_frames().len()).sum();
         let segments = self.model.mask().segments();
-        let limits = Limits::for_segments(segments);
-        let (before, since) = best.frames.split_at(merged_from);
-        let mut applied = since.iter().map(|frame| grid::apply_update(frame, segments, &limits, &mut delta));
-        if since.len() > 1 && applied.all(|frame| frame.is_ok()) {
-            let before = before.to_vec();
+        let mut delta = vec![0; segments.len()];
+        if values > 1 && since.iter().all(|kept| kept.add_to(&mut delta, segments).is_ok()) {
+            let before = best.frames[..best.frames.len() - values].to_vec();
             self.improve(&mut best, CatchUpBase::Held, before, &delta);
         }
         let (initial, values) = (self.initial.values(), self.model.values());

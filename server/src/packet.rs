@@ -27,6 +27,13 @@ impl Packet {
         &self.frames
     }
 
+    /// Those with values, which are about the mask that the others lead to.
+    #[must_use]
+    pub fn value_frames(&self) -> &[Bytes] {
+        let of_mask = |frame: &Bytes| FrameHeader::parse(frame).is_ok_and(|header| header.kind.is_mask());
+        &self.frames[self.frames.iter().rposition(of_mask).map_or(0, |last| last + 1)..]
+    }
+
     /// Bytes of all frames, which is what a client is sent.
     #[must_use]
     pub fn frame_bytes(&self) -> u64 {
@@ -36,7 +43,7 @@ impl Packet {
     /// Whether it changes which coordinates are left.
     #[must_use]
     pub fn changes_mask(&self) -> bool {
-        self.frames.iter().any(|frame| FrameHeader::parse(frame).is_ok_and(|header| header.kind.is_mask()))
+        self.value_frames().len() < self.frames.len()
     }
 
     /// As it is kept: each frame behind its length, 32 bits in little endian.

@@ -4,7 +4,9 @@ use crate::world::{LEN, Toy, World, recipe};
 use bytes::Bytes;
 use dunlin::client::transport::Transport;
 use dunlin::codec::Encoder;
-use dunlin::core::message::{Assignment, CheckIn, FetchModel, Join, PROTOCOL, Session, TrainTask, UpdateHeader};
+use dunlin::core::message::{
+    Assignment, CheckIn, FetchModel, Join, PROTOCOL, PROTOCOL_OLDEST, Session, TrainTask, UpdateHeader,
+};
 use dunlin::core::wire::{Held, Uploaded};
 use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, Reject, Token};
 use dunlin::simulation::Transport as Carrier;
@@ -144,7 +146,7 @@ async fn a_client_of_another_version_is_told_which_side_to_update() {
         let request = v1::JoinRequest { protocol, client: "a".into(), token, software: "test".into() };
         let reply = raw.join(request).await.unwrap().into_inner();
         assert_eq!(reply.reply, Some(v1::join_reply::Reply::Reject(reject.number())));
-        assert_eq!((reply.protocol_oldest, reply.protocol_newest), (1, PROTOCOL));
+        assert_eq!((reply.protocol_oldest, reply.protocol_newest), (PROTOCOL_OLDEST, PROTOCOL));
     }
 }
 

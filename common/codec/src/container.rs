@@ -260,7 +260,7 @@ impl Container {
         }
         let truncated = Error::Truncated { got: file.len() };
         let &version = file.get(MAGIC.len()).ok_or(truncated.clone())?;
-        if version != VERSION {
+        if !(VERSION_OLDEST..=VERSION).contains(&version) {
             return Err(Error::UnknownVersion(version));
         }
         let split = file.split_last_chunk::<4>().filter(|(content, _)| content.len() > MAGIC.len());
@@ -291,7 +291,7 @@ impl Container {
         let mut tensors = Vec::with_capacity(parts.len());
         for part in parts {
             let payload = reader.bytes(part.payload)?;
-            tensors.push(part.read(payload)?);
+            tensors.push(part.read(payload, version)?);
         }
         match reader.left() {
             0 => Ok(Self { about, tensors }),
@@ -312,4 +312,6 @@ fn row_of(shape: &[usize]) -> usize {
 
 /// "DNLC": Dunlin container.
 const MAGIC: [u8; 4] = *b"DNLC";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Version 1 had another way to write mixed positions.
+const VERSION_OLDEST: u8 = 1;

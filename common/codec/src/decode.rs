@@ -194,8 +194,8 @@ fn read<T: Target>(
             stream.finish(bytes)?;
         }
         Layout::Adaptive => {
-            let mut stream = RangeReader::new(body);
-            read_ranged(&description, header.values_coded, &mut stream, &mut Adaptive::new(), &mut reader, part)?;
+            let (mut stream, mut positions) = (RangeReader::new(body), Adaptive::reading(header.version));
+            read_ranged(&description, header.values_coded, &mut stream, &mut positions, &mut reader, part)?;
             stream.finish(bytes)?;
         }
     }

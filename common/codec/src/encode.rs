@@ -399,6 +399,7 @@ impl Encoder {
             layout,
             coordinates: segments.len() as u32,
             nonzeros: self.sent.nonzeros as u32,
+            version: header::VERSION,
             values_coded,
             body: 0,
         }

@@ -104,7 +104,8 @@ pub enum Error {
         got: u32,
     },
     /// Written by another version of this format.
-    #[error("frame version {0}; this build reads version {version}", version = crate::header::VERSION)]
+    #[error("frame version {0}; this build reads {oldest} to {newest}", oldest = crate::header::VERSION_OLDEST,
+        newest = crate::header::VERSION)]
     UnknownVersion(u8),
     /// A kind byte that this version does not define.
     #[error("unknown frame kind {0:#04x}")]

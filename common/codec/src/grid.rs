@@ -63,10 +63,69 @@ pub fn apply_update(frame: &[u8], segments: &Segments, limits: &Limits, grid: &m
     if grid.len() != segments.len() {
         return Err(Error::WrongLength { expected: segments.len(), got: grid.len() });
     }
-    let mut sink = Grid(grid);
+    apply(frame, segments, limits, &mut Grid(grid))
+}
+
+fn apply(
+    frame: &[u8],
+    segments: &Segments,
+    limits: &Limits,
+    sink: &mut (impl Sink + IntegerSink),
+) -> Result<(), Error> {
     match header::admit(frame, segments, limits)?.kind {
-        FrameKind::Integers => decode_integers(frame, segments, limits, &mut sink),
-        _ => decode(frame, segments, limits, &mut sink),
+        FrameKind::Integers => decode_integers(frame, segments, limits, sink),
+        _ => decode(frame, segments, limits, sink),
+    }
+}
+
+/// What a frame adds to the grid: decoded once, to be added to several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Steps {
+    indices: Vec<u32>,
+    steps: Vec<i32>,
+}
+
+impl Steps {
+    /// Decodes a frame of any kind with values.
+    ///
+    /// # Errors
+    /// As [`crate::verify`].
+    pub fn of(frame: &[u8], segments: &Segments, limits: &Limits) -> Result<Self, Error> {
+        let mut steps = Self { indices: Vec::new(), steps: Vec::new() };
+        apply(frame, segments, limits, &mut steps)?;
+        Ok(steps)
+    }
+
+    /// How many coordinates change.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// Does what [`apply_update`] does with the frame.
+    ///
+    /// # Panics
+    /// If `grid` is shorter than the model.
+    pub fn add_to(&self, grid: &mut [i32]) {
+        for (&index, &step) in self.indices.iter().zip(&self.steps) {
+            let value = &mut grid[index as usize];
+            *value = value.saturating_add(step);
+        }
+    }
+}
+
+impl Sink for Steps {
+    fn add(&mut self, index: usize, value: f32) {
+        IntegerSink::add(self, index, round(value));
+    }
+}
+
+impl IntegerSink for Steps {
+    fn add(&mut self, index: usize, value: i32) {
+        if value != 0 {
+            self.indices.push(index as u32);
+            self.steps.push(value);
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct FrameHeader {
     pub coordinates: u32,
     /// How many of them decode to something other than zero; all, without looking, where the vector was taken as a whole.
     pub nonzeros: u32,
+    /// What wrote it.
+    pub(crate) version: u8,
     /// Whether values (8-bit ones) go through the range coder.
     pub(crate) values_coded: bool,
     /// Where the body starts.
@@ -116,7 +118,7 @@ impl FrameHeader {
         if magic != MAGIC {
             return Err(Error::NotAFrame(magic));
         }
-        if version != VERSION {
+        if !(VERSION_OLDEST..=VERSION).contains(&version) {
             return Err(Error::UnknownVersion(version));
         }
         let unknown = Error::UnknownKind(kind_byte);
@@ -145,7 +147,7 @@ impl FrameHeader {
         if nonzeros > coordinates {
             return Err(Error::TooManyNonzeros { got: nonzeros.into(), limit: coordinates.into() });
         }
-        Ok(Self { kind, layout, coordinates, nonzeros, values_coded, body })
+        Ok(Self { kind, layout, coordinates, nonzeros, version, values_coded, body })
     }
 
     /// What the frame, of which this is the header, would have cost without its later stages.
@@ -189,7 +191,7 @@ impl FrameHeader {
         };
         let flags = if self.values_coded { VALUES_CODED } else { 0 };
         frame.clear();
-        frame.extend([MAGIC, VERSION, kind | layout << 3 | flags]);
+        frame.extend([MAGIC, self.version, kind | layout << 3 | flags]);
         write_varint(frame, self.coordinates);
         write_varint(frame, self.nonzeros);
     }
@@ -252,8 +254,10 @@ fn write_varint(frame: &mut Vec<u8>, mut value: u32) {
     frame.push(value as u8);
 }
 
-/// The version that this build writes and reads.
-pub(crate) const VERSION: u8 = 1;
+/// The version that this build writes.
+pub(crate) const VERSION: u8 = 2;
+/// The oldest that it reads. Version 1 had another way to write mixed positions.
+pub(crate) const VERSION_OLDEST: u8 = 1;
 pub(crate) const TRAILER_BYTES: usize = 4;
 
 const MAGIC: u8 = 0xD7;

@@ -6,9 +6,10 @@ use dunlin_codec::Codec;
 use serde::{Deserialize, Serialize};
 
 /// The protocol version that this build speaks.
-pub const PROTOCOL: u32 = 1;
-/// The oldest protocol version that this build still understands: one before its own, once there has been one.
-pub const PROTOCOL_OLDEST: u32 = 1;
+pub const PROTOCOL: u32 = 2;
+/// The oldest protocol version that this build still understands. Version 1 has the same messages, but its speakers
+/// cannot read frames of version 2.
+pub const PROTOCOL_OLDEST: u32 = 2;
 
 /// Answers for a peer's protocol version.
 ///

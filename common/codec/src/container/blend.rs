@@ -1,6 +1,6 @@
 //! A probability mixed from several guesses in the logistic domain, as for positions, with weights that follow the error.
 
-use crate::positions::mixed::{ESTIMATE_BITS, Estimate, TABLES};
+use crate::positions::mixed::{Estimate, TABLES};
 use crate::range::P_BITS;
 
 /// Weighs `N` guesses.
@@ -23,7 +23,7 @@ impl<const N: usize> Blend<N> {
     #[inline]
     pub(super) fn mix(&mut self, guesses: [Estimate; N]) -> u32 {
         let tables = &*TABLES;
-        self.inputs = guesses.map(|guess| tables.stretch(guess.p() >> (ESTIMATE_BITS - 16)));
+        self.inputs = guesses.map(|guess| guess.stretched(tables));
         let sum: i64 = self.inputs.iter().zip(self.weights).map(|(&x, w)| i64::from(x) * i64::from(w)).sum();
         let p = tables.squash((sum >> 16) as i32);
         self.p = (p >> (P_BITS - 16)) as i32;

@@ -16,7 +16,8 @@ pub enum Error {
     #[error("not a container: it does not begin with \"DNLC\"")]
     NotAContainer,
     /// Written by another version of this format.
-    #[error("container version {0}; this build reads version {version}", version = super::VERSION)]
+    #[error("container version {0}; this build reads {oldest} to {newest}", oldest = super::VERSION_OLDEST,
+        newest = super::VERSION)]
     UnknownVersion(u8),
     /// The file ends before its content does.
     #[error("the file of {got} bytes is cut short")]

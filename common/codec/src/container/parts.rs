@@ -3,6 +3,7 @@
 use super::payload::{Kind, code, prepared, restored};
 use super::{Error, Tensor, Values, row_of};
 use crate::Segment;
+use crate::positions::Adaptive;
 use crate::range::{RangeReader, RangeWriter};
 
 /// One tensor's entry in the table.
@@ -29,7 +30,7 @@ impl Part {
         let start = payloads.len();
         let mut stream = RangeWriter::new(payloads);
         let segment = Segment { len, row: row_of(shape) };
-        code(&mut stream, kind, segment, scales_of(shape), nonzeros, &mut content)
+        code(&mut stream, Adaptive::new(), kind, segment, scales_of(shape), nonzeros, &mut content)
             .map_err(|_| Error::BadPositions { tensor: name.clone() })?;
         stream.finish();
         let payload = payloads.len() - start;
@@ -40,13 +41,21 @@ impl Part {
         self.shape.iter().product()
     }
 
-    /// The tensor that a payload holds.
-    pub(super) fn read(self, payload: &[u8]) -> Result<Tensor, Error> {
+    /// The tensor that a payload of a container of that version holds.
+    pub(super) fn read(self, payload: &[u8], version: u8) -> Result<Tensor, Error> {
         let segment = Segment { len: self.len(), row: row_of(&self.shape) };
         let mut stream = RangeReader::new(payload);
         let mut content = Default::default();
-        code(&mut stream, self.kind, segment, scales_of(&self.shape), self.nonzeros, &mut content)
-            .map_err(|_| Error::BadPositions { tensor: self.name.clone() })?;
+        code(
+            &mut stream,
+            Adaptive::reading(version),
+            self.kind,
+            segment,
+            scales_of(&self.shape),
+            self.nonzeros,
+            &mut content,
+        )
+        .map_err(|_| Error::BadPositions { tensor: self.name.clone() })?;
         stream.finish(payload.len()).map_err(|_| Error::BadPayload { tensor: self.name.clone() })?;
         let values: Values = restored(&self.name, self.kind, &self.shape, &content)?;
         Ok(Tensor { name: self.name, shape: self.shape, values })

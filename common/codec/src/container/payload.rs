@@ -59,6 +59,7 @@ pub(super) struct Content {
 /// Writes a content, or reads one of `nonzeros` non-zeros into an empty one.
 pub(super) fn code<S: RangeStream>(
     stream: &mut S,
+    mut adaptive: Adaptive,
     kind: Kind,
     segment: Segment,
     scales: usize,
@@ -70,7 +71,7 @@ pub(super) fn code<S: RangeStream>(
         positions.clear();
         positions.extend(0..nonzeros as u32);
     } else if nonzeros > 0 {
-        Adaptive::new().positions(stream, segment, nonzeros as u32, positions)?;
+        adaptive.positions(stream, segment, nonzeros as u32, positions)?;
     }
     if nonzeros == 0 {
         return Ok(());

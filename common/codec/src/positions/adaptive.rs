@@ -1,5 +1,5 @@
-//! An adaptive binary range coder over gaps, whose work grows with the non-zeros, or over all coordinates with a mixed
-//! probability, whose work grows with the tensor but which sees columns, rows and clusters. The cheaper one per tensor.
+//! An adaptive binary range coder over gaps, or over blocks of coordinates with mixed probabilities, which see columns,
+//! rows and clusters. The cheaper one per tensor.
 
 use super::{Corrupt, Counts, Positions, Share, mixed::Mixed};
 use crate::{
@@ -17,6 +17,13 @@ pub(crate) struct Adaptive {
 impl Adaptive {
     pub(crate) fn new() -> Self {
         Self { counts: Counts::new(), is_mixed: Learning::EVEN, mixed: Mixed::default() }
+    }
+
+    /// Reads what that version of frames or containers wrote: 1 looked at every coordinate of a mixed tensor.
+    pub(crate) fn reading(version: u8) -> Self {
+        let mut adaptive = Self::new();
+        adaptive.mixed.is_first = version == 1;
+        adaptive
     }
 
     /// Writes both ways into nothing and compares; of a long tensor only the rows in its middle.
@@ -71,7 +78,7 @@ impl<S: RangeStream> Positions<S> for Adaptive {
         if self.is_mixed.code(stream, is_mixed) {
             // A trial of the whole tensor has found all probabilities.
             if !S::READS && tried_len(segment) == segment.len {
-                self.mixed.write_again(stream, positions);
+                self.mixed.write_again(stream);
                 return Ok(());
             }
             self.mixed.code(stream, segment, k, positions)

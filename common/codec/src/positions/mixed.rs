@@ -1,9 +1,11 @@
-//! Coordinates one by one, each with a probability mixed from several guesses: how often its column, its row and its
-//! neighbourhood were non-zero so far, and how many non-zeros are left.
+//! Whether a few neighbours in a row have any non-zero, and if so, which: each choice with a probability mixed from how
+//! often its column, its row and its neighbourhood were chosen so far.
 //!
 //! The guesses are mixed in the logistic domain with weights that follow the error (Mahoney 2005, "Adaptive weighing of
 //! context models for lossless data compression", the mixer of PAQ). All of it is integer arithmetic; its tables come
 //! from products, quotients and square roots, which every machine rounds alike.
+
+mod cells;
 
 use super::Corrupt;
 use crate::{
@@ -16,15 +18,19 @@ use std::sync::LazyLock;
 /// Room that is reused from tensor to tensor.
 #[derive(Default)]
 pub(super) struct Mixed {
-    /// One bit per coordinate of the tensor at hand.
-    bitmap: Vec<u8>,
-    columns: Vec<Estimate>,
-    /// The probability of every coordinate up to the last non-zero, as [`Self::remembered_cost`] found them.
+    /// Whether to read what version 1 wrote.
+    pub(super) is_first: bool,
+    blocks: Level,
+    cells: Level,
+    /// The choices of [`Self::remembered_cost`]: a probability each, and in the lowest bit what was chosen.
     foretold: Vec<u32>,
 }
 
 impl Mixed {
     /// The positions of `k` ≥ 1 non-zeros; a reader fills `positions`, which is empty.
+    ///
+    /// Rows are cut into blocks, and a cell, which is a coordinate, is looked at only in a block that has a non-zero:
+    /// so the work grows with the non-zeros, and what is learnt about cells is about those that matter.
     pub(super) fn code<S: RangeStream>(
         &mut self,
         stream: &mut S,
@@ -32,83 +38,188 @@ impl Mixed {
         k: u32,
         positions: &mut Vec<u32>,
     ) -> Result<(), Corrupt> {
+        if self.is_first {
+            return cells::read(stream, segment, k, positions);
+        }
         let (n, row_len) = (segment.len, segment.row.clamp(1, segment.len));
-        let density = ((u64::from(k) << ESTIMATE_BITS) / n as u64) as u32;
-        let Self { bitmap, columns, .. } = self;
         let tables = &*TABLES;
-        bitmap.clear();
-        bitmap.resize(n / 8 + 2, 0);
-        columns.clear();
-        columns.resize(row_len, Estimate::new(density, COLUMN_PRIOR));
-        let mut near = [Estimate::new(density, NEAR_PRIOR); NEIGHBOURHOODS];
-        let mut mixer = Mixer::new();
-        let (mut left, mut next, mut before) = (k as usize, 0, 0);
-        // A writer's next non-zero.
-        let mut upcoming = positions.first().copied().unwrap_or(u32::MAX);
+        let width = self.begin(tables, segment, k);
+        let Self { blocks, cells, .. } = self;
+        // How many were met; a writer's next one.
+        let (mut met, mut upcoming) = (0, positions.first().map_or(n, |&first| first as usize));
+        let mut block = 0;
         for start in (0..n).step_by(row_len) {
-            let mut row = Estimate::new(density, ROW_PRIOR);
-            let width = row_len.min(n - start);
-            for (column, i) in columns[..width].iter_mut().zip(start..) {
-                // Every so often is enough for what moves so slowly.
-                if i % REMAINDER_EVERY == 0 || i == start {
-                    mixer.remaining =
-                        tables.stretch(((left as u64) << 16).div_euclid((n - i) as u64).min(0xffff) as u32);
-                }
-                let above = if i > row_len { window(bitmap, i - row_len - 1) } else { 0 };
-                let near = &mut near[(before | above << 2) as usize];
-                let guesses = [*column, row, *near].map(|guess| tables.stretch(guess.p >> (ESTIMATE_BITS - 16)));
-                let p = mixer.mix(tables, guesses);
-                let set = stream.choice(p, !S::READS && upcoming == i as u32);
-                mixer.learn(set);
-                column.learn(set);
-                row.learn(set);
-                near.learn(set);
-                before = before << 1 & 3 | u32::from(set);
-                if !set {
+            let end = n.min(start + row_len);
+            blocks.begin_row();
+            cells.begin_row();
+            for (column, from) in (start..end).step_by(width).enumerate() {
+                let to = end.min(from + width);
+                let any = blocks.code(stream, tables, (block, column, 0), upcoming < to);
+                block += 1;
+                if !any {
+                    cells.skip();
                     continue;
                 }
-                bitmap[i / 8] |= 1 << (i % 8);
-                next += 1;
-                if S::READS {
-                    positions.push(i as u32);
-                } else {
-                    upcoming = positions.get(next).copied().unwrap_or(u32::MAX);
-                }
-                left -= 1;
-                if left == 0 {
-                    return Ok(());
+                let mut is_empty = true;
+                for i in from..to {
+                    let left = if is_empty { to - i } else { 0 };
+                    let set = if left == 1 {
+                        cells.pass(i);
+                        true
+                    } else {
+                        cells.code(stream, tables, (i, i - start, left), upcoming == i)
+                    };
+                    if !set {
+                        continue;
+                    }
+                    is_empty = false;
+                    met += 1;
+                    if S::READS {
+                        positions.push(i as u32);
+                    } else {
+                        upcoming = positions.get(met).map_or(n, |&next| next as usize);
+                    }
+                    if met == k as usize {
+                        return Ok(());
+                    }
                 }
             }
         }
         Err(Corrupt)
     }
-}
 
-impl Mixed {
+    /// Forgets the tensor before; gives the cells in a block.
+    fn begin(&mut self, tables: &Tables, segment: Segment, k: u32) -> usize {
+        let (n, row_len) = (segment.len, segment.row.clamp(1, segment.len));
+        let density = ((u64::from(k) << ESTIMATE_BITS) / n as u64) as u32;
+        let width = block_len(row_len, density);
+        let blocks_in_row = row_len.div_ceil(width);
+        // Of independent cells: that a block has any; that a cell is one, if its block has any; and the same if those
+        // before it in the block are none.
+        let any = any_of(density, width as u32);
+        let within = share(density, any);
+        self.blocks.begin(any, blocks_in_row, n.div_ceil(row_len) * blocks_in_row);
+        self.blocks.mixers.push(Mixer::expecting(tables, any, any));
+        self.cells.begin(within, row_len, n);
+        let expected =
+            (0..=width as u32).map(|left| if left == 0 { density } else { share(density, any_of(density, left)) });
+        self.cells.mixers.extend(expected.map(|expected| Mixer::expecting(tables, within, expected)));
+        width
+    }
+
     /// What [`Self::code`] would write costs so much, in 2^-16 bits; remembers the probabilities for
     /// [`Self::write_again`].
     pub(super) fn remembered_cost(&mut self, segment: Segment, positions: &mut Vec<u32>) -> u64 {
         let mut foretold = std::mem::take(&mut self.foretold);
         foretold.clear();
-        foretold.reserve(segment.len);
         let mut trial = Trial { cost: Cost::default(), foretold };
         let written = self.code(&mut trial, segment, positions.len() as u32, positions);
         self.foretold = trial.foretold;
         if written.is_ok() { trial.cost.total } else { u64::MAX }
     }
 
-    /// Writes what [`Self::code`] would, if these positions are those whose cost was asked for last: then the
-    /// probabilities are known.
-    pub(super) fn write_again<S: RangeStream>(&self, stream: &mut S, positions: &[u32]) {
-        let mut coded = 0;
-        for &position in positions {
-            let position = position as usize;
-            for &p in &self.foretold[coded..position] {
-                stream.choice(p, false);
-            }
-            stream.choice(self.foretold[position], true);
-            coded = position + 1;
+    /// Writes what [`Self::code`] would of the positions whose cost was asked for last.
+    pub(super) fn write_again<S: RangeStream>(&self, stream: &mut S) {
+        for &choice in &self.foretold {
+            stream.choice(choice >> 1, choice & 1 == 1);
         }
+    }
+}
+
+/// Cells in a block, of which one in two would have a non-zero if those were independent; each row is cut evenly.
+fn block_len(row_len: usize, density: u32) -> usize {
+    let most = ((1 << (ESTIMATE_BITS - 1)) / density.max(1)).clamp(1, BLOCK_MAX) as usize;
+    row_len.div_ceil(row_len.div_ceil(most))
+}
+
+/// The probability that any of `n` independent cells is set, each with `p`; both in 2^-[`ESTIMATE_BITS`].
+fn any_of(p: u32, n: u32) -> u32 {
+    let one = 1u64 << ESTIMATE_BITS;
+    let (mut none, mut power, mut n) = (one, one - u64::from(p), n);
+    while n > 0 {
+        if n % 2 == 1 {
+            none = (none * power) >> ESTIMATE_BITS;
+        }
+        power = (power * power) >> ESTIMATE_BITS;
+        n /= 2;
+    }
+    (one - none) as u32
+}
+
+/// `p` of `all`, both in 2^-[`ESTIMATE_BITS`].
+fn share(p: u32, all: u32) -> u32 {
+    ((u64::from(p) << ESTIMATE_BITS) / u64::from(all.max(1))).min(ESTIMATE_MAX.into()) as u32
+}
+
+/// What is learnt about choices that lie in rows: the blocks, or the cells.
+#[derive(Default)]
+struct Level {
+    /// One bit per choice of the tensor at hand.
+    bitmap: Vec<u8>,
+    columns: Vec<Estimate>,
+    row: Estimate,
+    near: Vec<Estimate>,
+    /// The two choices before.
+    before: u32,
+    /// By what is known of the choice besides.
+    mixers: Vec<Mixer>,
+    /// What a choice is expected to be before anything is known.
+    density: u32,
+}
+
+impl Level {
+    /// Forgets everything, its mixers too.
+    fn begin(&mut self, density: u32, row_len: usize, n: usize) {
+        self.density = density;
+        self.before = 0;
+        self.mixers.clear();
+        self.bitmap.clear();
+        self.bitmap.resize(n / 8 + 2, 0);
+        self.columns.clear();
+        self.columns.resize(row_len, Estimate::new(density, COLUMN_PRIOR));
+        self.near.clear();
+        self.near.resize(NEIGHBOURHOODS, Estimate::new(density, NEAR_PRIOR));
+    }
+
+    fn begin_row(&mut self) {
+        self.row = Estimate::new(self.density, ROW_PRIOR);
+    }
+
+    /// Number `i`, in that column, by that mixer.
+    #[inline(always)]
+    fn code<S: RangeStream>(
+        &mut self,
+        stream: &mut S,
+        tables: &Tables,
+        (i, column, mixer): (usize, usize, usize),
+        set: bool,
+    ) -> bool {
+        let row_len = self.columns.len();
+        let above = if i > row_len { window(&self.bitmap, i - row_len - 1) } else { 0 };
+        let near = &mut self.near[(self.before | above << 2) as usize];
+        let (column, row, mixer) = (&mut self.columns[column], &mut self.row, &mut self.mixers[mixer]);
+        let [of_column, of_row, of_near] = [*column, *row, *near].map(|guess| guess.stretched(tables));
+        let p = mixer.mix(tables, [of_column, of_row, of_near, CONSTANT]);
+        let set = stream.choice(p, set);
+        mixer.learn(set);
+        column.learn(set);
+        row.learn(set);
+        near.learn(set);
+        self.before = self.before << 1 & 3 | u32::from(set);
+        self.bitmap[i / 8] |= u8::from(set) << (i % 8);
+        set
+    }
+
+    /// Number `i` is set, since one must be, and nothing is to be learnt from it.
+    #[inline(always)]
+    fn pass(&mut self, i: usize) {
+        self.before = self.before << 1 & 3 | 1;
+        self.bitmap[i / 8] |= 1 << (i % 8);
+    }
+
+    /// Two or more are not set, and that was known.
+    fn skip(&mut self) {
+        self.before = 0;
     }
 }
 
@@ -129,7 +240,7 @@ impl Stream for Trial {
 impl RangeStream for Trial {
     #[inline]
     fn choice(&mut self, p: u32, choice: bool) -> bool {
-        self.foretold.push(p);
+        self.foretold.push(p << 1 | u32::from(choice));
         self.cost.choice(p, choice)
     }
 
@@ -146,8 +257,8 @@ impl RangeStream for Trial {
     }
 }
 
-/// The probability of a non-zero in one context, and how often that was seen: the more, the less it moves.
-#[derive(Clone, Copy)]
+/// The probability of a choice in one context, and how often that was seen: the more, the less it moves.
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Estimate {
     p: u32,
     seen: u32,
@@ -164,10 +275,10 @@ impl Estimate {
         Self::new(1 << (ESTIMATE_BITS - 1), 0)
     }
 
-    /// In 2^-[`ESTIMATE_BITS`].
-    #[inline]
-    pub(crate) fn p(self) -> u32 {
-        self.p
+    /// As mixers take it.
+    #[inline(always)]
+    pub(crate) fn stretched(self, tables: &Tables) -> i32 {
+        tables.stretch(self.p >> (ESTIMATE_BITS - 16))
     }
 
     #[inline(always)]
@@ -179,26 +290,33 @@ impl Estimate {
     }
 }
 
-/// Weighs the guesses; the last of them is how many are left. What one choice teaches decides on the next, so what
-/// counts is how long that takes: bounds that are almost never met are branches and not minima, which would be waited
-/// for.
+/// Weighs guesses. What one choice teaches decides on the next, so what counts is how long that
+/// takes: bounds that are almost never met are branches and not minima, which would be waited for.
 struct Mixer {
     weights: [i64; INPUTS],
     inputs: [i64; INPUTS],
-    remaining: i32,
     /// What was foretold, in 2^-16.
     p: i64,
 }
 
 impl Mixer {
-    fn new() -> Self {
-        Self { weights: WEIGHTS, inputs: [0; INPUTS], remaining: 0, p: 0 }
+    /// In 2^-16.
+    fn new(weights: [i64; INPUTS]) -> Self {
+        Self { weights, inputs: [0; INPUTS], p: 0 }
+    }
+
+    /// Where all guesses are `guess`, this foretells `expected`; both in 2^-[`ESTIMATE_BITS`].
+    fn expecting(tables: &Tables, guess: u32, expected: u32) -> Self {
+        let [guess, expected] = [guess, expected].map(|p| i64::from(tables.stretch(p >> (ESTIMATE_BITS - 16))));
+        let constant = ((expected << 16) - guess * WEIGHTS.iter().sum::<i64>()) >> CONSTANT.ilog2();
+        let [column, row, near] = WEIGHTS;
+        Self::new(bounded([column, row, near, constant]))
     }
 
     /// The probability in 2^-[`P_BITS`].
     #[inline(always)]
-    fn mix(&mut self, tables: &Tables, [column, row, near]: [i32; INPUTS - 1]) -> u32 {
-        self.inputs = [column, row, near, self.remaining].map(i64::from);
+    fn mix(&mut self, tables: &Tables, inputs: [i32; INPUTS]) -> u32 {
+        self.inputs = inputs.map(i64::from);
         let [a, b, c, d]: [i64; INPUTS] = std::array::from_fn(|i| self.inputs[i] * self.weights[i]);
         let p = tables.squash((((a + b) + (c + d)) >> 16) as i32);
         self.p = i64::from(p >> (P_BITS - 16));
@@ -297,20 +415,22 @@ static RATES: [i64; SEEN_MAX as usize + 1] = {
 };
 
 const INPUTS: usize = 4;
-/// Column, row, neighbourhood, remainder; in 2^-16.
-const WEIGHTS: [i64; INPUTS] = [28_000, 22_000, 26_000, -6000];
+/// Column, row, neighbourhood; in 2^-16.
+const WEIGHTS: [i64; INPUTS - 1] = [30_000, 26_000, 24_000];
+/// The input that is always there: four bits, in 2^-8.
+const CONSTANT: i32 = 4 << 8;
 const WEIGHT_MAX: i64 = 1 << 20;
 const LEARNING_SHIFT: u32 = 15;
-pub(crate) const ESTIMATE_BITS: u32 = 22;
+const ESTIMATE_BITS: u32 = 22;
 const ESTIMATE_MAX: u32 = (1 << ESTIMATE_BITS) - 1;
 const SEEN_MAX: u32 = 255;
 /// How many observations the tensor's density weighs in each context.
-const COLUMN_PRIOR: u32 = 4;
-const ROW_PRIOR: u32 = 10;
-const NEAR_PRIOR: u32 = 16;
-/// Two coordinates before and three one row back.
+const COLUMN_PRIOR: u32 = 0;
+const ROW_PRIOR: u32 = 1;
+const NEAR_PRIOR: u32 = 2;
+/// Two before and three one row back.
 const NEIGHBOURHOODS: usize = 32;
-const REMAINDER_EVERY: usize = 16;
+const BLOCK_MAX: u32 = 64;
 /// ±12 in 2^-8: 2^-12 is below what the range coder resolves well.
 const STRETCH_MAX: i32 = 12 << 8;
 const SQUASHED: usize = 2 * STRETCH_MAX as usize + 1;

@@ -3,7 +3,8 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use dunlin_codec::{Encoder, EntropyCoder, Fit, Mask, Quantizer, Rate};
+use dunlin_codec::container::Container;
+use dunlin_codec::{Encoder, EntropyCoder, Fit, FrameHeader, FrameKind, Limits, Mask, Quantizer, Rate, grid};
 
 use crate::support::{CODERS, QUANTIZERS, codec, floats, segments};
 
@@ -50,6 +51,39 @@ fn whole_vectors_decode_to_their_golden_bits() {
         let (name, digest) = digest.split_once(' ').unwrap();
         assert!(documented.contains(&format!("| `{name}` | `{digest}` |")), "{digests:#?}");
     }
+}
+
+/// The version before this build's own: the same content, as it was written then.
+#[test]
+fn frames_of_version_1_are_read() {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let segments = segments(&[(600, 20), (12, 12), (300, 300)]);
+    let limits = Limits::for_segments(&segments);
+    let (mut frames, mut changed) = (0, 0);
+    for entry in fs::read_dir(golden.join("1")).unwrap() {
+        let path = entry.unwrap().path();
+        let [old, new] = [&path, &golden.join(path.file_name().unwrap())].map(|path| fs::read(path).unwrap());
+        let Ok(header) = FrameHeader::parse(&old) else {
+            assert!(Container::recognizes(&old), "{}", path.display());
+            continue;
+        };
+        frames += 1;
+        // Behind the version and before the checksum.
+        changed += usize::from(old[2..old.len() - 4] != new[2..new.len() - 4]);
+        assert_eq!((old[1], new[1]), (1, 2), "{}", path.display());
+        if header.kind == FrameKind::Pruned {
+            let all = Mask::all(Arc::new(segments.clone()));
+            assert_eq!(all.changed(&old).unwrap(), all.changed(&new).unwrap());
+        } else if header.kind != FrameKind::Grown {
+            let [old, new] = [old, new].map(|frame| {
+                let mut values = vec![0; segments.len()];
+                grid::apply_update(&frame, &segments, &limits, &mut values).unwrap();
+                values
+            });
+            assert!(old == new, "{}", path.display());
+        }
+    }
+    assert!(frames >= 20 && changed >= 1, "{changed} of {frames}");
 }
 
 /// Few values far apart.

@@ -12,7 +12,7 @@ fn read(file: &[u8]) -> Result<Container, Error> {
 
 /// A file of this content after magic and version, with the right checksum.
 fn sealed(content: &[u8]) -> Vec<u8> {
-    let mut file = [b"DNLC\x01", content].concat();
+    let mut file = [b"DNLC\x02", content].concat();
     file.extend(crc32c::crc32c(&file).to_le_bytes());
     file
 }
@@ -40,7 +40,7 @@ fn every_truncation_and_every_changed_byte_is_noticed() {
             let error = read(&changed).unwrap_err();
             match i {
                 0..4 => assert_eq!(error, Error::NotAContainer),
-                4 => assert_eq!(error, Error::UnknownVersion(1 ^ change)),
+                4 => assert_eq!(error, Error::UnknownVersion(2 ^ change)),
                 _ => assert!(matches!(error, Error::Checksum { .. }), "{error}"),
             }
         }
@@ -67,8 +67,8 @@ fn changed_bytes_under_a_right_checksum_are_harmless() {
 fn each_part_has_its_own_refusal() {
     let name = || "w".to_owned();
     assert_eq!(read(b"safetens"), Err(Error::NotAContainer));
-    assert_eq!(read(b"DNLC\x02"), Err(Error::UnknownVersion(2)));
-    assert_eq!(read(b"DNLC\x01\0"), Err(Error::Truncated { got: 6 }));
+    assert_eq!(read(b"DNLC\x03"), Err(Error::UnknownVersion(3)));
+    assert_eq!(read(b"DNLC\x02\0"), Err(Error::Truncated { got: 6 }));
     assert_eq!(read(&vec![0; (1 << 16) + 1]), Err(Error::TooLarge { got: (1 << 16) + 1, limit: 1 << 16 }));
     assert_eq!(read(&sealed(&[0, 1, 1])), Err(Error::Truncated { got: 8 }));
     assert_eq!(read(&sealed(&[0xff; 6])), Err(Error::BadNumber { at: 5 }));

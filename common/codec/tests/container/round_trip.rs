@@ -26,6 +26,12 @@ fn the_file_is_the_golden_file() {
 }
 
 #[test]
+fn a_file_of_version_1_is_read() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/1/container.bin");
+    assert_eq!(Container::from_bytes(&std::fs::read(path).unwrap(), &Limits::default()).unwrap(), every_kind());
+}
+
+#[test]
 fn floats_are_the_values_that_the_codes_stand_for() {
     let values = Values::Shared { precision: Precision::Half, codebook: vec![-2.0, 0.5], codes: vec![0, 2, 1] };
     assert_eq!((values.to_f32(), values.nonzeros()), (vec![0.0, 0.5, -2.0], 2));

@@ -1,6 +1,7 @@
 //! What was written reads back, and each malformed field gets its own answer.
 
 use super::*;
+use crate::message::{PROTOCOL, PROTOCOL_OLDEST};
 
 fn sample_session() -> Session {
     Session { run: RunId([1; 8]), client: ClientId::new("a").unwrap(), token: Token([7; 16]) }
@@ -20,11 +21,17 @@ fn sample_header() -> UpdateHeader {
 
 #[test]
 fn join_reads_back_and_other_versions_are_told_so() {
-    let join = Join { protocol: 1, client: ClientId::new("a").unwrap(), token: Token([7; 16]) };
+    let join = Join { protocol: PROTOCOL, client: ClientId::new("a").unwrap(), token: Token([7; 16]) };
     let message = join.to_wire("test");
     assert_eq!(Join::try_from(&message), Ok(join));
-    assert_eq!(Join::try_from(&v1::JoinRequest { protocol: 0, ..message.clone() }), Err(Reject::ProtocolTooOld));
-    assert_eq!(Join::try_from(&v1::JoinRequest { protocol: 2, ..message.clone() }), Err(Reject::ProtocolTooNew));
+    assert_eq!(
+        Join::try_from(&v1::JoinRequest { protocol: PROTOCOL_OLDEST - 1, ..message.clone() }),
+        Err(Reject::ProtocolTooOld)
+    );
+    assert_eq!(
+        Join::try_from(&v1::JoinRequest { protocol: PROTOCOL + 1, ..message.clone() }),
+        Err(Reject::ProtocolTooNew)
+    );
     assert_eq!(Join::try_from(&v1::JoinRequest { client: "../x".into(), ..message.clone() }), Err(Reject::Malformed));
     assert_eq!(Join::try_from(&v1::JoinRequest { token: vec![1].into(), ..message }), Err(Reject::Malformed));
     let welcome = Welcome { run: RunId([1; 8]), recipe: "name = \"x\"".into(), layout: Digest([2; 32]) };
