@@ -215,7 +215,7 @@ impl GlobalModel {
         let is_of_whole = self.recipe.pruning.is_of_whole(round);
         let asked = || self.recipe.update_mask(round, &old).scatter(&self.mean);
         let scores = match self.recipe.pruning.importance {
-            Importance::Magnitude => magnitudes(),
+            Importance::Magnitude | Importance::Scale => magnitudes(),
             Importance::Votes => asked(),
             Importance::Gradient => asked().iter().map(|g| g.abs()).collect(),
             Importance::Taylor => asked().iter().zip(magnitudes()).map(|(g, w)| g.abs() * w).collect(),

@@ -93,7 +93,7 @@ fn measure(name: &str) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The model without so many of its filters and units that a tenth of the weights is left, where it is a chain.
+/// The model without so many of its filters and units that a tenth of the weights is left, where it has layers that may lose some.
 fn fewer_channels(model: &Model, params: &[f32]) -> Result<Option<Model>, Box<dyn std::error::Error>> {
     let config = PruningConfig {
         density: 0.1,

@@ -8,6 +8,7 @@ mod plan;
 mod registry;
 mod weights;
 
+pub(crate) use arch::GROUPS as NORM_GROUPS;
 pub use arch::{Architecture, Init, Parameters};
 pub use candle_core::Device;
 pub use device::device;
@@ -145,7 +146,7 @@ impl Model {
     }
 
     /// The smaller model whose parameters are what a mask leaves of this one's, in the same order: nothing when the mask
-    /// leaves parts of filters or units, or the model is no chain of layers.
+    /// leaves parts of filters or units, or the model has no layers that may lose any.
     ///
     /// # Errors
     /// When the mask is of another model.
@@ -159,7 +160,7 @@ impl Model {
     }
 
     /// The same model without the filters and units that do nothing, and its parameters; as it is where all do something,
-    /// or the model is no chain of layers.
+    /// or the model has no layers that may lose any.
     ///
     /// # Errors
     /// When there are not as many parameters as the layout has.
@@ -173,6 +174,21 @@ impl Model {
             mask.gather(&mut params);
         }
         Ok((self.with_channels(&left)?, params))
+    }
+
+    /// Where norms take channels together, a model whose pruned channels are zeros is not the one without them, which was
+    /// trained: then that one and its mask, if there are any.
+    ///
+    /// # Errors
+    /// When there are not as many parameters as the layout has.
+    pub(crate) fn lean(&self, params: &[f32]) -> Result<Option<(Self, Mask)>, Error> {
+        self.expect_len(params)?;
+        let Some(channels) = Channels::of(&self.layout).filter(Channels::are_normed) else { return Ok(None) };
+        let left = channels.alive(params);
+        match channels.mask(Arc::new(self.layout.segments()), &left).filter(|mask| !mask.is_all()) {
+            Some(mask) => Ok(Some((self.with_channels(&left)?, mask))),
+            None => Ok(None),
+        }
     }
 
     /// The model that a recipe's run leads to, and its parameters: without the filters and units that the recipe has pruned.

@@ -184,6 +184,12 @@ pub fn gradient(
     if *model.kind() == ModelKind::Trivial {
         return Ok((vec![0.0; params.len()], 0.0));
     }
+    if let Some((mut model, mask)) = model.lean(params)? {
+        mask.gather(params);
+        let result = gradient(&mut model, data, params, threads, progress);
+        *params = mask.scatter(params);
+        return result.map(|(gradient, loss)| (mask.scatter(&gradient), loss));
+    }
     expect_input(model, data)?;
     if data.is_empty() {
         return Err(Error::NoExamples);
@@ -280,6 +286,11 @@ pub fn evaluate(model: &mut Model, data: &Examples, params: &[f32], threads: &Th
     model.expect_len(params)?;
     if *model.kind() == ModelKind::Trivial {
         return Ok(Evaluation::default());
+    }
+    if let Some((mut model, mask)) = model.lean(params)? {
+        let mut params = params.to_vec();
+        mask.gather(&mut params);
+        return evaluate(&mut model, data, &params, threads);
     }
     expect_input(model, data)?;
     model.load(params)?;

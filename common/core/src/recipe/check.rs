@@ -234,25 +234,8 @@ fn pruning(recipe: &Recipe) -> Option<Conflict> {
             "\"unstructured\", because neither a threshold nor regrowth looks at more than single weights",
         );
     }
-    let is_chain = matches!(
-        recipe.model.kind,
-        ModelKind::TwoNn
-            | ModelKind::McmahanCnn
-            | ModelKind::TextbookCnn
-            | ModelKind::Lenet300
-            | ModelKind::Lenet5
-            | ModelKind::SimpleCnn
-            | ModelKind::Mlp
-            | ModelKind::Vgg9
-            | ModelKind::Vgg11s
-            | ModelKind::Own(_)
-    );
-    if pruning.pattern == Pattern::Channels && !is_chain {
-        return conflict_of(
-            &["pruning.pattern", "model.kind"],
-            quoted("channels"),
-            format!("another, because {} is no chain of hidden layers", recipe.model.kind),
-        );
+    if let Some(conflict) = channels(recipe) {
+        return Some(conflict);
     }
     if pruning.regrow > 0.0 && pruning.importance == Importance::Votes {
         return conflict_of(
@@ -266,6 +249,50 @@ fn pruning(recipe: &Recipe) -> Option<Conflict> {
             &["pruning.rewind_round", "pruning.first_round"],
             pruning.rewind_round,
             format!("below `pruning.first_round`, which is {}", pruning.first_round),
+        );
+    }
+    None
+}
+
+/// What whole filters and units need.
+fn channels(recipe: &Recipe) -> Option<Conflict> {
+    let pruning = &recipe.pruning;
+    let is_residual = matches!(recipe.model.kind, ModelKind::ResNet8 | ModelKind::ResNet20);
+    let is_chain = matches!(
+        recipe.model.kind,
+        ModelKind::TwoNn
+            | ModelKind::McmahanCnn
+            | ModelKind::TextbookCnn
+            | ModelKind::Lenet300
+            | ModelKind::Lenet5
+            | ModelKind::SimpleCnn
+            | ModelKind::Mlp
+            | ModelKind::Vgg9
+            | ModelKind::Vgg11s
+    );
+    let is_by_channels = pruning.pattern == Pattern::Channels;
+    if is_by_channels && !is_chain && !is_residual {
+        return conflict_of(
+            &["pruning.pattern", "model.kind"],
+            quoted("channels"),
+            format!("another, because {} has no layers that may lose filters or units", recipe.model.kind),
+        );
+    }
+    if pruning.importance == Importance::Scale && !(is_by_channels && is_residual) {
+        return conflict_of(
+            &["pruning.importance", "pruning.pattern", "model.kind"],
+            quoted("scale"),
+            "another, because only with `pruning.pattern` \"channels\" and resnet8 or resnet20 has what is pruned a norm",
+        );
+    }
+    if is_by_channels && is_residual && recipe.distillation.kind != Distillation::None {
+        return conflict_of(
+            &["distillation.kind", "pruning.pattern", "model.kind"],
+            quoted("ensemble"),
+            format!(
+                "\"none\", because {} with fewer channels in its norms cannot be taught by whole models",
+                recipe.model.kind
+            ),
         );
     }
     None

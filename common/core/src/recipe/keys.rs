@@ -144,8 +144,8 @@ pub const KEYS: &[Key] = &[
         "",
         Form::Text,
         "Outputs of each layer but the last, separated by commas, such as 30, 10, in place of the architecture's own: \
-         filters and units of 2nn, mcmahan-cnn, textbook-cnn, the lenets, simple-cnn, mlp and the vggs; empty for the usual \
-         ones, and for all other models.",
+         filters and units of 2nn, mcmahan-cnn, textbook-cnn, the lenets, simple-cnn, mlp and the vggs, and of resnets the \
+         first convolution of each block, in multiples of 8; empty for the usual ones, and for all other models.",
     ),
     key(
         "model.arithmetic",
@@ -425,10 +425,11 @@ pub const KEYS: &[Key] = &[
     key(
         "pruning.importance",
         "",
-        Form::Choice(&["magnitude", "gradient", "taylor", "votes"]),
+        Form::Choice(&["magnitude", "gradient", "taylor", "scale", "votes"]),
         "Which weights are left: those of the largest magnitude (Han et al. 2015), gradient, product of both (Molchanov et \
-         al. 2017), or those that most clients count among their largest after training on their own data. For the last \
-         three the round of a step asks its cohort for gradients or votes instead of training.",
+         al. 2017), or those that most clients count among their largest after training on their own data (votes); of \
+         channels with a norm also those of its largest factor (scale, Liu et al. 2017). For gradient, taylor and votes the \
+         round of a step asks its cohort for gradients or votes instead of training.",
     ),
     key(
         "pruning.pattern",
@@ -436,8 +437,8 @@ pub const KEYS: &[Key] = &[
         Form::Pattern,
         "Which weights may be left together: any; with N:M, such as 2:4, at most N of every M consecutive ones of a row, \
          where the density is N/M, and pruning.density only has to be below 1; with channels whole filters and units, of \
-         models that are chains of layers (those with model.channels), which are then smaller models in training and in \
-         their files (Li et al. 2017).",
+         the models with model.channels, which are then smaller models in training and in their files (Li et al. 2017); of \
+         resnets those between the two convolutions of a block, as many of each of the norm's eight groups.",
     ),
     key("pruning.threshold", "", NOT_NEGATIVE, "Magnitude below which the schedule of that name takes weights away."),
     key(

@@ -71,6 +71,8 @@ pub enum Importance {
     Gradient,
     /// |g·w|: to first order what the loss changes by without the weight (Molchanov et al. 2017, Lee et al. 2019).
     Taylor,
+    /// |γ|, with γ the factor of a channel in the norm behind it (Liu et al. 2017); the server knows it.
+    Scale,
     /// How many of the clients, weighted by examples, would keep the connection: each counts those of the largest
     /// magnitude after training on its own data.
     Votes,
@@ -150,7 +152,7 @@ impl PruningConfig {
         match self.importance {
             Importance::Votes => Some(Statistic::Votes),
             Importance::Gradient | Importance::Taylor => Some(Statistic::Gradient),
-            Importance::Magnitude => (self.regrow > 0.0).then_some(Statistic::Gradient),
+            Importance::Magnitude | Importance::Scale => (self.regrow > 0.0).then_some(Statistic::Gradient),
         }
     }
 

@@ -451,6 +451,28 @@ fn keys_that_do_not_fit_each_other_are_refused() {
 }
 
 #[test]
+fn whole_filters_need_layers_that_may_lose_them() {
+    let refusal = |sets: &[&str]| {
+        let sets = [&["pruning.density=0.5", "pruning.pattern=channels", "rounds.count=60"], sets].concat();
+        load("", &sets).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(refusal(&["model.kind=vgg9"]), Ok(()));
+    assert_eq!(refusal(&["model.kind=resnet20", "pruning.importance=scale"]), Ok(()));
+    for (sets, message) in [
+        (&["model.kind=mobilenet"][..], "another, because mobilenet has no layers that may lose filters or units"),
+        (&["model.kind=own:mine"], "another, because own:mine has no layers that may lose filters or units"),
+        (&["pruning.importance=scale"], "another, because only with `pruning.pattern` \"channels\" and resnet8 or"),
+        (
+            &["model.kind=resnet8", "distillation.kind=ensemble", "distillation.source=noise"],
+            "`distillation.kind` is \"ensemble\"; it must be \"none\", because resnet8 with fewer channels",
+        ),
+    ] {
+        let error = refusal(sets).unwrap_err();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
 fn a_split_by_key_needs_no_file_where_rows_say_whose_they_are() {
     for source in ["shakespeare", "heart", "sentiment", "text:plays", "npz:a.npz", "safetensors:a.safetensors"] {
         let sets = [format!("data.source={source}"), "data.partition=key".to_owned()];

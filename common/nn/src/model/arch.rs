@@ -143,13 +143,14 @@ pub(super) fn built_in(config: &ModelConfig) -> Result<Arc<dyn Architecture>, Er
     if let Some(chain) = Chain::of(config)? {
         return Ok(Arc::new(chain));
     }
+    if let Some(residual) = Residual::of(config)? {
+        return Ok(Arc::new(residual));
+    }
     if !config.channels.trim().is_empty() {
-        let remedy = format!("nothing is right for {}, whose layers are not one after the other", config.kind);
+        let remedy = format!("nothing is right for {}, which has no layers that may have other channels", config.kind);
         return Err(Error::config("model.channels", format!("{:?}", config.channels), remedy));
     }
     Ok(match config.kind {
-        ModelKind::ResNet8 => Arc::new(Residual { blocks: 1 }),
-        ModelKind::ResNet20 => Arc::new(Residual { blocks: 3 }),
         ModelKind::MobileNet => Arc::new(MobileNet { width: config.width }),
         ModelKind::EfficientNet => Arc::new(EfficientNet { scaling: config.scaling }),
         ModelKind::CharLstm => Arc::new(Recurrent::Lstm),
@@ -157,6 +158,27 @@ pub(super) fn built_in(config: &ModelConfig) -> Result<Arc<dyn Architecture>, Er
         ModelKind::Transformer => Arc::new(Transformer),
         _ => Arc::new(Trivial),
     })
+}
+
+/// Gives layers the numbers of channels that a recipe says, where it says any.
+///
+/// # Errors
+/// When they are not as many as there are layers, or not multiples of `groups` above 0.
+fn resize<'a>(layers: impl Iterator<Item = &'a mut usize>, channels: &str, groups: usize) -> Result<(), Error> {
+    if channels.trim().is_empty() {
+        return Ok(());
+    }
+    let mut layers: Vec<&mut usize> = layers.collect();
+    let numbers: Vec<usize> = channels.split(',').filter_map(|number| number.trim().parse().ok()).collect();
+    let is_right = numbers.len() == layers.len() && channels.split(',').count() == layers.len();
+    if !is_right || numbers.iter().any(|&number| number == 0 || !number.is_multiple_of(groups)) {
+        let usual: Vec<String> = layers.iter().map(|layer| layer.to_string()).collect();
+        let kind = if groups == 1 { "numbers above 0".to_owned() } else { format!("multiples of {groups} above 0") };
+        let remedy = format!("{} {kind} are right, such as {}", usual.len(), usual.join(", "));
+        return Err(Error::config("model.channels", format!("{channels:?}"), remedy));
+    }
+    layers.iter_mut().zip(numbers).for_each(|(layer, number)| **layer = number);
+    Ok(())
 }
 
 /// One flat tensor and no computation.
@@ -238,7 +260,7 @@ fn square(padding: usize, stride: usize, groups: usize) -> Conv2dConfig {
 }
 
 /// Groups of every group norm; statistics of batch norm would leak and drift between clients (Hsieh et al. 2020).
-pub(super) const GROUPS: usize = 8;
+pub(crate) const GROUPS: usize = 8;
 
 /// A number of channels of which group norm can make its groups: the nearest multiple, at least one.
 fn rounded_to_groups(channels: f64) -> usize {

@@ -5,9 +5,10 @@
 mod tests;
 
 use super::Channels;
+use super::channels::By;
 use dunlin_codec::Mask;
 use dunlin_core::Layout;
-use dunlin_core::recipe::{Pattern, PruningConfig, Schedule, Scope};
+use dunlin_core::recipe::{Importance, Pattern, PruningConfig, Schedule, Scope};
 use std::cmp::Ordering;
 use std::ops::Range;
 
@@ -18,7 +19,7 @@ pub struct Pruning {
     weights: Vec<Weights>,
     /// Parameters that are never pruned.
     others: usize,
-    /// Filters and units, where the model is a chain of layers.
+    /// Filters and units, where the model has layers that may lose some.
     channels: Option<Channels>,
 }
 
@@ -87,7 +88,9 @@ impl Pruning {
             Pattern::Channels => {
                 let per_layer = self.config.scope == Scope::Layer;
                 let is_protected = |name: &str| self.config.is_protected(name);
-                let next = self.channels.as_ref()?.select(mask, evidence.scores, density, per_layer, is_protected)?;
+                let by = if self.config.importance == Importance::Scale { By::Scale } else { By::Weights };
+                let scores = (evidence.scores, by);
+                let next = self.channels.as_ref()?.select(mask, scores, density, per_layer, is_protected)?;
                 return (next != *mask).then_some(next);
             }
             Pattern::Unstructured => match self.config.scope {

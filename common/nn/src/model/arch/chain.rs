@@ -1,6 +1,6 @@
 //! Chains of layers: everything from logistic regression to VGG.
 
-use super::{Architecture, CandleResult, InputShape, Net, Parameters, Planner, Value};
+use super::{Architecture, CandleResult, InputShape, Net, Parameters, Planner, Value, resize};
 use crate::Error;
 use crate::ops::{Graph, Pool2dConfig, channels_last, flatten, max_pool2d};
 use candle_core::Tensor;
@@ -55,26 +55,9 @@ impl Chain {
             }
             _ => return Ok(None),
         };
-        chain.resize(&config.channels)?;
+        let outputs = chain.convolutions.iter_mut().map(|(outputs, _)| outputs).chain(&mut chain.units);
+        resize(outputs, &config.channels, 1)?;
         Ok(Some(chain))
-    }
-
-    /// Gives the layers other numbers of outputs, where there are any in the text.
-    fn resize(&mut self, channels: &str) -> Result<(), Error> {
-        if channels.trim().is_empty() {
-            return Ok(());
-        }
-        let outputs = self.convolutions.iter_mut().map(|(outputs, _)| outputs).chain(&mut self.units);
-        let mut outputs: Vec<&mut usize> = outputs.collect();
-        let numbers: Vec<usize> = channels.split(',').filter_map(|number| number.trim().parse().ok()).collect();
-        let is_right = numbers.len() == outputs.len() && channels.split(',').count() == outputs.len();
-        if !is_right || numbers.contains(&0) {
-            let usual: Vec<String> = outputs.iter().map(|outputs| outputs.to_string()).collect();
-            let remedy = format!("{} numbers above 0 are right, such as {}", usual.len(), usual.join(", "));
-            return Err(Error::config("model.channels", format!("{channels:?}"), remedy));
-        }
-        outputs.iter_mut().zip(numbers).for_each(|(outputs, number)| **outputs = number);
-        Ok(())
     }
 
     /// Height or width after all convolutions; nothing when there is too little for them.

@@ -1,31 +1,53 @@
 //! Residual networks for small images (He et al. 2016, <https://arxiv.org/abs/1512.03385>).
 
-use super::{Architecture, CandleResult, InputShape, Net, Parameters, Planner, Value};
+use super::{Architecture, CandleResult, GROUPS, InputShape, Net, Parameters, Planner, Value, resize};
 use crate::Error;
 use crate::ops::{Graph, add_relu, channels_last, global_avg_pool};
 use candle_core::Tensor;
+use dunlin_core::recipe::{ModelConfig, ModelKind};
 
 /// Three stages of so many blocks with group normalization; the first convolution of the second and third stage
 /// halves height and width, and a 1×1 convolution makes the shortcut fit.
 pub(super) struct Residual {
-    pub(super) blocks: usize,
+    blocks: usize,
+    /// Outputs of the first convolution of each block; those of the second are the stage's, since blocks are added up.
+    inner: Vec<usize>,
 }
 
 /// Channels of the three stages.
 const CHANNELS: [usize; 3] = [16, 32, 64];
+
+impl Residual {
+    /// What a model of this configuration is, unless it is no such network.
+    ///
+    /// # Errors
+    /// When the configuration's channels are not those of the blocks' first convolutions.
+    pub(super) fn of(config: &ModelConfig) -> Result<Option<Self>, Error> {
+        let blocks = match config.kind {
+            ModelKind::ResNet8 => 1,
+            ModelKind::ResNet20 => 3,
+            _ => return Ok(None),
+        };
+        let mut inner: Vec<usize> = CHANNELS.into_iter().flat_map(|outputs| vec![outputs; blocks]).collect();
+        resize(inner.iter_mut(), &config.channels, GROUPS)?;
+        Ok(Some(Self { blocks, inner }))
+    }
+}
 
 impl Architecture for Residual {
     fn parameters(&self, input: &InputShape, list: &mut Parameters) -> Result<(), Error> {
         list.conv("conv", input.channels, CHANNELS[0], 3);
         list.norm("norm", CHANNELS[0]);
         let mut inputs = CHANNELS[0];
+        let mut of_blocks = self.inner.iter();
         for (stage, outputs) in (1..).zip(CHANNELS) {
             for block in 1..=self.blocks {
                 let name =
                     if self.blocks == 1 { format!("stage{stage}") } else { format!("stage{stage}.block{block}") };
-                list.conv(&format!("{name}.conv1"), inputs, outputs, 3);
-                list.norm(&format!("{name}.norm1"), outputs);
-                list.conv(&format!("{name}.conv2"), outputs, outputs, 3);
+                let inner = of_blocks.next().copied().unwrap_or(outputs);
+                list.conv(&format!("{name}.conv1"), inputs, inner, 3);
+                list.norm(&format!("{name}.norm1"), inner);
+                list.conv(&format!("{name}.conv2"), inner, outputs, 3);
                 list.norm(&format!("{name}.norm2"), outputs);
                 if inputs != outputs {
                     list.conv(&format!("{name}.shortcut"), inputs, outputs, 1);

@@ -29,6 +29,7 @@ fn why(recipe: &Recipe) -> Markup {
         Importance::Magnitude => "of the least magnitude",
         Importance::Gradient => "of the least gradient over the clients' data",
         Importance::Taylor => "without which the loss would change least, by the clients' gradients,",
+        Importance::Scale => "of the channels with the least factor in their norm",
         Importance::Votes => "that the fewest clients would keep",
     };
     let scope = match pruning.scope {
