@@ -28,6 +28,7 @@ mod saved;
 mod scale;
 mod steps;
 mod tape;
+mod transpose;
 
 pub use attention::{attention, self_attention};
 pub use conv::{Conv2dConfig, conv2d};
@@ -53,6 +54,7 @@ pub(crate) use kernel::{as_on_any_machine, fuses};
 pub(crate) use kernel::{vectorised, with_arithmetic};
 pub(crate) use loss::row_loss;
 pub(crate) use tape::Tape;
+pub(crate) use transpose::transpose;
 
 use candle_core::{CpuStorage, Error, Layout, Result, Storage, Tensor, WithDType};
 use kernel::Float;

@@ -8,7 +8,7 @@ mod kernel;
 
 use super::Range;
 use super::convolution::Convolution;
-use crate::ops::vectorised;
+use crate::ops::{transpose, vectorised};
 use kernel::products;
 
 /// Rows of 8-bit weights.
@@ -50,16 +50,10 @@ impl Int8 {
 
     /// See [`super::matrix::Matrix::multiply`].
     pub(super) fn multiply_columns(&self, x: &[f32], count: usize, bias: &[f32], y: &mut [f32], stride: usize) {
-        let levels = self.rounded(x);
-        for first in (0..count).step_by(COLUMNS) {
-            let columns = COLUMNS.min(count - first);
-            let mut patches = vec![0; columns * self.padded];
-            for (input, row) in levels.chunks_exact(count).enumerate() {
-                for (patch, &level) in patches.chunks_exact_mut(self.padded).zip(&row[first..first + columns]) {
-                    patch[input] = level;
-                }
-            }
-            self.multiply_patches(&patches, bias, &mut y[first..], stride);
+        let mut patches = vec![0; count * self.padded];
+        transpose(&self.rounded(x), count, &mut patches, self.padded);
+        for (first, patches) in (0..).step_by(COLUMNS).zip(patches.chunks(COLUMNS * self.padded)) {
+            self.multiply_patches(patches, bias, &mut y[first..], stride);
         }
     }
 
@@ -112,14 +106,18 @@ impl Int8 {
 
     fn rounded(&self, x: &[f32]) -> Vec<u8> {
         let (inverse, zero) = (1.0 / self.scale, f32::from(self.zero));
+        let (least, most) = (-zero, 255.0 - zero);
         let mut levels = vec![0; x.len()];
         vectorised(
             #[inline(always)]
             || {
                 for (level, &value) in levels.iter_mut().zip(x) {
-                    // Adding and taking away 1.5·2²³ rounds to the nearest, halves to even, and vectorises everywhere.
-                    let rounded = (value * inverse).clamp(-512.0, 512.0) + ROUNDER - ROUNDER;
-                    *level = (rounded + zero).clamp(0.0, 255.0) as u8;
+                    // Adding 1.5·2²³ rounds to the nearest integer, halves to even, and leaves it in the lowest bits: that
+                    // vectorises everywhere, and casts that saturate do not.
+                    let steps = value * inverse;
+                    let steps = if steps > least { steps } else { least };
+                    let steps = if steps < most { steps } else { most };
+                    *level = ((steps + ROUNDER).to_bits() as u8).wrapping_add(self.zero);
                 }
             },
         );
@@ -128,5 +126,5 @@ impl Int8 {
 }
 
 const ROUNDER: f32 = 12_582_912.0;
-/// Columns that are turned into patches at a time: they stay in the first-level cache for rows of a few hundred.
+/// Columns that are multiplied at a time: they stay in the first-level cache for rows of a few hundred.
 const COLUMNS: usize = 32;

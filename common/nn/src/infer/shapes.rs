@@ -1,11 +1,11 @@
 //! Steps without weights of their own kind: layouts, pools, norms, sizes.
 
+use crate::ops::transpose;
+
 /// A row-major matrix with rows and columns exchanged.
 pub(super) fn transposed(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut y = Vec::with_capacity(x.len());
-    for column in 0..columns {
-        y.extend(x.iter().skip(column).step_by(columns).take(rows));
-    }
+    let mut y = vec![0.0; x.len()];
+    transpose(x, columns, &mut y, rows);
     y
 }
 
@@ -38,8 +38,8 @@ pub(super) fn max_pool(x: &[f32], [_, height, width]: [usize; 3]) -> Vec<f32> {
     for plane in x.chunks_exact(height * width) {
         for rows in plane.chunks_exact(2 * width) {
             let (upper, lower) = rows.split_at(width);
-            let pairs = upper.chunks_exact(2).zip(lower.chunks_exact(2));
-            y.extend(pairs.map(|(a, b)| a[0].max(a[1]).max(b[0].max(b[1]))));
+            let pairs = upper.as_chunks::<2>().0.iter().zip(lower.as_chunks::<2>().0);
+            y.extend(pairs.map(|(&[a, b], &[c, d])| larger(larger(a, b), larger(c, d))));
         }
     }
     y
@@ -99,6 +99,12 @@ pub(super) fn resize(x: &[f32], [_, height, width]: [usize; 3], [_, new_height, 
         }
     }
     y
+}
+
+/// Without `f32::max`, whose care for NaN takes several instructions.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
 }
 
 /// As in [`crate::ops::group_norm`].

@@ -3,7 +3,7 @@
 use super::composed;
 use super::elementwise::where_positive;
 use super::kernel::{Float, Start, Strided, Sum, vectorised};
-use super::{Graph, add_columns, elements, for_float, with_elements};
+use super::{Graph, add_columns, elements, for_float, transpose, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 
@@ -149,9 +149,7 @@ impl Linear {
 
 /// The columns of a row-major matrix as rows.
 fn transposed<T: Float>(matrix: &[T], columns: usize) -> Vec<T> {
-    let mut transposed = Vec::with_capacity(matrix.len());
-    for column in 0..columns {
-        transposed.extend(matrix.iter().skip(column).step_by(columns).copied());
-    }
+    let mut transposed = vec![T::zero(); matrix.len()];
+    transpose(matrix, columns, &mut transposed, matrix.len() / columns);
     transposed
 }
