@@ -2,8 +2,8 @@
 """Reads frames as docs/WIRE.md describes them, in plain Python and from that page alone.
 
 `scripts/read_frame.py` reads the golden files of both versions and checks them as the page's last section says: so what
-is written there is enough to write a decoder. Whole vectors are not read. `scripts/read_frame.py FILE LEN,ROW ...`
-prints the non-zeros of one frame of a model with these tensors. Needs nothing but Python 3.9.
+is written there is enough to write a decoder. Of whole vectors only common ones are read. `scripts/read_frame.py FILE
+LEN,ROW ...` prints the non-zeros of one frame of a model with these tensors. Needs nothing but Python 3.9.
 """
 import math
 import struct
@@ -13,7 +13,7 @@ from pathlib import Path
 GOLDEN = Path(__file__).parent.parent / "common/codec/tests/golden"
 KINDS = ["f32", "f16", "int8", "ternary", "integers", "whole", "pruned", "grown"]
 LAYOUTS = ["dense", "raw", "rice", "enumerative", "adaptive"]
-WIDTHS = {"f32": 32, "f16": 16, "int8": 8, "ternary": 1, "pruned": 0, "grown": 0}
+WIDTHS = {"f32": 32, "f16": 16, "int8": 8, "ternary": 1, "pruned": 0, "grown": 0, "announced": 0}
 
 
 def log2(n):
@@ -451,16 +451,16 @@ class Adaptive(LearntCounts):
         return result
 
 
-def levels(stream, count):
-    counts, state = [0] * 256, {}
+def levels(stream, count, symbols=256):
+    counts, state = [0] * symbols, {}
 
     def refresh():
         seen = sum(counts)
         state["wait"] = min(max(seen, 16), 4096)
         starts, total = [0], 0
-        for s in range(256):
+        for s in range(symbols):
             total += 4 * counts[s] + 1
-            starts.append(s + 1 + total * (65536 - 256) // (4 * seen + 256))
+            starts.append(s + 1 + total * (65536 - symbols) // (4 * seen + symbols))
         state["starts"] = starts
 
     refresh()
@@ -469,7 +469,7 @@ def levels(stream, count):
         starts = state["starts"]
         stream.range >>= 16
         step = min(stream.code // stream.range, 65535)
-        s = max(s for s in range(256) if starts[s] <= step)
+        s = max(s for s in range(symbols) if starts[s] <= step)
         stream.code -= stream.range * starts[s]
         stream.range *= starts[s + 1] - starts[s]
         stream.normalize()
@@ -539,11 +539,16 @@ def read(frame, model):
     assert frame[0] == 0xD7 and frame[1] in (1, 2), "not a frame, or of an unknown version"
     assert crc32c(frame[:-4]) == int.from_bytes(frame[-4:], "little"), "checksum"
     kind, layout, coded = KINDS[frame[2] & 7], frame[2] >> 3 & 7, frame[2] >> 6 & 1
-    assert kind != "whole", "whole vectors are not read here"
     n, at = varint(frame, 3)
     nonzeros, at = varint(frame, at)
     body, result, start = frame[at:-4], {}, 0
     assert n == sum(length for length, _ in model)
+    if kind == "whole":
+        assert layout == 6 and not coded, "of whole vectors only common ones are read here"
+        assert nonzeros == n
+        return "common", dict(enumerate(common(body, n)))
+    if kind == "pruned" and coded:
+        kind, coded = "announced", 0
     scaled = kind in ("int8", "ternary")
     layout = LAYOUTS[layout]
     if layout == "dense":
@@ -590,6 +595,34 @@ def read(frame, model):
     return kind, result
 
 
+def common(body, n):
+    exponent, bits, coded = body[0] - 256 if body[0] > 127 else body[0], body[1] & 127, body[1] >> 7
+    assert -40 <= exponent <= 15 and 2 <= bits <= 8
+    stream = RangeCoder(body[2:]) if coded else PlainBits(body[2:])
+    if coded:
+        result = [s - (1 << bits - 1) for s in levels(stream, n, 1 << bits)]
+    else:
+        codes = [stream.bits(bits) for _ in range(n)]
+        result = [code - (1 << bits) if code >> bits - 1 else code for code in codes]
+    stream.end()
+    return [level * 2.0**exponent for level in result]
+
+
+def random(seed, number):
+    z = (seed + (number + 1) * 0x9E3779B97F4A7C15) % 2**64
+    z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) % 2**64
+    z = ((z ^ z >> 27) * 0x94D049BB133111EB) % 2**64
+    return z ^ z >> 31
+
+
+def sample(n, count, seed):
+    taken = []
+    for i in range(n):
+        if len(taken) < count and random(seed, i) * (n - i) >> 64 < count - len(taken):
+            taken.append(i)
+    return taken
+
+
 def golden_vector():
     x, u = 1, []
     single = lambda v: struct.unpack("<f", struct.pack("<f", v))[0]
@@ -612,7 +645,7 @@ def check():
         signs = None
         for path in sorted(folder.glob("*.bin")):
             frame = path.read_bytes()
-            if frame[0] != 0xD7 or frame[2] & 7 == 5:
+            if frame[0] != 0xD7 or frame[2] & 7 == 5 and frame[2] >> 3 != 6:
                 continue
             name = path.stem
             tensors = model
@@ -636,6 +669,14 @@ def check():
                 assert list(found) == columns, name
             if name == "pruned":
                 assert set(found) == set(range(912)) - half, name
+            if name == "announced":
+                assert kind == "announced" and list(found) == sample(912, 90, 1), name
+            if name == "common":
+                expected = [round(max(-25.0, min(25.0, x * 2**8))) / 2**8 for x in u]
+                assert [found[i] for i in range(912)] == expected, name
+            if name == "common-plain":
+                levels_of = [max(-3.0, min(3.0, x * 2**5)) for x in u]
+                assert all(abs(found[i] * 2**5 - level) < 1 for i, level in enumerate(levels_of)), name
             if name == "integers-codebook":
                 assert found == {i: codebook[int(50 * x)] for i, x in enumerate(u) if int(50 * x) > 0}, name
             if name == "integers-classes":

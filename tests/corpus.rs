@@ -6,7 +6,9 @@
 #[allow(unreachable_pub, reason = "the fuzzer's programs are its users")]
 mod fuzz;
 
-use dunlin_codec::{Codec, Encoder, EntropyCoder, Fit, Mask, Quantizer, Rate, Segment, Segments};
+use dunlin_codec::{
+    Codec, CommonGrid, Encoder, EntropyCoder, Fit, Mask, MaskedGrid, Quantizer, Rate, Segment, Segments,
+};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -55,10 +57,18 @@ fn frames() -> BTreeMap<String, Vec<u8>> {
         ("terngrad", Quantizer::Terngrad),
         ("sign", Quantizer::Sign),
         ("low-rank", Quantizer::LowRank { rank: 2 }),
+        ("common", Quantizer::Common { grid: CommonGrid::new(5, 0.01).unwrap(), fit }),
     ] {
         let codec = Codec { density: 1.0, quantizer, coder: EntropyCoder::Auto };
         frames.insert(name.into(), encoder.encode(&codec, &segments, &update).unwrap().frame);
     }
+    let grid = CommonGrid::new(3, 0.01).unwrap();
+    let plain =
+        Codec { density: 1.0, quantizer: Quantizer::Common { grid, fit: Fit::Unbiased }, coder: EntropyCoder::Raw };
+    frames.insert("common-plain".into(), encoder.encode(&plain, &segments, &update).unwrap().frame);
+    let mut model = MaskedGrid::whole(Arc::new(segments.clone()), vec![0; segments.len()]).unwrap();
+    model.announce(Some(Arc::new(model.mask().random_part(60, 1)))).unwrap();
+    frames.insert("announced".into(), model.announcement(&mut encoder).unwrap());
     let integers: Vec<i32> = (0..segments.len() as i32).map(|i| if i % 5 == 0 { i % 7 - 3 } else { 0 }).collect();
     frames.insert("integers".into(), encoder.encode_integers(&segments, &integers).unwrap().frame);
     let all = Mask::all(Arc::new(segments.clone()));
@@ -138,12 +148,16 @@ fn the_corpus_has_a_seed_of_every_kind() {
         seeds.insert(corpus("boundary").join(name), message);
     }
     let packet = |frame: &Vec<u8>| [(frame.len() as u16).to_le_bytes().as_slice(), frame].concat();
-    for (name, frame) in frames.iter().step_by(4) {
+    // Those that came later have seeds of their own, and do not shift which of the others do.
+    let first = frames.iter().filter(|(name, _)| !name.starts_with("common") && *name != "announced");
+    for (name, frame) in first.step_by(4) {
         let packets = [vec![0], packet(frame), packet(&frames["integers"])].concat();
         seeds.insert(corpus("catch_up").join(name), packets);
     }
     let masks = [vec![0], packet(&frames["integers"]), packet(&frames["pruned"]), packet(&frames["grown"])].concat();
     seeds.insert(corpus("catch_up").join("masks"), masks);
+    let announced = [vec![0], packet(&frames["common"]), packet(&frames["announced"])].concat();
+    seeds.insert(corpus("catch_up").join("announcement"), announced);
     for (path, seed) in seeds {
         if std::env::var_os("UPDATE_CORPUS").is_some() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

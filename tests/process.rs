@@ -32,6 +32,21 @@ const SMALL: &[&str] = &[
     "downlink.density=0.1",
 ];
 
+/// All clients of a round send the coordinates that the server announces, of a model that loses weights meanwhile.
+const COMMON: &[&str] = &[
+    "rounds.count=12",
+    "data.clients=10",
+    "rounds.cohort=4",
+    "common.coordinates=announced",
+    "uplink.quantizer=common",
+    "uplink.bits=6",
+    "uplink.density=0.1",
+    "pruning.density=0.3",
+    "pruning.first_round=3",
+    "pruning.every=2",
+    "pruning.steps=4",
+];
+
 fn dunlin(subcommand: &str) -> Command {
     let mut command = Command::new(DUNLIN);
     command.arg(subcommand).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -144,7 +159,7 @@ impl Drop for Federation<'_> {
 
 #[test]
 fn simulation_grpc_and_processes_make_one_model() {
-    for recipe in [ALL, DRAWN, SMALL] {
+    for recipe in [ALL, DRAWN, SMALL, COMMON] {
         let dir = tempfile::tempdir().unwrap();
         let expected = simulated(recipe, "in-process");
         assert_eq!(simulated(recipe, "grpc"), expected);
@@ -160,6 +175,11 @@ fn a_federation_whose_processes_are_killed_makes_the_model_of_an_undisturbed_one
 #[test]
 fn so_does_one_whose_model_is_made_small_meanwhile() {
     killed_all_the_time(SMALL);
+}
+
+#[test]
+fn so_does_one_whose_clients_all_send_the_same_coordinates() {
+    killed_all_the_time(COMMON);
 }
 
 fn killed_all_the_time(recipe: &[&str]) {

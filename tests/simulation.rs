@@ -96,6 +96,121 @@ fn a_federation_learns_with_each_quantizer_of_whole_vectors() {
     }
 }
 
+/// Digits with the same coordinates for all, as integers of one grid.
+const COMMON: &[&str] = &["uplink.quantizer=common", "uplink.bits=6", "uplink.density=0.1"];
+
+#[test]
+fn a_federation_learns_from_the_coordinates_that_all_send_however_they_are_chosen() {
+    for way in ["random", "cyclic", "announced"] {
+        let chosen = format!("common.coordinates={way}");
+        let sets = [COMMON, &[chosen.as_str(), "rounds.count=30", "uplink.coder=raw"]].concat();
+        let outcome = Simulation::new(recipe(&sets)).run().unwrap();
+        assert!(outcome.report.accuracy > 0.8, "{way}: {:?}", outcome.report);
+        // As integers are: six bits for each of a tenth of the coordinates, which need not be named.
+        let frame = 3 + 2 + 2 + 2 + (5521 * 6_u64).div_ceil(8) + 4;
+        for round in &outcome.rounds {
+            assert_eq!(round.coded, frame * u64::from(round.clients), "{way}, round {}", round.round);
+        }
+        let grpc = Simulation::new(recipe(&sets)).transport(Transport::Grpc).run().unwrap();
+        assert_eq!(grpc.report.model_digest, outcome.report.model_digest, "{way}");
+        assert_eq!(grpc.report.bytes.up, outcome.report.bytes.up, "{way}");
+    }
+}
+
+#[test]
+fn common_coordinates_go_with_everything_else() {
+    for sets in [
+        // Late updates, lost ones, rounds without a quorum.
+        &[ROUGH, &["rounds.count=6", "rounds.over_selection=1.4", "common.coordinates=announced"]].concat()[..],
+        &[
+            "rounds.count=6",
+            "common.coordinates=cyclic",
+            "rounds.cohort=4",
+            "downlink.quantizer=common",
+            "downlink.density=1",
+        ],
+        &[
+            "rounds.count=8",
+            "common.coordinates=announced",
+            "pruning.density=0.2",
+            "pruning.first_round=2",
+            "pruning.every=2",
+            "pruning.steps=3",
+        ],
+        &[
+            "rounds.count=6",
+            "common.coordinates=announced",
+            "pruning.density=0.3",
+            "pruning.first_round=2",
+            "pruning.every=2",
+            "pruning.steps=2",
+            "pruning.regrow=0.2",
+        ],
+        &[
+            "rounds.count=4",
+            "common.coordinates=random",
+            "pruning.density=0.5",
+            "pruning.pattern=channels",
+            "pruning.first_round=2",
+            "pruning.steps=1",
+        ],
+        &[
+            "rounds.count=4",
+            "common.coordinates=announced",
+            "distillation.kind=ensemble",
+            "data.server_share=0.2",
+            "distillation.every=2",
+        ],
+        &[
+            "rounds.count=4",
+            "common.coordinates=announced",
+            "uplink.warmup_rounds=3",
+            "uplink.warmup_density=0.5",
+            "rounds.federated_evaluation_every=2",
+        ],
+        &[
+            "rounds.count=4",
+            "common.coordinates=random",
+            "uplink.feedback=0",
+            "uplink.fit=unbiased",
+            "strategy.kind=fedadam",
+        ],
+    ] {
+        let sets = [COMMON, sets].concat();
+        let run = |threads| timeless(Simulation::new(recipe(&sets)).threads(threads).run().unwrap());
+        let first = run(1);
+        assert_eq!(first, run(3), "{sets:?}");
+        let (before, report) = (first.rounds[0].loss.unwrap(), &first.report);
+        assert!(report.loss.is_finite() && report.loss < before, "{sets:?}: {before} became {report:?}");
+        if !sets.contains(&ROUGH[0]) {
+            let grpc = Simulation::new(recipe(&sets)).transport(Transport::Grpc).run().unwrap();
+            assert_eq!(grpc.report.model_digest, report.model_digest, "{sets:?}");
+        }
+    }
+}
+
+#[test]
+fn every_quantizer_goes_with_common_coordinates() {
+    let quantizers: [&[&str]; 9] = [
+        &["uplink.quantizer=f32"],
+        &["uplink.quantizer=int8"],
+        &["uplink.quantizer=ternary"],
+        &["uplink.quantizer=rotated", "uplink.bits=2"],
+        &["uplink.quantizer=eden", "uplink.fit=unbiased", "uplink.feedback=0"],
+        &["uplink.quantizer=qsgd", "uplink.bits=4", "uplink.feedback=0"],
+        &["uplink.quantizer=terngrad", "uplink.feedback=0"],
+        &["uplink.quantizer=sign"],
+        &["uplink.quantizer=low-rank"],
+    ];
+    for quantizer in quantizers {
+        let sets = [quantizer, &["uplink.density=0.2", "common.coordinates=cyclic", "rounds.count=10"]].concat();
+        let outcome = Simulation::new(recipe(&sets)).run().unwrap();
+        let (first, report) = (outcome.rounds[0].loss.unwrap(), &outcome.report);
+        assert!(report.loss < 0.95 * first, "{quantizer:?}: {first} became {}", report.loss);
+        assert!(report.bytes.up * 4 < report.bytes.up_dense, "{quantizer:?}: {:?}", report.bytes);
+    }
+}
+
 #[test]
 fn updates_fill_what_the_recipe_allows_and_no_more() {
     let outcome = Simulation::new(recipe(&["rounds.count=5", "limits.update_bytes=700"])).run().unwrap();

@@ -1,7 +1,9 @@
 //! One client's training round as a function: from a model and a residual to an encoded update and the next residual.
 
+mod common;
+
 use crate::trainer::{Progress, Trainer, TrainerError, Work};
-use dunlin_codec::{Encoded, Encoder, Mask, MaskedGrid, Rest, Segments, Source, StageBytes, grid};
+use dunlin_codec::{Encoded, Encoder, Mask, MaskedGrid, Rest, Source, StageBytes, grid};
 use dunlin_core::message::{TrainTask, UpdateHeader};
 use dunlin_core::recipe::Statistic;
 use dunlin_core::{ClientId, Digest, Recipe, Seed};
@@ -125,12 +127,12 @@ pub fn train_and_encode(
         bound: recipe.limits.max_update_abs,
     };
     encoder.seed(quantizer_seed(assignment));
-    let segments = mask.segments();
+    let sent = recipe.sent_mask(round, base);
     let (encoded, residual) = if beta > 0.0 {
         let mut left = Residual { round, mask: Arc::clone(mask), values: Vec::with_capacity(mask.len()) };
-        (encode(encoder, task, segments, &change, &mut left)?, Some(left))
+        (encode(encoder, task, (mask, &sent), &change, &mut left)?, Some(left))
     } else {
-        (encode(encoder, task, segments, &change, &mut ())?, None)
+        (encode(encoder, task, (mask, &sent), &change, &mut ())?, None)
     };
     let header = header(assignment, trainer, loss, &encoded.frame);
     Ok(Update { header, frame: encoded.frame, residual, stages: encoded.stages })
@@ -177,7 +179,7 @@ fn work_of<'a>(assignment: &Assignment<'a>) -> Work<'a> {
 fn quantizer_seed(assignment: &Assignment<'_>) -> u64 {
     let Assignment { client, task, recipe, .. } = *assignment;
     let random = Seed::from_u64(recipe.seed).derive_client(task.round.number, client.as_str(), "quantizer");
-    u64::from_le_bytes(std::array::from_fn(|i| random.as_bytes()[i]))
+    random.word()
 }
 
 fn header(assignment: &Assignment<'_>, trainer: &dyn Trainer, loss: f64, frame: &[u8]) -> UpdateHeader {
@@ -193,14 +195,18 @@ fn header(assignment: &Assignment<'_>, trainer: &dyn Trainer, loss: f64, frame: 
     }
 }
 
-/// As the task asks: of the codec's density, or as long as it allows.
+/// As the task asks: the coordinates that all send, of the codec's density, or as long as it allows.
 fn encode(
     encoder: &mut Encoder,
     task: &TrainTask,
-    segments: &Segments,
+    (mask, sent): (&Mask, &Mask),
     change: &Change<'_>,
     left: &mut impl Rest,
 ) -> Result<Encoded, dunlin_codec::Error> {
+    if mask != sent {
+        return common::encode(encoder, &task.codec, (mask, sent), change, left);
+    }
+    let segments = mask.segments();
     match task.max_bytes {
         0 => encoder.encode_source(&task.codec, segments, change, left),
         bytes => encoder.encode_source_within(&task.codec, bytes, segments, change, left),

@@ -24,7 +24,7 @@ pub fn decode(data: &[u8]) {
     let (mut floats, mut integers) = (Strict::of(&segments), Strict::of(&segments));
     let decoded = dunlin_codec::decode(&frame, &segments, &limits, &mut floats);
     let as_integers = decode_integers(&frame, &segments, &limits, &mut integers);
-    if FrameHeader::parse(&frame).is_ok_and(|header| header.kind.is_mask()) {
+    if FrameHeader::parse(&frame).is_ok_and(|header| !header.kind.has_values()) {
         // It has no values.
         assert!(decoded.is_err() && as_integers.is_err());
         return;
@@ -119,7 +119,7 @@ pub fn catch_up(data: &[u8]) {
         let (content, after) = after.split_at(usize::from(u16::from_le_bytes(*len)).min(after.len()));
         rest = after;
         let frame = sealed(content);
-        let of_mask = FrameHeader::parse(&frame).is_ok_and(|header| header.kind.is_mask());
+        let of_mask = FrameHeader::parse(&frame).is_ok_and(|header| !header.kind.has_values());
         let segments = held.mask().segments();
         let is_valid = verify(&frame, segments, &Limits::for_segments(segments)).is_ok();
         let before = held.clone();
@@ -135,6 +135,7 @@ pub fn catch_up(data: &[u8]) {
     let mut frames = fresh.mask().change_to(held.mask(), &mut encoder);
     let values = encoder.encode_integers(held.mask().segments(), held.values());
     frames.push(values.expect("a model fits its own mask").frame);
+    frames.extend(held.announcement(&mut encoder));
     for frame in &frames {
         fresh.apply(frame).expect("a snapshot applies");
     }

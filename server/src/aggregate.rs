@@ -1,7 +1,7 @@
 //! From the updates of a round to one: exact sums, straight from the coded stream.
 
 use crate::decoding::decode;
-use dunlin_codec::{Limits, Segments, Sink, vectorised};
+use dunlin_codec::{CommonGrid, Limits, Segments, Sink, vectorised};
 
 #[cfg(test)]
 mod tests;
@@ -203,7 +203,19 @@ impl Scale {
         Self { fraction_bits, max_abs, max_weight: max_weight.min(1 << room_bits) }
     }
 
-    /// Bits after the binary point.
+    /// The step of a common grid: values are whole numbers of it, and the sum is that of their integers, as a secure sum
+    /// would have it.
+    #[must_use]
+    pub fn for_grid(max_updates: u32, max_examples: u32, grid: CommonGrid) -> Self {
+        let max_weight = (u64::from(max_updates) * u64::from(max_examples)).max(1);
+        Self {
+            fraction_bits: -i32::from(grid.exponent()),
+            max_abs: grid.largest().into(),
+            max_weight: max_weight.min((1 << 62) / u64::from(grid.most())),
+        }
+    }
+
+    /// Bits after the binary point; where there are fewer than none, units of more than one.
     #[must_use]
     pub fn fraction_bits(&self) -> i32 {
         self.fraction_bits

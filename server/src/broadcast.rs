@@ -25,6 +25,8 @@ pub struct Broadcast {
     /// Leads to the version without a gap; the key is the version that a packet leads to.
     packets: BTreeMap<ModelVersion, Arc<Kept>>,
     packet_ring: u32,
+    /// The frame behind all others, where coordinates are announced with the version.
+    announcement: Option<Bytes>,
     /// Integers are sent as they are.
     plain: bool,
     /// Ways worked out so far, by the version held; at most one more than there are packets.
@@ -64,8 +66,8 @@ impl Broadcast {
             next = ModelVersion(next.0.saturating_sub(1));
         }
         let digest = Digest(model.digest());
-        let plans = Mutex::default();
-        Self { initial, version, digest, model, packets: kept, packet_ring, plain: false, plans }
+        let (announcement, plans) = (announcement(&model), Mutex::default());
+        Self { initial, version, digest, model, packets: kept, packet_ring, announcement, plain: false, plans }
     }
 
     /// The same, but with integers sent as they are: for links where time is the budget.
@@ -87,6 +89,7 @@ impl Broadcast {
             initial: Arc::clone(&self.initial),
             version,
             digest,
+            announcement: announcement(&model),
             model,
             packets,
             packet_ring: self.packet_ring,
@@ -105,6 +108,12 @@ impl Broadcast {
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// Bytes that each client is sent for what is announced, besides its packets.
+    #[must_use]
+    pub fn announcement_bytes(&self) -> u64 {
+        self.announcement.as_ref().map_or(0, |frame| frame.len() as u64)
     }
 
     /// Its mask and integers.
@@ -135,7 +144,7 @@ impl Broadcast {
     /// saves little.
     fn is_dense(&self, frame: &[u8]) -> bool {
         FrameHeader::parse(frame)
-            .is_ok_and(|header| !header.kind.is_mask() && header.nonzeros as usize >= self.model.values().len() / 4)
+            .is_ok_and(|header| header.kind.has_values() && header.nonzeros as usize >= self.model.values().len() / 4)
     }
 
     fn reaches(&self, held: ModelVersion) -> bool {
@@ -145,6 +154,7 @@ impl Broadcast {
     fn way_from_held(&self, held: ModelVersion) -> Arc<Plan> {
         let packets: Vec<&Kept> = self.packets.range(held.next()..).map(|(_, kept)| &**kept).collect();
         let frames: Vec<Bytes> = packets.iter().flat_map(|kept| kept.packet().frames()).cloned().collect();
+        let of_packets = frames.len();
         let mut best = Arc::new(self.plan(CatchUpBase::Held, frames));
         if packets.iter().all(|kept| !kept.packet().changes_mask()) && packets.len() <= 1 {
             return best;
@@ -161,7 +171,7 @@ impl Broadcast {
         let segments = self.model.mask().segments();
         let mut delta = vec![0; segments.len()];
         if values > 1 && since.iter().all(|kept| kept.add_to(&mut delta, segments).is_ok()) {
-            let before = best.frames[..best.frames.len() - values].to_vec();
+            let before = best.frames[..of_packets - values].to_vec();
             self.improve(&mut best, CatchUpBase::Held, before, &delta);
         }
         let (initial, values) = (self.initial.values(), self.model.values());
@@ -223,7 +233,9 @@ impl Broadcast {
         self.plan(base, frames)
     }
 
-    fn plan(&self, base: CatchUpBase, frames: Vec<Bytes>) -> Plan {
+    fn plan(&self, base: CatchUpBase, mut frames: Vec<Bytes>) -> Plan {
+        // Of what earlier packets announced nothing is left.
+        frames.extend(self.announcement.clone());
         // A model has at most 2³⁰ parameters; one whose frame exceeds 4 GiB is refused by the client's length check.
         let frame_lens = frames.iter().map(|frame| u32::try_from(frame.len()).unwrap_or(u32::MAX)).collect();
         let mut stages = StageBytes::default();
@@ -236,6 +248,10 @@ impl Broadcast {
         stages.dense = 4 * self.model.mask().whole().len() as u64;
         Plan { catch_up: CatchUp { base, version: self.version, digest: self.digest, frame_lens }, frames, stages }
     }
+}
+
+fn announcement(model: &MaskedGrid) -> Option<Bytes> {
+    model.announcement(&mut Encoder::new()).map(Bytes::from)
 }
 
 /// Whether one frame with so many changed coordinates of `len` could be smaller than a plan's frames; if not, it need

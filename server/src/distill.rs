@@ -70,7 +70,16 @@ impl Request {
     /// When the frame cannot be decoded after all.
     pub fn teacher(&self, index: usize) -> Result<Vec<f32>, dunlin_codec::Error> {
         let mut values = grid::floats(self.base.values());
-        decode(&self.frames[index], self.rules.segments(), self.rules.limits(), &mut values)?;
+        let (sent, segments, limits) = (self.rules.mask(), self.rules.segments(), self.rules.limits());
+        if **sent == *self.mask {
+            decode(&self.frames[index], segments, limits, &mut values)?;
+        } else {
+            let mut update = vec![0.0; sent.len()];
+            decode(&self.frames[index], segments, limits, &mut update)?;
+            for (place, change) in self.mask.places(sent).zip(update) {
+                values[place as usize] += change;
+            }
+        }
         Ok(self.mask.scatter(&values))
     }
 }

@@ -396,12 +396,14 @@ impl Engine {
         let timer = Instant::now();
         let published = self.model.send(closed.number)?;
         self.turn_to(closed.number + 1);
+        let grid = self.model.broadcast_grid();
+        let broadcast = self.newest().advance(grid, published.digest, published.packet.clone());
         self.timings.publish += timer.elapsed();
         let mut summary = self.summarize(closed);
         summary.published = true;
         summary.version = published.version.0;
         summary.distilled = distilled;
-        summary.packet = published.packet.frame_bytes();
+        summary.packet = published.packet.frame_bytes() + broadcast.announcement_bytes();
         summary.kept = self.recipe.pruning.is_on().then(|| self.model.mask().len() as u64);
         summary.model_digest = published.digest.to_string();
         let (every, count) = (self.recipe.rounds.evaluate_every, self.recipe.rounds.count);
@@ -422,8 +424,6 @@ impl Engine {
             records.push(Record::Checkpoint { version: published.version, state: self.model.checkpoint() });
             self.uncheckpointed = (0, 0);
         }
-        let grid = self.model.broadcast_grid();
-        let broadcast = self.newest().advance(grid, published.digest, published.packet);
         self.unpublished = Some(Arc::new(broadcast));
         self.push(summary, settled);
         self.timings.rounds += 1;
@@ -434,9 +434,9 @@ impl Engine {
     /// Makes ready for the updates of another round.
     fn turn_to(&mut self, round: u64) {
         self.teachers.clear();
-        if self.recipe.pruning.is_on() {
+        if self.recipe.pruning.is_on() || self.recipe.common.is_on() {
             self.sum = self.model.sum(round);
-            self.rules = Arc::new(Rules::new(&self.recipe, self.model.mask(), round));
+            self.rules = Arc::new(Rules::new(&self.recipe, &self.model.broadcast_grid(), round));
         } else {
             self.sum.clear();
         }

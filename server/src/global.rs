@@ -1,6 +1,7 @@
 //! The global model: what the server knows, what everybody holds, and the packet from one round to the next.
 
 mod checkpoint;
+mod common;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ use crate::aggregate::{self, Aggregator, ExactSum, Scale};
 use crate::broadcast::Broadcast;
 use crate::packet::Packet;
 use crate::strategy::{self, Strategy};
+use common::Means;
 use dunlin_codec::{Encoded, Encoder, EntropyCoder, Mask, MaskedGrid, Source, StageBytes, grid, vectorised};
 use dunlin_core::recipe::{Importance, LinkConfig, QuantizerKind, Rewind};
 use dunlin_core::{Digest, Layout, ModelVersion, Recipe, Seed};
@@ -28,6 +30,8 @@ pub struct GlobalModel {
     downlink: LinkConfig,
     scale: Scale,
     strategy: Box<dyn Strategy>,
+    /// What coordinates are announced by, where they are.
+    means: Option<Means>,
     pruning: Pruning,
     version: ModelVersion,
     w: Vec<f32>,
@@ -109,6 +113,7 @@ impl GlobalModel {
             downlink: recipe.downlink.clone(),
             scale: Scale::for_recipe(recipe.cohort_size(), limits.max_examples, limits.max_update_abs),
             strategy: strategy::from_config(&recipe.strategy, layout.len()),
+            means: recipe.common.is_announced().then(|| Means::new(layout.len())),
             pruning: Pruning::new(&recipe.pruning, layout),
             version: ModelVersion(0),
             w,
@@ -129,7 +134,7 @@ impl GlobalModel {
     /// An empty sum for the updates of a round, counted from 1.
     #[must_use]
     pub fn sum(&self, round: u64) -> ExactSum {
-        ExactSum::new(self.recipe.update_mask(round, self.mask()).len(), self.scale)
+        ExactSum::new(self.recipe.sent_mask(round, &self.broadcast).len(), self.scale(round))
     }
 
     /// Makes the next version from a round's updates; `round` counts from 1.
@@ -149,10 +154,14 @@ impl GlobalModel {
     /// # Errors
     /// As [`Self::publish`].
     pub fn step(&mut self, round: u64, updates: &dyn Aggregator) -> Result<(), Error> {
-        self.mean.resize(self.recipe.update_mask(round, self.mask()).len(), 0.0);
+        let sent = self.recipe.sent_mask(round, &self.broadcast);
+        self.mean.resize(sent.len(), 0.0);
         updates.aggregate(&mut self.mean)?;
         if self.recipe.pruning.statistic(round).is_some() {
             return Ok(());
+        }
+        if self.recipe.is_common(round) {
+            self.spread_mean(&sent);
         }
         self.strategy.step(round, &self.mean, &mut self.w);
         check_range(&self.layout, self.mask(), &self.w)
@@ -198,6 +207,7 @@ impl GlobalModel {
         if pruning.rewind != Rewind::None && pruning.rewind_round == round {
             self.ticket = Some(Arc::new(self.broadcast.mask().scatter(self.broadcast.values())));
         }
+        self.announce(round + 1)?;
         self.version = self.version.next();
         let digest = Digest(self.broadcast.digest());
         Ok(Published { version: self.version, digest, packet: Packet::new(frames), stages })
@@ -235,6 +245,7 @@ impl GlobalModel {
         }
         self.w = old.project(&new, &self.w);
         self.mean.resize(new.len(), 0.0);
+        self.means = self.means.take().map(|means| means.project(&old, &new));
         Arc::make_mut(&mut self.broadcast).mask_with(Arc::clone(&new));
         let state: Vec<Vec<f32>> = self.strategy.state().iter().map(|vector| old.project(&new, vector)).collect();
         self.strategy = strategy::from_config(&self.recipe.strategy, new.len());

@@ -1,7 +1,9 @@
 //! Whether a received frame may count: the codec's verdict in the protocol's words.
 
 use crate::decoding::decode;
-use dunlin_codec::{Error, FrameHeader, FrameKind, Limits, Mask, Segments, Sink, StageBytes};
+use dunlin_codec::{
+    CommonGrid, Error, FrameHeader, FrameKind, Limits, Mask, MaskedGrid, Quantizer, Segments, Sink, StageBytes,
+};
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{Digest, Recipe, Reject};
 use std::sync::Arc;
@@ -13,6 +15,8 @@ pub struct Rules {
     limits: Limits,
     max_abs: f32,
     kind: FrameKind,
+    /// What integers are multiples of, where they have to be.
+    grid: Option<CommonGrid>,
 }
 
 /// A frame that may count.
@@ -33,13 +37,15 @@ impl Vetted {
 }
 
 impl Rules {
-    /// The rules of a recipe for the updates of a round (from 1) to a model of which `mask` is left.
+    /// The rules of a recipe for the updates of a round (from 1) to the model `base`.
     #[must_use]
-    pub fn new(recipe: &Recipe, mask: &Arc<Mask>, round: u64) -> Self {
-        let mask = recipe.update_mask(round, mask);
-        let kind = recipe.update_codec(round).quantizer.kind();
+    pub fn new(recipe: &Recipe, base: &MaskedGrid, round: u64) -> Self {
+        let mask = recipe.sent_mask(round, base);
+        let quantizer = recipe.update_codec(round).quantizer;
         let limits = Limits::for_segments(mask.segments());
-        Self { mask, limits, max_abs: recipe.limits.max_update_abs, kind }
+        let grid = if let Quantizer::Common { grid, .. } = quantizer { Some(grid) } else { None };
+        let max_abs = grid.map_or(recipe.limits.max_update_abs, CommonGrid::largest);
+        Self { mask, limits, max_abs, kind: quantizer.kind(), grid }
     }
 
     /// Longest frame that is received at all in any round, in bytes.
@@ -87,7 +93,7 @@ impl Rules {
     /// Why the frame cannot count.
     pub fn vet_frame(&self, frame: &[u8]) -> Result<Vetted, Reject> {
         let parsed = FrameHeader::parse(frame).map_err(|error| reason(&error))?;
-        if parsed.kind == FrameKind::Integers || parsed.kind.is_mask() {
+        if parsed.kind == FrameKind::Integers || !parsed.kind.has_values() {
             return Err(Reject::WrongCodec);
         }
         let (max_abs, values) = if self.keeps(&parsed) {
@@ -98,7 +104,7 @@ impl Rules {
             let verified = dunlin_codec::verify(frame, self.segments(), &self.limits);
             (verified.map_err(|error| reason(&error))?.max_abs, None)
         };
-        if parsed.kind != self.kind {
+        if parsed.kind != self.kind || self.grid.is_some_and(|grid| !grid.is_of(frame)) {
             return Err(Reject::WrongCodec);
         }
         if max_abs > self.max_abs {
@@ -162,8 +168,8 @@ fn reason(error: &Error) -> Reject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dunlin_codec::{Codec, Encoder, EntropyCoder, Quantizer, Segment};
-    use dunlin_core::recipe::{LinkConfig, QuantizerKind};
+    use dunlin_codec::{Codec, Encoder, EntropyCoder, Fit, Segment};
+    use dunlin_core::recipe::{Coordinates, LinkConfig, QuantizerKind};
     use dunlin_core::{ClientId, ModelVersion, RoundId};
 
     fn header(frame: &[u8]) -> UpdateHeader {
@@ -178,6 +184,11 @@ mod tests {
         }
     }
 
+    fn zero_model(segments: Segments) -> MaskedGrid {
+        let zeros = vec![0; segments.len()];
+        MaskedGrid::whole(Arc::new(segments), zeros).unwrap()
+    }
+
     fn setting(kind: QuantizerKind) -> (Rules, Vec<u8>) {
         let mut recipe = Recipe::default();
         recipe.uplink.quantizer = kind;
@@ -186,7 +197,7 @@ mod tests {
         let codec = Codec { density: 1.0, quantizer, coder: EntropyCoder::Raw };
         let u: Vec<f32> = (0..1000).map(|i| i as f32 / 100.0 - 5.0).collect();
         let frame = Encoder::new().encode(&codec, &segments, &u).unwrap().frame;
-        (Rules::new(&recipe, &Arc::new(Mask::all(Arc::new(segments))), 1), frame)
+        (Rules::new(&recipe, &zero_model(segments), 1), frame)
     }
 
     fn resealed(mut frame: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -247,6 +258,7 @@ mod tests {
             QuantizerKind::Terngrad,
             QuantizerKind::Sign,
             QuantizerKind::LowRank,
+            QuantizerKind::Common,
         ] {
             let (rules, _) = setting(kind);
             let quantizer = LinkConfig { quantizer: kind, ..LinkConfig::default() }.quantizer();
@@ -275,6 +287,43 @@ mod tests {
         let codec = Codec { density: 0.001, quantizer: Quantizer::F32, coder: EntropyCoder::Raw };
         let frame = Encoder::new().encode(&codec, rules.segments(), &[0.5; 1000]).unwrap().frame;
         assert_eq!(other.vet(&header(&frame), &frame), Err(Reject::WrongCodec));
+    }
+
+    #[test]
+    fn integers_of_another_grid_beyond_its_bound_or_of_other_coordinates_have_each_their_own_reason() {
+        let mut recipe = Recipe::default();
+        // Steps of 1/16, at most four of them, of a tenth of the coordinates.
+        let uplink = LinkConfig { quantizer: QuantizerKind::Common, bits: 4.0, clip: 0.3, ..LinkConfig::default() };
+        recipe.uplink = LinkConfig { density: 0.1, ..uplink };
+        recipe.common.coordinates = Coordinates::Random;
+        let base = zero_model(Segments::new(vec![Segment { len: 1000, row: 10 }]).unwrap());
+        let rules = Rules::new(&recipe, &base, 1);
+        let frame = |bits: u8, clip: f64, len: usize, value: f32| {
+            let quantizer = Quantizer::Common { grid: CommonGrid::new(bits, clip).unwrap(), fit: Fit::LeastError };
+            let codec = Codec { density: 1.0, quantizer, coder: EntropyCoder::Raw };
+            let segments = Segments::new(vec![Segment { len, row: len }]).unwrap();
+            Encoder::new().encode(&codec, &segments, &vec![value; len]).unwrap().frame
+        };
+        let verdict = |frame: Vec<u8>| rules.vet(&header(&frame), &frame).map(|_| ());
+        assert_eq!([0.25, -0.25, 0.0, 9.0].map(|value| verdict(frame(4, 0.3, 100, value))), [Ok(()); 4]);
+        // The same integers, of which the bound allows more.
+        assert_eq!(verdict(frame(4, 0.5, 100, 0.3125)), Err(Reject::ValueTooLarge));
+        assert_eq!(verdict(frame(4, 0.5, 100, -0.3125)), Err(Reject::ValueTooLarge));
+        assert_eq!(verdict(frame(4, 0.5, 100, 0.25)), Ok(()));
+        assert_eq!(verdict(frame(4, 0.25, 100, 0.25)), Err(Reject::WrongCodec), "half the step");
+        assert_eq!(verdict(frame(5, 1.0, 100, 0.25)), Err(Reject::WrongCodec), "the step in more bits");
+        assert_eq!(verdict(frame(4, 0.3, 99, 0.25)), Err(Reject::WrongShape));
+        assert_eq!(verdict(frame(4, 0.3, 500, 0.25)), Err(Reject::WrongShape), "too many coordinates");
+        let mut cut = frame(4, 0.3, 100, 0.25);
+        cut.truncate(cut.len() - 5);
+        assert_eq!(verdict(resealed(cut, |_| {})), Err(Reject::Truncated));
+        assert_eq!(verdict(resealed(frame(4, 0.3, 100, 0.25), |frame| frame.push(0))), Err(Reject::Corrupt));
+        let impossible = resealed(frame(4, 0.3, 100, 0.25), |frame| frame[6] = 9);
+        assert_eq!(verdict(impossible), Err(Reject::Corrupt), "integers of nine bits");
+        let mut announcing = base;
+        announcing.announce(Some(Arc::new(announcing.mask().random_part(100, 1)))).unwrap();
+        let announcement = announcing.announcement(&mut Encoder::new()).unwrap();
+        assert_eq!(verdict(announcement), Err(Reject::WrongCodec));
     }
 
     #[test]
@@ -312,7 +361,7 @@ mod tests {
         let segments = Segments::new(vec![Segment { len: 2000, row: 10 }]).unwrap();
         let mut recipe = Recipe::default();
         recipe.uplink.quantizer = QuantizerKind::F32;
-        let rules = Rules::new(&recipe, &Arc::new(Mask::all(Arc::new(segments))), 1);
+        let rules = Rules::new(&recipe, &zero_model(segments), 1);
         assert_eq!(rules.vet(&header(&frame), &frame).map(|_| ()), Err(Reject::WrongShape));
     }
 }

@@ -77,7 +77,7 @@ impl ModelCache {
             }
             (self.path(&inner, version)?, inner.whole.clone()?)
         };
-        let model = Arc::new(read(&fs::read(path).ok()?, whole)?);
+        let model = Arc::new(read(&fs::read(path).ok()?, &whole)?);
         self.lock().remember(version, &model);
         Some(model)
     }
@@ -163,15 +163,18 @@ impl Inner {
     }
 }
 
-/// The digest, whether the model was pruned and if so a bit for each coordinate, then the integers in little-endian bytes.
+/// The digest, whether the model was pruned (1) and whether something is announced with it (2), for each a bit for each
+/// coordinate, then the integers in little-endian bytes.
 fn write(path: &std::path::Path, digest: Digest, model: &MaskedGrid) -> std::io::Result<()> {
     let (mask, values) = (model.mask(), model.values());
     let mut bytes = Vec::with_capacity(33 + values.len() * 4);
     bytes.extend_from_slice(&digest.0);
-    bytes.push(u8::from(!mask.is_all()));
+    let announced = model.announced();
+    bytes.push(u8::from(!mask.is_all()) | u8::from(announced.is_some()) << 1);
     if !mask.is_all() {
         bytes.extend(mask.to_bytes());
     }
+    bytes.extend(announced.map(|announced| announced.to_bytes()).unwrap_or_default());
     for value in values {
         bytes.extend_from_slice(&value.to_le_bytes());
     }
@@ -181,16 +184,21 @@ fn write(path: &std::path::Path, digest: Digest, model: &MaskedGrid) -> std::io:
 }
 
 /// What [`write`] wrote; nothing when the bytes are not a whole model of this run.
-fn read(bytes: &[u8], whole: Arc<Segments>) -> Option<MaskedGrid> {
+fn read(bytes: &[u8], whole: &Arc<Segments>) -> Option<MaskedGrid> {
     let (digest, rest) = bytes.split_at_checked(32)?;
-    let (&is_pruned, mut rest) = rest.split_first()?;
-    let mut mask = Mask::all(Arc::clone(&whole));
-    if is_pruned != 0 {
-        let (bits, values) = rest.split_at_checked(whole.len().div_ceil(8))?;
-        mask = Mask::from_bytes(whole, bits).ok()?;
-        rest = values;
-    }
+    let (&masks, mut rest) = rest.split_first()?;
+    let mut mask_if = |is_there: bool| {
+        if !is_there {
+            return Some(Mask::all(Arc::clone(whole)));
+        }
+        let (bits, behind) = rest.split_at_checked(whole.len().div_ceil(8))?;
+        rest = behind;
+        Mask::from_bytes(Arc::clone(whole), bits).ok()
+    };
+    let (mask, has_announced) = (mask_if(masks & 1 != 0)?, masks & 2 != 0);
+    let announced = mask_if(has_announced)?;
     let values = rest.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-    let model = MaskedGrid::new(Arc::new(mask), values).ok()?;
+    let mut model = MaskedGrid::new(Arc::new(mask), values).ok()?;
+    model.announce(has_announced.then(|| Arc::new(announced))).ok()?;
     (model.digest() == digest).then_some(model)
 }

@@ -124,7 +124,13 @@ fn a_model_version_is_kept_while_somebody_holds_it() {
             0 => MaskedGrid::whole(whole(), vec![n, n + 1, n + 2]),
             _ => MaskedGrid::new(Arc::new(Mask::new(whole(), |index| index != 1).unwrap()), vec![n, n + 1]),
         };
-        let models: Vec<_> = (0..6).map(|n| Arc::new(model(n).unwrap())).collect();
+        let announcing = |n: i32| {
+            let mut model = model(n).unwrap();
+            let announced = model.mask().part(&[1]).unwrap();
+            model.announce((n > 1).then(|| Arc::new(announced))).unwrap();
+            model
+        };
+        let models: Vec<_> = (0..6).map(|n| Arc::new(announcing(n))).collect();
         let hold = |old: Option<u64>, new: usize| {
             let digest = Digest(models[new].digest());
             cache.hold(old.map(ModelVersion), ModelVersion(new as u64), digest, &models[new]).unwrap();

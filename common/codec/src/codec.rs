@@ -4,7 +4,7 @@ use std::ops::{Add, AddAssign};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, FrameKind, Scheme};
+use crate::{CommonGrid, Error, FrameKind, Scheme};
 
 /// How an update becomes bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -54,6 +54,14 @@ pub enum Quantizer {
     Terngrad,
     /// To a sign and the mean magnitude of the tensor (Bernstein et al. 2018, Karimireddy et al. 2019).
     Sign,
+    /// To integers of one grid that all clients share, so that they can be added by who does not see them.
+    Common {
+        /// The grid.
+        grid: CommonGrid,
+        /// Whether a value becomes one of its two neighbours at random, which within the grid's bound is unbiased, or the
+        /// nearer one.
+        fit: Fit,
+    },
     /// Matrices to a product of two thin ones by one power iteration (Vogels et al. 2019, "PowerSGD").
     LowRank {
         /// Columns of the thin matrices, 1 to [`Self::MAX_RANK`].
@@ -170,7 +178,7 @@ impl Quantizer {
             Self::F32 => Bias::Exact,
             Self::F16 | Self::Int8 | Self::Ternary | Self::Sign | Self::LowRank { .. } => Bias::Biased,
             Self::Qsgd { .. } | Self::Terngrad => Bias::Unbiased,
-            Self::Rotated { fit, .. } | Self::Eden { fit, .. } => match fit {
+            Self::Rotated { fit, .. } | Self::Eden { fit, .. } | Self::Common { fit, .. } => match fit {
                 Fit::Unbiased => Bias::Unbiased,
                 Fit::LeastError => Bias::Biased,
             },
@@ -191,6 +199,7 @@ impl Quantizer {
             Self::Terngrad => FrameKind::Whole(Scheme::Terngrad),
             Self::Sign => FrameKind::Whole(Scheme::Sign),
             Self::LowRank { .. } => FrameKind::Whole(Scheme::LowRank),
+            Self::Common { .. } => FrameKind::Whole(Scheme::Common),
         }
     }
 }

@@ -107,7 +107,7 @@ pub fn verify(frame: &[u8], segments: &Segments, limits: &Limits) -> Result<Veri
     let mut seen = Seen(0.0);
     let nonzeros = match header::admit(frame, segments, limits)?.kind {
         FrameKind::Integers => read(frame, segments, limits, ToIntegers(&mut seen), &mut Part::default())?,
-        kind if kind.is_mask() => positions(frame, kind, segments, limits)?.len(),
+        kind if !kind.has_values() => positions(frame, kind, segments, limits)?.len(),
         _ => read(frame, segments, limits, ToFloats(&mut seen), &mut Part::default())?,
     };
     Ok(Verified { nonzeros, max_abs: seen.0 })
@@ -135,7 +135,7 @@ pub fn decode_integers<S: IntegerSink>(
     read(frame, segments, limits, ToIntegers(sink), &mut Part::default()).map(drop)
 }
 
-/// The positions of a frame of `kind`, one of those that change a mask.
+/// The positions of a frame of `kind`, one of those without values.
 pub(crate) fn positions(
     frame: &[u8],
     kind: FrameKind,
@@ -343,7 +343,7 @@ struct ToFloats<'a, S>(&'a mut S);
 
 impl<S: Sink> Target for ToFloats<'_, S> {
     fn takes(kind: FrameKind) -> bool {
-        kind != FrameKind::Integers && !kind.is_mask()
+        kind != FrameKind::Integers && kind.has_values()
     }
 
     fn floats(&mut self, start: usize, values: &[f32]) -> Result<(), Error> {
@@ -451,7 +451,7 @@ struct ToPositions<'a>(&'a mut Vec<u32>);
 
 impl Target for ToPositions<'_> {
     fn takes(kind: FrameKind) -> bool {
-        kind.is_mask()
+        !kind.has_values()
     }
 
     fn floats(&mut self, start: usize, _: &[f32]) -> Result<(), Error> {

@@ -166,7 +166,7 @@ impl Encoder {
         self.sent.nonzeros = u.len();
         let mut frame = Vec::with_capacity(64);
         self.header(Layout::Dense, false, segments).write(&mut frame);
-        self.whole.write(codec.quantizer, segments, u, &mut frame)?;
+        self.whole.write(codec, segments, u, &mut frame)?;
         header::seal(&mut frame);
         let stages = FrameHeader::parse(&frame)?.stages(segments, &frame);
         Ok(Encoded { frame, stages, nonzeros: u.len() })

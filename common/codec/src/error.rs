@@ -49,6 +49,22 @@ pub enum Error {
         /// The largest possible.
         most: u8,
     },
+    /// The numbers of a common grid do not go together.
+    #[error(
+        "no grid has {bits} bits, a step of 2^{exponent} and integers up to {most}; {} to {} bits and a step of 2^{} to 2^{} would be right",
+        crate::CommonGrid::LEAST_BITS,
+        crate::CommonGrid::MOST_BITS,
+        crate::CommonGrid::LEAST_EXPONENT,
+        crate::CommonGrid::MOST_EXPONENT
+    )]
+    BadGrid {
+        /// Bits of an integer.
+        bits: u8,
+        /// The step is 2 to this.
+        exponent: i8,
+        /// The largest integer.
+        most: u8,
+    },
     /// Not even one coordinate fits.
     #[error("a frame of at most {bytes} bytes is wanted; the shortest has {least}")]
     NoRoom {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0xD7  version  kind  varint coordinates  varint nonzeros  body …  crc32c (4 bytes, little endian)
-//! kind: bits 0–2 content, bits 3–5 layout or scheme, bit 6 values range-coded, bit 7 reserved: zero
+//! kind: bits 0–2 content, bits 3–5 layout or scheme, bit 6 values range-coded or announced, bit 7 reserved: zero
 //! ```
 
 use crate::{
@@ -47,6 +47,8 @@ pub enum FrameKind {
     Whole(Scheme),
     /// No values: the positions, among the coordinates that are left, of those that a mask loses.
     Pruned,
+    /// No values: the positions, among the coordinates that are left, of those that updates are to carry.
+    Announced,
     /// No values: the positions, among the coordinates that are not left, of those that a mask gains.
     Grown,
 }
@@ -66,6 +68,8 @@ pub enum Scheme {
     Sign,
     /// Products of thin matrices.
     LowRank,
+    /// Integers of a grid that all senders share.
+    Common,
 }
 
 /// How the values of a frame are laid out.
@@ -104,6 +108,12 @@ impl FrameKind {
     pub fn is_mask(self) -> bool {
         matches!(self, Self::Pruned | Self::Grown)
     }
+
+    /// Whether frames of it hold values, and not positions only.
+    #[must_use]
+    pub fn has_values(self) -> bool {
+        !self.is_mask() && self != Self::Announced
+    }
 }
 
 impl FrameHeader {
@@ -126,16 +136,19 @@ impl FrameHeader {
         let layout = LAYOUTS.get(middle).copied().ok_or(unknown);
         let (kind, layout) = match low {
             WHOLE => (FrameKind::Whole(*SCHEMES.get(middle).ok_or(unknown)?), Layout::Dense),
+            PRUNED if kind_byte & VALUES_CODED != 0 => (FrameKind::Announced, layout?),
             PRUNED => (FrameKind::Pruned, layout?),
             GROWN => (FrameKind::Grown, layout?),
             low => (KINDS[usize::from(low)], layout?),
         };
-        let values_coded = kind_byte & VALUES_CODED != 0;
+        let values_coded = kind_byte & VALUES_CODED != 0 && kind != FrameKind::Announced;
         let ranged = matches!(layout, Layout::Enumerative | Layout::Adaptive);
         let values_ok = match kind {
             FrameKind::Int8 => !values_coded || ranged || layout == Layout::Dense,
             FrameKind::Integers => !values_coded && (ranged || layout == Layout::Dense),
-            FrameKind::Ternary | FrameKind::Pruned | FrameKind::Grown => !values_coded && layout != Layout::Dense,
+            FrameKind::Ternary | FrameKind::Pruned | FrameKind::Announced | FrameKind::Grown => {
+                !values_coded && layout != Layout::Dense
+            }
             FrameKind::F32 | FrameKind::F16 | FrameKind::Whole(_) => !values_coded,
         };
         if !values_ok || kind_byte & RESERVED != 0 {
@@ -160,7 +173,7 @@ impl FrameHeader {
             let quantized = whole::quantized(scheme, body, segments);
             return StageBytes { dense: 4 * len, sparse: 4 * len, quantized, coded };
         }
-        if self.kind.is_mask() {
+        if !self.kind.has_values() {
             // Without any coding: a bitmap, or indices.
             let bitmap = u64::from(self.coordinates).div_ceil(8);
             let plain = bitmap.min(4 * values);
@@ -185,11 +198,11 @@ impl FrameHeader {
             FrameKind::Whole(scheme) => {
                 (WHOLE, SCHEMES.iter().position(|&s| s == scheme).expect("every scheme is listed") as u8)
             }
-            FrameKind::Pruned => (PRUNED, layout()),
+            FrameKind::Pruned | FrameKind::Announced => (PRUNED, layout()),
             FrameKind::Grown => (GROWN, layout()),
             kind => (KINDS.iter().position(|&k| k == kind).expect("every other kind is listed") as u8, layout()),
         };
-        let flags = if self.values_coded { VALUES_CODED } else { 0 };
+        let flags = if self.values_coded || self.kind == FrameKind::Announced { VALUES_CODED } else { 0 };
         frame.clear();
         frame.extend([MAGIC, self.version, kind | layout << 3 | flags]);
         write_varint(frame, self.coordinates);
@@ -268,11 +281,12 @@ const KINDS: [FrameKind; 5] =
     [FrameKind::F32, FrameKind::F16, FrameKind::Int8, FrameKind::Ternary, FrameKind::Integers];
 /// The low bits for a vector as a whole; the middle bits are then its scheme.
 const WHOLE: u8 = 5;
-/// The low bits for the two kinds that change a mask.
+/// The low bits for the two kinds that change a mask; of the first, which has no values that could be coded, the flag for
+/// that makes positions that are announced.
 const PRUNED: u8 = 6;
 const GROWN: u8 = 7;
 /// Indexed by the kind byte's middle bits where the low ones are [`WHOLE`]; the order is the format.
-const SCHEMES: [Scheme; 6] =
-    [Scheme::Rotated, Scheme::Eden, Scheme::Qsgd, Scheme::Terngrad, Scheme::Sign, Scheme::LowRank];
+const SCHEMES: [Scheme; 7] =
+    [Scheme::Rotated, Scheme::Eden, Scheme::Qsgd, Scheme::Terngrad, Scheme::Sign, Scheme::LowRank, Scheme::Common];
 /// Indexed by the kind byte's middle bits; the order is the format.
 const LAYOUTS: [Layout; 5] = [Layout::Dense, Layout::Raw, Layout::Rice, Layout::Enumerative, Layout::Adaptive];

@@ -58,6 +58,11 @@
 //! positions are coded among the coordinates that are left, so that what was pruned costs nothing. Masks themselves
 //! travel as frames of positions ([`Mask::change_to`]), and a [`MaskedGrid`] is what all who apply the same frames hold.
 //!
+//! # The same coordinates and integers for all
+//! Where updates are to be added by who does not see them, all clients of a round send the same coordinates
+//! ([`Mask::random_part`], [`Mask::cyclic_part`], [`Mask::part_with`]), so that a frame has no positions, as integers of
+//! one [`CommonGrid`].
+//!
 //! # Small models as files
 //! [`container`] holds a whole model, pruned and quantized, as a file; the rest is about updates on their way.
 //!
@@ -67,6 +72,7 @@ mod bits;
 mod body;
 mod budget;
 mod codec;
+mod common;
 pub mod container;
 mod decode;
 mod encode;
@@ -87,6 +93,7 @@ mod whole;
 
 pub use budget::FILL;
 pub use codec::{Bias, Codec, EntropyCoder, Fit, Quantizer, Rate, StageBytes};
+pub use common::CommonGrid;
 pub use decode::{Decoder, IntegerSink, Sink, Verified, decode, decode_integers, verify};
 pub use encode::{Encoded, Encoder};
 pub use error::Error;

@@ -1,6 +1,7 @@
 //! Which coordinates of a model are left after pruning: vectors of those alone, and frames that change which they are.
 
 mod grid;
+mod part;
 #[cfg(test)]
 mod tests;
 

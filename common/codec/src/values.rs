@@ -148,7 +148,7 @@ pub(crate) fn value_of(kind: FrameKind, code: u32, scale: f32) -> f32 {
         // Not a branch, which would be guessed wrongly every other time.
         FrameKind::Ternary => f32::from_bits(scale.to_bits() ^ u32::from(code != 0) << 31),
         FrameKind::Integers => code as i32 as f32 * crate::grid::UNIT,
-        FrameKind::Whole(_) | FrameKind::Pruned | FrameKind::Grown => 0.0,
+        FrameKind::Whole(_) | FrameKind::Pruned | FrameKind::Announced | FrameKind::Grown => 0.0,
     }
 }
 
@@ -178,7 +178,7 @@ pub(crate) fn width_of(kind: FrameKind) -> u32 {
         FrameKind::F16 => 16,
         FrameKind::Int8 => 8,
         FrameKind::Ternary => 1,
-        FrameKind::Whole(_) | FrameKind::Pruned | FrameKind::Grown => 0,
+        FrameKind::Whole(_) | FrameKind::Pruned | FrameKind::Announced | FrameKind::Grown => 0,
     }
 }
 

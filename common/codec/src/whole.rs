@@ -1,5 +1,6 @@
 //! Vectors that are rounded as a whole: everything is sent, and no value for itself.
 
+mod common;
 mod eden;
 mod hadamard;
 mod low_rank;
@@ -9,7 +10,9 @@ mod scale;
 mod sign;
 mod trellis;
 
-use crate::{Error, FrameKind, Quantizer, Scheme, Segments, source::check_finite, whole::norms::Norms};
+pub(crate) use hadamard::word;
+
+use crate::{Codec, Error, FrameKind, Quantizer, Scheme, Segments, source::check_finite, whole::norms::Norms};
 
 /// Writes bodies; keeps its buffers from one to the next.
 #[derive(Default)]
@@ -33,7 +36,7 @@ impl Whole {
     /// [`Error::NotFinite`].
     pub(crate) fn write(
         &mut self,
-        quantizer: Quantizer,
+        codec: &Codec,
         segments: &Segments,
         u: &[f32],
         out: &mut Vec<u8>,
@@ -45,13 +48,14 @@ impl Whole {
             #[inline(always)]
             || values.extend(u.iter().map(|value| value.clamp(-LARGEST, LARGEST))),
         );
-        match quantizer {
+        match codec.quantizer {
             Quantizer::Rotated { rate, fit } => self.rotated.write(rate, fit, seed, values, out),
             Quantizer::Eden { bits, fit } => eden::write(bits.into(), fit, seed, values, out),
             Quantizer::Qsgd { levels } => norms::write(&Norms::qsgd(levels), seed, segments, values, out),
             Quantizer::Terngrad => norms::write(&Norms::TERNGRAD, seed, segments, values, out),
             Quantizer::Sign => sign::write(segments, values, out),
             Quantizer::LowRank { rank } => low_rank::write(rank.into(), seed, segments, values, out),
+            Quantizer::Common { grid, fit } => common::write((grid, fit), codec.coder, seed, values, out),
             Quantizer::F32 | Quantizer::F16 | Quantizer::Int8 | Quantizer::Ternary => {}
         }
         Ok(())
@@ -92,6 +96,7 @@ pub(crate) fn read(
         Scheme::Qsgd | Scheme::Terngrad => norms::read(scheme, body, frame_bytes, segments, each),
         Scheme::Sign => sign::read(body, frame_bytes, segments, each),
         Scheme::LowRank => low_rank::read(body, frame_bytes, segments, each),
+        Scheme::Common => common::read(body, frame_bytes, n, each),
     }
 }
 
@@ -100,6 +105,7 @@ pub(crate) fn quantized(scheme: Scheme, body: &[u8], segments: &Segments) -> u64
     match scheme {
         Scheme::Rotated => rotated::quantized(body, segments.len()),
         Scheme::Qsgd | Scheme::Terngrad => norms::quantized(scheme, body, segments),
+        Scheme::Common => common::quantized(body, segments),
         Scheme::Eden | Scheme::Sign | Scheme::LowRank => body.len() as u64,
     }
 }
@@ -118,6 +124,13 @@ fn dot(a: &[f32], b: impl Fn(usize) -> f32) -> f64 {
         sums[i] += f64::from(*value) * f64::from(b(8 * eights.len() + i));
     }
     sums.iter().sum()
+}
+
+/// One of the two integers next to a number, so that their mean is the number.
+fn rounded_at_random(number: f32, random: u64) -> f32 {
+    let below = number.floor();
+    let uniform = (random >> 40) as f32 / (1 << 24) as f32;
+    below + if uniform < number - below { 1.0 } else { 0.0 }
 }
 
 /// A seed in four parts of 16 bits, the lowest first.

@@ -77,7 +77,7 @@ answers! {
         /// A value of the update is infinite.
         Infinite = 18, "infinite", "the update contains an infinite value";
         /// A value of the update is beyond the recipe's bound.
-        ValueTooLarge = 19, "value_too_large", "a coordinate of the update exceeds limits.max_update_abs";
+        ValueTooLarge = 19, "value_too_large", "a coordinate of the update exceeds limits.max_update_abs, or the bound of the common grid";
         /// The update stands for no example or a negative number of them.
         NoExamples = 20, "no_examples", "the update must stand for at least one example";
         /// The update stands for more examples than the recipe allows.

@@ -1,6 +1,7 @@
 //! The recipe: one file that describes a federation, whether simulated or run on separate machines.
 
 mod check;
+mod common;
 mod distillation;
 mod document;
 mod keys;
@@ -10,6 +11,7 @@ mod parse;
 mod pruning;
 mod write;
 
+pub use common::{CommonConfig, Coordinates};
 pub use distillation::{Distillation, DistillationConfig};
 pub use keys::{Form, KEYS, Key};
 pub use link::QuantizerKind;
@@ -45,6 +47,8 @@ pub struct Recipe {
     pub strategy: StrategyConfig,
     /// How updates travel to the server.
     pub uplink: LinkConfig,
+    /// Coordinates that all clients of a round send, in place of each its own.
+    pub common: CommonConfig,
     /// How the global model travels to the clients.
     pub downlink: LinkConfig,
     /// How the global model loses weights while it is trained.
@@ -268,8 +272,10 @@ pub struct LinkConfig {
     pub quantizer: QuantizerKind,
     /// Bits per coordinate, of the quantizers that can have more or fewer.
     pub bits: f64,
-    /// What rotated values are fitted to.
+    /// What rotated values are fitted to, and how those on a common grid are rounded.
     pub fit: Fit,
+    /// Largest magnitude of a value on a common grid.
+    pub clip: f64,
     /// Columns of the thin matrices of low rank.
     pub rank: u8,
     /// What codes the positions and symbols.
@@ -348,6 +354,8 @@ impl Recipe {
     #[must_use]
     pub fn update_codec(&self, round: u64) -> Codec {
         match self.pruning.statistic(round) {
+            // Which coordinates there are is settled before: of those, everything is sent.
+            None if self.common.is_on() => Codec { density: 1.0, ..Self::codec(&self.uplink, round) },
             None => Self::codec(&self.uplink, round),
             // Errors of many clients cancel, and half a byte keeps the order of what is important.
             Some(Statistic::Gradient) => Codec {
@@ -440,6 +448,7 @@ impl Default for Recipe {
             training: TrainingConfig::default(),
             strategy: StrategyConfig::default(),
             uplink: LinkConfig { density: 0.02, ..LinkConfig::default() },
+            common: CommonConfig::default(),
             downlink: LinkConfig { feedback: 1.0, ..LinkConfig::default() },
             pruning: PruningConfig::default(),
             distillation: DistillationConfig::default(),

@@ -52,6 +52,12 @@ impl Seed {
         self.derive_n("round", round).derive(client).derive(purpose)
     }
 
+    /// The first eight bytes as a number, the lowest first: for what draws from 64 bits.
+    #[must_use]
+    pub fn word(&self) -> u64 {
+        u64::from_le_bytes(std::array::from_fn(|i| self.0[i]))
+    }
+
     /// The generator that this seed starts.
     #[must_use]
     pub fn rng(&self) -> Rng {

@@ -9,7 +9,7 @@ use crate::message::{
     Assignment, CatchUp, CatchUpBase, CheckIn, EvaluationReport, EvaluationTask, FetchModel, Join, Receipt, Session,
     TrainTask, UpdateHeader, Welcome,
 };
-use dunlin_codec::{Codec, EntropyCoder, Fit, Quantizer, Rate};
+use dunlin_codec::{Codec, CommonGrid, EntropyCoder, Fit, Quantizer, Rate};
 use dunlin_proto::v1;
 
 /// Most bytes of frame data in one streamed message; far below gRPC's default limit of 4 MiB.
@@ -265,13 +265,17 @@ fn codec_to_wire(codec: &Codec) -> v1::Codec {
         Quantizer::Terngrad => (8, 0, None),
         Quantizer::Sign => (9, 0, None),
         Quantizer::LowRank { rank } => (10, rank.into(), None),
+        Quantizer::Common { grid, fit } => (11, grid.bits().into(), Some(fit)),
     };
+    let grid = if let Quantizer::Common { grid, .. } = codec.quantizer { Some(grid) } else { None };
     v1::Codec {
         density: codec.density,
         quantizer,
         coder: number_in(&CODERS, &codec.coder),
         number,
         fit: fit.map_or(0, |fit| number_in(&FITS, &fit)),
+        exponent: grid.map_or(0, |grid| grid.exponent().into()),
+        most: grid.map_or(0, |grid| grid.most().into()),
     }
 }
 
@@ -292,6 +296,12 @@ fn codec_from_wire(message: &v1::Codec) -> Result<Codec, Reject> {
         8 => Quantizer::Terngrad,
         9 => Quantizer::Sign,
         10 => Quantizer::LowRank { rank: number()? },
+        11 => {
+            let exponent = i8::try_from(message.exponent).map_err(|_| Reject::Malformed)?;
+            let most = u8::try_from(message.most).map_err(|_| Reject::Malformed)?;
+            let grid = CommonGrid::from_parts(number()?, exponent, most).map_err(|_| Reject::Malformed)?;
+            Quantizer::Common { grid, fit: fit()? }
+        }
         _ => return Err(Reject::Malformed),
     };
     let codec = Codec { density: message.density, quantizer, coder: entry_of(&CODERS, message.coder)? };

@@ -1,7 +1,7 @@
 //! The contract of [`Aggregator`], and what [`ExactSum`] promises beyond it.
 
 use super::*;
-use dunlin_codec::{Codec, Encoder, EntropyCoder, Quantizer, Segment};
+use dunlin_codec::{Codec, Encoder, EntropyCoder, Fit, Quantizer, Segment};
 use proptest::prelude::*;
 
 const LEN: usize = 600;
@@ -231,4 +231,50 @@ fn rounding_by_addition_is_rounding_to_even() {
     }
     assert_eq!(fixed.units(f32::INFINITY), fixed.units(16.0));
     assert_eq!(fixed.units(f32::NAN).abs(), fixed.units(16.0));
+}
+
+/// What a secure sum would give, which sees integers and their sum.
+#[test]
+fn the_sum_on_a_common_grid_is_that_of_the_integers() {
+    for (bits, clip) in [(8, 0.25), (2, 1.0), (5, 1e-6), (8, 60000.0)] {
+        let grid = CommonGrid::new(bits, clip).unwrap();
+        let quantizer = Quantizer::Common { grid, fit: Fit::LeastError };
+        let mut sum = ExactSum::new(LEN, Scale::for_grid(12, 500, grid));
+        let mut integers = vec![0i64; LEN];
+        let mut weight = 0;
+        for seed in 1..=12u32 {
+            let values: Vec<f32> = (0..LEN).map(|i| (i as f32 * seed as f32).sin() * 1.2 * clip as f32).collect();
+            let coder = if seed % 2 == 0 { EntropyCoder::Auto } else { EntropyCoder::Raw };
+            let codec = Codec { density: 1.0, quantizer, coder };
+            let frame = Encoder::new().encode(&codec, &segments(), &values).unwrap().frame;
+            let examples = 7 + 41 * seed;
+            sum.add_frame(&frame, &segments(), &limits(), examples).unwrap();
+            for (sum, value) in integers.iter_mut().zip(decoded(&frame)) {
+                let level = value / grid.step();
+                assert!(level.fract() == 0.0 && level.abs() <= f32::from(grid.most()));
+                *sum += i64::from(examples) * level as i64;
+            }
+            weight += examples;
+        }
+        assert_eq!(sum.sums, integers, "{bits} bits up to {clip}");
+        let room = 1i64 << (grid.sum_bits(12, 500) - 1);
+        assert!(integers.iter().all(|sum| (-room..room).contains(sum)));
+        let mut mean = vec![0.0; LEN];
+        sum.aggregate(&mut mean).unwrap();
+        let step = f64::from(grid.step());
+        let expected: Vec<f32> = integers.iter().map(|&sum| (sum as f64 * step / f64::from(weight)) as f32).collect();
+        let close = |(a, b): (&f32, &f32)| (a - b).abs() <= f32::EPSILON * b.abs();
+        assert!(mean.iter().zip(&expected).all(close), "{bits} bits up to {clip}");
+    }
+}
+
+#[test]
+fn a_sum_on_a_common_grid_has_room_for_all_its_weight() {
+    for (updates, examples) in [(10, 1_000_000), (1, 1), (u32::MAX, u32::MAX)] {
+        let grid = CommonGrid::new(8, 1.0).unwrap();
+        let scale = Scale::for_grid(updates, examples, grid);
+        assert_eq!(scale.fixed().units(5.0), 127, "what lies about its bound is cut off");
+        assert!(i128::from(scale.max_weight) * 127 <= 1 << 62);
+        assert_eq!(scale.max_weight, (u64::from(updates) * u64::from(examples)).min((1 << 62) / 127));
+    }
 }

@@ -1,7 +1,7 @@
 //! Every way leads to the same model, and the cheapest is taken.
 
 use super::*;
-use dunlin_codec::{Codec, EntropyCoder, Mask, Quantizer, Segment, Segments};
+use dunlin_codec::{Codec, EntropyCoder, FrameKind, Mask, Quantizer, Segment, Segments};
 use dunlin_core::catch_up::{self, CatchUpError};
 use proptest::prelude::*;
 
@@ -33,6 +33,17 @@ impl History {
     fn follow(&mut self, frames: Vec<Vec<u8>>) {
         let mut next = MaskedGrid::clone(self.broadcast.model());
         frames.iter().for_each(|frame| next.apply(frame).unwrap());
+        let (digest, next) = (Digest(next.digest()), Arc::new(next));
+        self.models.push(Arc::clone(&next));
+        let frames = frames.into_iter().map(Bytes::from).collect();
+        self.broadcast = self.broadcast.advance(next, digest, Packet::new(frames));
+    }
+
+    /// A version with which these of its coordinates are announced.
+    fn announce(&mut self, frames: Vec<Vec<u8>>, count: usize, seed: u64) {
+        let mut next = MaskedGrid::clone(self.broadcast.model());
+        frames.iter().for_each(|frame| next.apply(frame).unwrap());
+        next.announce(Some(Arc::new(next.mask().random_part(count, seed)))).unwrap();
         let (digest, next) = (Digest(next.digest()), Arc::new(next));
         self.models.push(Arc::clone(&next));
         let frames = frames.into_iter().map(Bytes::from).collect();
@@ -105,15 +116,18 @@ proptest! {
     #[test]
     fn the_way_leads_through_masks_that_lose_and_gain(
         packet_ring in 1..6u32,
-        steps in prop::collection::vec((0..3u8, 0..50u64, 20..100u64), 1..7),
+        steps in prop::collection::vec((0..3u8, 0..50u64, 20..100u64, 0..3u8), 1..7),
     ) {
         let mut history = History::new(packet_ring);
-        for (kind, seed, percent) in steps {
+        for (kind, seed, percent, announces) in steps {
             let frames = match kind {
                 0 => pruning(&history, seed, percent),
                 _ => vec![within(&history, seed, percent as f64 / 1000.0)],
             };
-            history.follow(frames);
+            match announces {
+                0 => history.announce(frames, percent as usize, seed),
+                _ => history.follow(frames),
+            }
             for held in (0..=history.broadcast.version().0).map(Some).chain([None]) {
                 let arrived = history.arrive(held);
                 prop_assert_eq!(arrived.as_ref(), Ok(&**history.broadcast.model()), "from {:?}", held);
@@ -246,4 +260,26 @@ fn another_model_than_the_client_says_it_holds_is_noticed() {
     let wrong = Some(Arc::clone(&history.models[0]));
     let arrived = catch_up::apply(&plan.catch_up, &plan.frames, wrong, &history.models[0]);
     assert!(matches!(arrived, Err(CatchUpError::WrongDigest { .. })));
+}
+
+#[test]
+fn whatever_is_held_what_is_announced_comes_last_and_only_once() {
+    let mut history = History::new(64);
+    for seed in 1..=5 {
+        history.announce(vec![sparse(seed, 0.01)], 200, seed);
+    }
+    for held in [Some(0), Some(4), Some(5), Some(99), None] {
+        let plan = history.broadcast.catch_up(held.map(ModelVersion));
+        let kinds: Vec<_> = plan.frames.iter().map(|frame| FrameHeader::parse(frame).unwrap().kind).collect();
+        let announcements = kinds.iter().filter(|&&kind| kind == FrameKind::Announced).count();
+        assert_eq!((announcements, kinds.last()), (1, Some(&FrameKind::Announced)), "from {held:?}: {kinds:?}");
+        assert_eq!(plan.stages.coded, plan.catch_up.total_bytes());
+        assert_eq!(history.arrive(held).as_ref(), Ok(&**history.broadcast.model()), "from {held:?}");
+    }
+    // 200 of 3000, each with its seven bits or less.
+    assert!(history.broadcast.announcement_bytes() < 160, "{} bytes", history.broadcast.announcement_bytes());
+    // A version that announces nothing forgets what the one before did.
+    history.follow(vec![sparse(6, 0.01)]);
+    assert_eq!((history.broadcast.announcement_bytes(), history.broadcast.model().announced()), (0, None));
+    assert_eq!(history.arrive(Some(2)).as_ref(), Ok(&**history.broadcast.model()));
 }

@@ -95,7 +95,7 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
     };
     let mut uncheckpointed = (0, 0);
     for row in &restored.replay {
-        let (mut sum, rules) = (model.sum(row.round), Rules::new(&recipe, model.mask(), row.round));
+        let (mut sum, rules) = (model.sum(row.round), Rules::new(&recipe, &model.broadcast_grid(), row.round));
         uncheckpointed.0 += add(&mut sum, &rules, &row.updates)?;
         uncheckpointed.1 += 1;
         let published = model.publish(row.round, &sum)?;
@@ -109,7 +109,7 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
     // The round that goes on, or the one that comes next.
     let round = restored.open.as_ref().map_or(resume.round + 1, |open| open.round);
     let mut sum = model.sum(round);
-    let rules = Arc::new(Rules::new(&recipe, model.mask(), round));
+    let rules = Arc::new(Rules::new(&recipe, &model.broadcast_grid(), round));
     let config = Config::from_recipe(&recipe, Limits::for_segments(&layout.segments()).max_frame_bytes as u64);
     let mut tally = Tally::default();
     let mut teachers = std::collections::BTreeMap::new();

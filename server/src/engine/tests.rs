@@ -1,5 +1,6 @@
 //! Runs on a store that remembers, fails and lies, driven by clients that are a function.
 
+mod common;
 mod crash;
 mod distillation;
 mod publishing;

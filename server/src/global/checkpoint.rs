@@ -4,9 +4,12 @@
 //! "DNLC" 0x02 | layout digest (32) | version u64 | name length u8, strategy name | vectors u8 | pruned u8 | ticket u8
 //! | where pruned is 1, a bit for each of the layout's N parameters, the lowest first
 //! | w: f32 × n | ŵ: i32 × n | each strategy vector: f32 × n | where ticket is 1, i32 × N
+//! | where the recipe announces coordinates: what is known of their means, f32 × n | announced u8
+//! | where announced is 1, a bit for each of the layout's N parameters
 //! | blake3 of all before (32)                                      little endian, n parameters left of N
 //! ```
 
+use super::common::Means;
 use super::{Error, GlobalModel};
 use crate::strategy::{self, StateError};
 use bytes::Bytes;
@@ -60,6 +63,12 @@ impl GlobalModel {
         }
         if let Some(ticket) = &self.ticket {
             extend(&mut bytes, ticket, |value| value.to_le_bytes());
+        }
+        if let Some(means) = &self.means {
+            extend(&mut bytes, means.magnitudes(), |value| value.to_le_bytes());
+            let announced = self.broadcast.announced().map(|announced| announced.to_bytes());
+            bytes.push(announced.is_some().into());
+            bytes.extend(announced.unwrap_or_default());
         }
         let digest = Digest::of(&bytes);
         bytes.extend(digest.0);
@@ -115,6 +124,16 @@ impl GlobalModel {
         model.strategy.restore(state)?;
         if has_ticket {
             model.ticket = Some(Arc::new(reader.vector(layout.len(), i32::from_le_bytes)?));
+        }
+        if model.means.is_some() {
+            model.means = Some(Means::restored(reader.vector(len, f32::from_le_bytes)?));
+            if reader.byte()? != 0 {
+                let bits = reader.take(layout.len().div_ceil(8))?;
+                let announced = Mask::from_bytes(Arc::clone(model.mask().whole()), bits);
+                let announced = announced.map_err(|_| CheckpointError::Damaged("it announces nothing"))?;
+                let taken = Arc::make_mut(&mut model.broadcast).announce(Some(Arc::new(announced)));
+                taken.map_err(|_| CheckpointError::Damaged("it announces what is not left"))?;
+            }
         }
         if reader.0.is_empty() { Ok(model) } else { Err(CheckpointError::Damaged("bytes follow its end")) }
     }

@@ -198,7 +198,7 @@ fn pruned(sets: &[&str]) -> Recipe {
 
 /// Updates of the coordinates that the round is about.
 fn updates_within(model: &GlobalModel, recipe: &Recipe, round: u64) -> ExactSum {
-    let rules = crate::vet::Rules::new(recipe, model.mask(), round);
+    let rules = crate::vet::Rules::new(recipe, &model.broadcast_grid(), round);
     let mut sum = model.sum(round);
     let mut values: Vec<f32> =
         (0..layout().len()).map(|i| ((i as u64 + 13 * round) as f32 * 0.37).sin() * 0.05).collect();
@@ -278,4 +278,50 @@ fn a_step_whose_round_was_abandoned_is_made_up_for() {
         .to_vec();
     let first = (600.0 * recipe.pruning.density_after(1, 0.3)).round() as usize;
     assert_eq!(left, [620, first + 20, 200, 200]);
+}
+
+/// The same rounds with a checkpoint between any two of them, and clients that follow.
+#[test]
+fn what_is_announced_survives_pruning_and_checkpoints() {
+    let common = ["common.coordinates=announced", "common.exploration=0.3", "uplink.quantizer=common", "uplink.bits=6"];
+    let sets: Vec<String> = common.iter().chain(&["uplink.density=0.1"]).map(|&set| set.into()).collect();
+    let from = Recipe::load(None, &sets).unwrap();
+    for sets in [&[][..], &["pruning.importance=gradient"], &["pruning.regrow=0.2"]] {
+        let recipe = Recipe { common: from.common.clone(), uplink: from.uplink.clone(), ..pruned(sets) };
+        let mut model = model(&recipe);
+        let mut held = Arc::unwrap_or_clone(model.broadcast_grid());
+        for round in 1..=6 {
+            let sum = updates_within(&model, &recipe, round);
+            let mut restored =
+                GlobalModel::from_checkpoint(&recipe, &layout(), &initial(), &model.checkpoint()).unwrap();
+            let published = model.publish(round, &sum).unwrap();
+            assert_eq!(restored.publish(round, &sum), Ok(published.clone()), "{sets:?}, round {round}");
+            assert_eq!(restored.checkpoint(), model.checkpoint());
+            for frame in published.packet.frames() {
+                held.apply(frame).unwrap();
+            }
+            let grid = model.broadcast_grid();
+            if let Some(frame) = grid.announcement(&mut Encoder::new()) {
+                held.apply(&frame).unwrap();
+            }
+            assert_eq!(Digest(held.digest()), published.digest, "{sets:?}, round {round}");
+            // A round that asks for a statistic needs no coordinates.
+            let is_asked = recipe.pruning.statistic(round + 1).is_some();
+            assert_eq!(grid.announced().is_none(), is_asked, "{sets:?}, round {round}");
+            if let Some(announced) = grid.announced() {
+                let count = recipe.common_count(round + 1, grid.values().len());
+                assert!(announced.len() <= recipe.common.announced_of(count), "{sets:?}, round {round}");
+                assert!(announced.indices().all(|index| grid.mask().contains(index)));
+                assert_eq!(recipe.sent_mask(round + 1, &grid).len(), count);
+            }
+        }
+        let checkpoint = model.checkpoint();
+        for cut in [1, 40, 100, 400] {
+            let mut damaged = checkpoint[..checkpoint.len() - 32 - cut].to_vec();
+            let digest = Digest::of(&damaged);
+            damaged.extend(digest.0);
+            let refused = GlobalModel::from_checkpoint(&recipe, &layout(), &initial(), &damaged);
+            assert_eq!(refused.map(drop), Err(CheckpointError::Damaged("it is cut short")), "{cut} bytes less");
+        }
+    }
 }

@@ -34,7 +34,7 @@ pub(super) fn measure(recipe: &Recipe) -> Result<BTreeMap<&'static str, f64>, Fa
         let work = Work { round: number, seed: Seed::from_u64(number), mask: base.mask() };
         trainer.train(&work, &mut params, go_on).map_err(Failure::other)?;
         training.push(timer.elapsed().as_secs_f64());
-        let codec = Recipe::codec(&recipe.uplink, number);
+        let codec = recipe.update_codec(number);
         let round = RoundId { term: 1, number };
         let task = TrainTask { round, base: ModelVersion(0), deadline_ms: u64::MAX, codec, max_bytes: 0 };
         let assignment = Assignment { client: &client, task: &task, recipe, base: &base, residual: residual.as_ref() };

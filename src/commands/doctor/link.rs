@@ -5,7 +5,7 @@ use crate::commands::output::{bytes, duration, seconds};
 use crate::commands::{Failure, runtime};
 use dunlin::client::transport::Disconnected;
 use dunlin::client::transport::control::{ControlTransport, MAX_PROBE_BYTES, RunState};
-use dunlin::codec::{Encoder, Segment, Segments};
+use dunlin::codec::{Codec, Encoder, Quantizer, Segment, Segments};
 use dunlin::core::message::{PROTOCOL, PROTOCOL_OLDEST};
 use dunlin::core::{Recipe, Seed};
 use dunlin::nn::{data, model::Model};
@@ -127,12 +127,18 @@ pub(super) fn predict(recipe: &Recipe, state: &RunState, link: Option<Link>, che
     let segments = segments(recipe, state.params);
     let update = made_up(segments.len());
     let mut encoder = Encoder::new();
-    let mut encoded = |link, update: &[f32]| {
-        let codec = Recipe::codec(link, recipe.rounds.count);
-        encoder.encode(&codec, &segments, update).map_or(0, |encoded| encoded.frame.len() as u64)
+    let mut encoded = |codec: &Codec, segments: &Segments, update: &[f32]| {
+        encoder.encode(codec, segments, update).map_or(0, |encoded| encoded.frame.len() as u64)
     };
-    let up_bytes = encoded(&recipe.uplink, &update);
-    let packet = encoded(&recipe.downlink, &update);
+    let last = recipe.rounds.count;
+    let up_bytes = if recipe.common.is_on() {
+        let len = recipe.common_count(last, segments.len());
+        let part = Segments::new(vec![Segment { len, row: len }]).expect("at least one coordinate is sent");
+        encoded(&recipe.update_codec(last), &part, &update[..len])
+    } else {
+        encoded(&recipe.update_codec(last), &segments, &update)
+    };
+    let packet = encoded(&Recipe::codec(&recipe.downlink, last), &segments, &update);
     // A client fetches the packets that it missed, or a snapshot where that is less.
     let turns = f64::from(recipe.data.clients) / f64::from(recipe.cohort_size().max(1));
     let dense = 4 * segments.len() as u64;
@@ -161,6 +167,12 @@ pub(super) fn predict(recipe: &Recipe, state: &RunState, link: Option<Link>, che
         }
         _ => Check::ok("round", found),
     });
+    if let Quantizer::Common { grid, .. } = recipe.uplink.quantizer() {
+        let (updates, examples) = (recipe.cohort_size(), recipe.limits.max_examples);
+        let bits = grid.sum_bits(updates, examples);
+        let found = format!("{bits} bits a coordinate hold any sum of {updates} updates of {examples} examples each");
+        checks.push(Check::ok("secure sum", found));
+    }
     cost
 }
 
@@ -226,5 +238,12 @@ mod tests {
         assert_eq!((fast.up_bytes, fast.down_bytes), (slow.up_bytes, slow.down_bytes));
         use super::super::State::{Ok, Problem};
         assert_eq!([checks[0].state, checks[1].state], [Ok, Problem]);
+        let sets = ["common.coordinates=cyclic", "uplink.quantizer=common", "uplink.coder=raw", "uplink.bits=4"];
+        let common = Recipe::load(None, &sets.map(str::to_owned)).unwrap();
+        let cost = predict(&common, &state, None, &mut checks);
+        // A header, half a byte for each of 2 % of 55 210 coordinates, a checksum.
+        assert_eq!(cost.up_bytes, 3 + 2 + 2 + 2 + 552 + 4);
+        // ⌈log₂(2·10·7·10⁶ + 1)⌉
+        assert!(format!("{:?}", checks[3]).contains("28 bits a coordinate"), "{checks:?}");
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::Mask;
-use crate::{Error, FrameHeader, Limits, Segments, grid};
+use crate::{Encoder, Error, FrameHeader, FrameKind, Limits, Segments, decode, grid};
 
 /// The broadcast model ŵ: which coordinates are left of it, and their integers in units of [`grid::UNIT`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct MaskedGrid {
     mask: Arc<Mask>,
     values: Vec<i32>,
+    announced: Option<Arc<Mask>>,
 }
 
 impl MaskedGrid {
@@ -19,7 +20,7 @@ impl MaskedGrid {
     /// [`Error::WrongLength`] when they are not as many.
     pub fn new(mask: Arc<Mask>, values: Vec<i32>) -> Result<Self, Error> {
         crate::encode::check_length(mask.segments(), values.len())?;
-        Ok(Self { mask, values })
+        Ok(Self { mask, values, announced: None })
     }
 
     /// A model of which nothing was pruned.
@@ -47,6 +48,32 @@ impl MaskedGrid {
         &mut self.values
     }
 
+    /// The coordinates that were announced with the model for the updates to it, if any were.
+    #[must_use]
+    pub fn announced(&self) -> Option<&Arc<Mask>> {
+        self.announced.as_ref()
+    }
+
+    /// Announces coordinates, or none.
+    ///
+    /// # Errors
+    /// [`Error::BadValue`] for one that is not left of the model.
+    pub fn announce(&mut self, announced: Option<Arc<Mask>>) -> Result<(), Error> {
+        let gone = announced.as_ref().and_then(|part| part.indices().find(|&index| !self.mask.contains(index)));
+        if let Some(index) = gone {
+            return Err(Error::BadValue { index });
+        }
+        self.announced = announced;
+        Ok(())
+    }
+
+    /// The frame that tells others what is announced.
+    #[must_use]
+    pub fn announcement(&self, encoder: &mut Encoder) -> Option<Vec<u8>> {
+        let places: Vec<u32> = self.mask.places(self.announced.as_ref()?).collect();
+        Some(encoder.encode_positions(FrameKind::Announced, self.mask.segments(), &places))
+    }
+
     /// The whole model as floats: zero where it was pruned.
     #[must_use]
     pub fn floats(&self) -> Vec<f32> {
@@ -54,32 +81,51 @@ impl MaskedGrid {
         if self.mask.is_all() { floats } else { self.mask.scatter(&floats) }
     }
 
-    /// Keeps what another mask leaves as well; what only it leaves becomes zero.
+    /// Keeps what another mask leaves as well; what only it leaves becomes zero. Nothing is announced of it.
     pub fn mask_with(&mut self, mask: Arc<Mask>) {
+        self.announced = None;
         if *self.mask != *mask {
             self.values = self.mask.project(&mask, &self.values);
         }
         self.mask = mask;
     }
 
-    /// Applies a frame of any kind: one that changes the mask, or one whose values are added.
+    /// Applies a frame of any kind: one that changes the mask, one whose values are added, or one that announces
+    /// coordinates. What was announced holds until the next frame.
     ///
     /// # Errors
     /// What is wrong with the frame; then the integers may be partly changed.
     pub fn apply(&mut self, frame: &[u8]) -> Result<(), Error> {
-        if FrameHeader::parse(frame)?.kind.is_mask() {
+        let kind = FrameHeader::parse(frame)?.kind;
+        if kind.is_mask() {
             let mask = Arc::new(self.mask.changed(frame)?);
             self.mask_with(mask);
             return Ok(());
         }
         let segments = self.mask.segments();
+        if kind == FrameKind::Announced {
+            let places = decode::positions(frame, kind, segments, &Limits::for_segments(segments))?;
+            self.announced = Some(Arc::new(self.mask.part(&places)?));
+            return Ok(());
+        }
+        self.announced = None;
         grid::apply_update(frame, segments, &Limits::for_segments(segments), &mut self.values)
     }
 
     /// Equal digests mean equal models with equal masks, on every machine: [`grid::digest`] of a model that was never
-    /// pruned, and BLAKE3 of the mask's bits and then the integers, with a key of its own, otherwise.
+    /// pruned, and BLAKE3 of the mask's bits and then the integers, with a key of its own, otherwise. Where coordinates
+    /// are announced, BLAKE3 of their bits and then that, with another key.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
+        let model = self.digest_of_model();
+        let Some(announced) = &self.announced else { return model };
+        let mut hasher = blake3::Hasher::new_derive_key("dunlin 2026 announced model v1");
+        hasher.update(&announced.to_bytes());
+        hasher.update(&model);
+        hasher.finalize().into()
+    }
+
+    fn digest_of_model(&self) -> [u8; 32] {
         let values = grid::digest(&self.values);
         if self.mask.is_all() {
             return values;

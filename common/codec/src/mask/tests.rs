@@ -139,3 +139,59 @@ fn frames_that_do_not_fit_are_refused() {
     behind[96] |= 0x80;
     assert_eq!(Mask::from_bytes(whole(), &behind), Err(Error::BadValue { index: 773 }));
 }
+
+#[test]
+fn an_announcement_arrives_with_a_model_and_holds_until_the_next_frame() {
+    let mut encoder = Encoder::new();
+    for mask in [Mask::all(whole()), mask(1, 50)].map(Arc::new) {
+        let zeros = vec![0; mask.len()];
+        let plain = MaskedGrid::new(Arc::clone(&mask), zeros.clone()).unwrap();
+        let announced = Arc::new(mask.random_part(40, 2));
+        let mut sender = plain.clone();
+        assert_eq!((sender.announced(), sender.announcement(&mut encoder)), (None, None));
+        sender.announce(Some(Arc::clone(&announced))).unwrap();
+        let frame = sender.announcement(&mut encoder).unwrap();
+        let segments = mask.segments();
+        let verified = verify(&frame, segments, &crate::Limits::for_segments(segments));
+        assert_eq!(verified, Ok(Verified { nonzeros: 40, max_abs: 0.0 }));
+        assert_eq!(FrameHeader::parse(&frame).unwrap().kind, FrameKind::Announced);
+        let mut receiver = plain.clone();
+        receiver.apply(&frame).unwrap();
+        assert_eq!((&receiver, receiver.digest()), (&sender, sender.digest()));
+        assert_eq!(receiver.announced(), Some(&announced));
+        // The same model with other coordinates, and with none, is told apart.
+        let mut other = plain.clone();
+        other.announce(Some(Arc::new(mask.random_part(40, 3)))).unwrap();
+        assert!(plain.digest() != sender.digest() && other.digest() != sender.digest());
+        receiver.apply(&encoder.encode_integers(segments, &zeros).unwrap().frame).unwrap();
+        assert_eq!(receiver, plain);
+        receiver.apply(&frame).unwrap();
+        let smaller = Arc::new(mask.random_part(mask.len() - 1, 2));
+        receiver.apply(&mask.change_to(&smaller, &mut encoder)[0]).unwrap();
+        assert_eq!((receiver.mask(), receiver.announced()), (&smaller, None));
+        assert!(matches!(receiver.apply(&frame), Err(Error::WrongCoordinates { .. })));
+    }
+}
+
+#[test]
+fn what_cannot_be_announced_is_refused() {
+    let (all, half) = (Arc::new(Mask::all(whole())), Arc::new(mask(1, 50)));
+    let mut model = MaskedGrid::new(Arc::clone(&half), vec![0; half.len()]).unwrap();
+    let gone = (0..773).find(|&index| !half.contains(index)).unwrap();
+    assert_eq!(model.announce(Some(Arc::clone(&all))), Err(Error::BadValue { index: gone }));
+    assert_eq!(model.announced(), None);
+    let mut encoder = Encoder::new();
+    let nothing = encoder.encode_positions(FrameKind::Announced, half.segments(), &[]);
+    assert_eq!(model.apply(&nothing), Err(Error::EmptyMask));
+    let frame = encoder.encode_positions(FrameKind::Announced, half.segments(), &[3, 5, 200]);
+    let got = FrameKind::Announced;
+    assert_eq!(half.changed(&frame), Err(Error::WrongKind { got }), "it changes no mask");
+    let limits = crate::Limits::for_segments(half.segments());
+    let mut values = vec![0.0; half.len()];
+    assert_eq!(crate::decode(&frame, half.segments(), &limits, &mut values), Err(Error::WrongKind { got }));
+    for at in 0..frame.len() {
+        let mut damaged = frame.clone();
+        damaged[at] ^= 0x10;
+        assert!(model.apply(&damaged).is_err(), "byte {at}");
+    }
+}

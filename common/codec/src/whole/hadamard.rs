@@ -34,7 +34,7 @@ pub(super) fn flip_signs(seed: u64, start: usize, values: &mut [f32]) {
 
 /// Random bits by number (SplitMix64, Steele et al. 2014): any of them without those before it.
 #[inline(always)]
-pub(super) fn word(seed: u64, number: u64) -> u64 {
+pub(crate) fn word(seed: u64, number: u64) -> u64 {
     let mut z = seed.wrapping_add((number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -8,7 +8,7 @@ use crate::{
     bits::Stream,
     model::Frequencies,
     range::{RangeReader, RangeStream, RangeWriter},
-    whole::{Each, dot, hadamard::word, scale},
+    whole::{Each, dot, hadamard::word, rounded_at_random, scale},
 };
 
 /// What the levels of a frame are levels of.
@@ -114,9 +114,7 @@ pub(super) fn read(
 /// One of the two levels next to a value, so that their mean is the value.
 fn random_level(levels: u8, norm: f32, value: f32, random: u64) -> i16 {
     let position = value.abs() * f32::from(levels) / norm;
-    let below = position.floor();
-    let uniform = (random >> 40) as f32 / (1 << 24) as f32;
-    let level = (below + if uniform < position - below { 1.0 } else { 0.0 }).min(levels.into()) as i16;
+    let level = rounded_at_random(position, random).min(levels.into()) as i16;
     if value < 0.0 { -level } else { level }
 }
 

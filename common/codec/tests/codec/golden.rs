@@ -4,9 +4,11 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use dunlin_codec::container::Container;
-use dunlin_codec::{Encoder, EntropyCoder, Fit, FrameHeader, FrameKind, Limits, Mask, Quantizer, Rate, grid};
+use dunlin_codec::{
+    Encoder, EntropyCoder, Fit, FrameHeader, FrameKind, Limits, Mask, MaskedGrid, Quantizer, Rate, grid,
+};
 
-use crate::support::{CODERS, QUANTIZERS, codec, floats, segments};
+use crate::support::{CODERS, QUANTIZERS, codec, common, floats, segments};
 
 /// Numbers from a recurrence, not from a generator that may change.
 fn numbers(len: usize) -> Vec<f32> {
@@ -20,7 +22,7 @@ fn numbers(len: usize) -> Vec<f32> {
         .collect()
 }
 
-fn whole() -> [(&'static str, Quantizer); 8] {
+fn whole() -> [(&'static str, Quantizer); 9] {
     let rotated = |bits, fit| Quantizer::Rotated { rate: Rate::new(bits).unwrap(), fit };
     [
         ("rotated-unbiased", rotated(1.0, Fit::Unbiased)),
@@ -31,6 +33,7 @@ fn whole() -> [(&'static str, Quantizer); 8] {
         ("terngrad", Quantizer::Terngrad),
         ("sign", Quantizer::Sign),
         ("low-rank", Quantizer::LowRank { rank: 2 }),
+        ("common", common(6, 0.1, Fit::LeastError)),
     ]
 }
 
@@ -120,6 +123,8 @@ fn frames_are_the_golden_bytes() {
     for (name, quantizer) in whole() {
         check(name, &encoder.encode(&codec(1.0, quantizer, EntropyCoder::Auto), &segments, &u).unwrap().frame);
     }
+    let plain = codec(1.0, common(3, 0.1, Fit::Unbiased), EntropyCoder::Raw);
+    check("common-plain", &encoder.encode(&plain, &segments, &u).unwrap().frame);
     // Five columns in twenty and nothing else: what columns foretell.
     let columns: Vec<f32> = u.iter().enumerate().map(|(i, &x)| if i < 600 && i % 20 < 5 { x } else { 0.0 }).collect();
     let sparse = codec(0.1, Quantizer::Ternary, EntropyCoder::Adaptive);
@@ -130,6 +135,9 @@ fn frames_are_the_golden_bytes() {
     let more = Mask::new(Arc::new(segments.clone()), |i| half.contains(i) || i % 5 == 0).unwrap();
     check("pruned", &Mask::all(Arc::new(segments.clone())).change_to(&half, &mut encoder)[0]);
     check("grown", &half.change_to(&more, &mut encoder)[0]);
+    let mut model = MaskedGrid::whole(Arc::new(segments.clone()), vec![0; segments.len()]).unwrap();
+    model.announce(Some(Arc::new(model.mask().random_part(90, 1)))).unwrap();
+    check("announced", &model.announcement(&mut encoder).unwrap());
     let classes: Vec<i32> = u.iter().map(|x| (x * 1e6) as i32).collect();
     check("integers-classes", &encoder.encode_integers(&segments, &classes).unwrap().frame);
 }

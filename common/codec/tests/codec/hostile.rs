@@ -122,7 +122,10 @@ fn each_part_of_the_header_has_its_own_refusal() {
     assert_eq!(parse(&[1, 1, 0, 1, 0]), Error::NotAFrame(1));
     assert_eq!(parse(&[0xD7, 9, 0, 1, 0]), Error::UnknownVersion(9));
     assert_eq!(parse(&[0xD7, 1, 7, 1, 0]), Error::UnknownKind(7));
-    assert_eq!(parse(&[0xD7, 1, 6 << 3 | 5, 1, 0]), Error::UnknownKind(0x35));
+    assert_eq!(parse(&[0xD7, 1, 7 << 3 | 5, 1, 0]), Error::UnknownKind(0x3d));
+    // Announced positions without a layout for them.
+    assert_eq!(parse(&[0xD7, 1, 0x40 | 6, 1, 0]), Error::UnknownKind(0x46));
+    assert_eq!(parse(&[0xD7, 1, 0x40 | 4 << 3 | 7, 1, 0]), Error::UnknownKind(0x67));
     assert_eq!(parse(&[0xD7, 1, 0x40 | 5, 1, 0]), Error::UnknownKind(0x45));
     assert_eq!(parse(&[0xD7, 1, 0x80, 1, 0]), Error::UnknownKind(0x80));
     assert_eq!(parse(&[0xD7, 1, 0, 1, 2]), Error::TooManyNonzeros { got: 2, limit: 1 });

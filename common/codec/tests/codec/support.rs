@@ -1,8 +1,8 @@
 //! Shapes, vectors and sinks that the tests share.
 
 use dunlin_codec::{
-    Codec, Encoder, EntropyCoder, Error, Fit, IntegerSink, Limits, Quantizer, Rate, Segment, Segments, Sink, decode,
-    decode_integers, verify,
+    Codec, CommonGrid, Encoder, EntropyCoder, Error, Fit, IntegerSink, Limits, Quantizer, Rate, Segment, Segments,
+    Sink, decode, decode_integers, verify,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -22,8 +22,13 @@ pub(crate) fn whole_quantizers() -> Vec<Quantizer> {
     for fit in [Fit::Unbiased, Fit::LeastError] {
         quantizers.extend([0.3, 2.0, 8.0].map(|bits| Quantizer::Rotated { rate: rate(bits), fit }));
         quantizers.extend([1, 3].map(|bits| Quantizer::Eden { bits, fit }));
+        quantizers.extend([(3, 1.5), (8, 100.0)].map(|(bits, clip)| common(bits, clip, fit)));
     }
     quantizers
+}
+
+pub(crate) fn common(bits: u8, clip: f64, fit: Fit) -> Quantizer {
+    Quantizer::Common { grid: CommonGrid::new(bits, clip).unwrap(), fit }
 }
 
 pub(crate) const CODERS: [EntropyCoder; 5] =

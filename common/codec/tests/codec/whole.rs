@@ -5,7 +5,7 @@ use dunlin_codec::{
 };
 use proptest::prelude::*;
 
-use crate::support::{codec, floats, gaussian, one_segment, round_trip, segments, whole_quantizers};
+use crate::support::{codec, common, floats, gaussian, one_segment, round_trip, segments, whole_quantizers};
 
 const D: usize = 1 << 17;
 
@@ -39,6 +39,11 @@ fn error_of_mean(quantizer: Quantizer, times: u64, u: &[f32]) -> f64 {
         }
     }
     relative_error(&mean, u)
+}
+
+/// Those whose scale is found in the vector.
+fn scaled_quantizers() -> impl Iterator<Item = Quantizer> {
+    whole_quantizers().into_iter().filter(|quantizer| !matches!(quantizer, Quantizer::Common { .. }))
 }
 
 proptest! {
@@ -97,7 +102,7 @@ fn every_rate_is_met_from_below() {
 fn errors_of_unbiased_quantizers_cancel_and_those_of_the_others_do_not() {
     let u: Vec<f32> = gaussian(4, 5000).iter().map(|x| x.exp()).collect();
     let times = 64;
-    for quantizer in whole_quantizers().into_iter().filter(|&quantizer| quantizer != Quantizer::Sign) {
+    for quantizer in scaled_quantizers().filter(|&quantizer| quantizer != Quantizer::Sign) {
         let (once, often) = (relative_error(&decoded(quantizer, 1, &u), &u), error_of_mean(quantizer, times, &u));
         let ratio = often / once * times as f64;
         match quantizer.bias() {
@@ -136,13 +141,28 @@ fn tiny_vectors_are_rounded_like_others() {
     let u = gaussian(11, 3000);
     let error = |scale: f32| {
         let u: Vec<f32> = u.iter().map(|x| x * scale).collect();
-        whole_quantizers()
-            .into_iter()
-            .map(|quantizer| relative_error(&decoded(quantizer, 1, &u), &u))
-            .collect::<Vec<_>>()
+        scaled_quantizers().map(|quantizer| relative_error(&decoded(quantizer, 1, &u), &u)).collect::<Vec<_>>()
     };
     for (tiny, usual) in error(2f32.powi(-100)).iter().zip(error(1.0)) {
         assert!((tiny / usual - 1.0).abs() < 1e-3, "{tiny} and {usual}");
+    }
+}
+
+#[test]
+fn a_common_grid_stays_where_it_is_and_within_its_bound_random_rounding_is_right_on_average() {
+    // Four bits up to 1.5 in steps of a quarter; all values are within it.
+    let u: Vec<f32> = gaussian(12, 5000).iter().map(|x| 0.25 * x.clamp(-5.0, 5.0)).collect();
+    let times = 64;
+    for (fit, cancels) in [(Fit::Unbiased, true), (Fit::LeastError, false)] {
+        let quantizer = common(4, 1.5, fit);
+        let (once, often) = (relative_error(&decoded(quantizer, 1, &u), &u), error_of_mean(quantizer, times, &u));
+        let ratio = often / once * times as f64;
+        assert!(if cancels { (0.6..1.8).contains(&ratio) } else { ratio > 60.0 }, "{ratio} with {fit:?}");
+        assert!(decoded(quantizer, 1, &u).iter().all(|value| value.abs() <= 1.5 && (value * 4.0).fract() == 0.0));
+        // A vector that is a thousand times smaller is no more than noise on it, and one that is larger is cut off.
+        let scaled = |factor: f32| decoded(quantizer, 1, &u.iter().map(|x| factor * x).collect::<Vec<_>>());
+        assert_eq!(scaled(1e-3).iter().any(|&value| value != 0.0), cancels);
+        assert!(scaled(1e3).iter().zip(&u).all(|(value, u)| u.abs() < 0.01 || *value == 1.5f32.copysign(*u)));
     }
 }
 
@@ -163,7 +183,9 @@ fn the_seed_decides_and_nothing_else_does() {
     for quantizer in whole_quantizers() {
         let frame = |seed| frame(quantizer, seed, &segments, &u);
         assert_eq!(frame(1), frame(1));
-        if quantizer != Quantizer::Sign {
+        let draws = !matches!(quantizer, Quantizer::Sign | Quantizer::Common { fit: Fit::LeastError, .. });
+        assert!(draws || frame(1) == frame(2), "{quantizer:?}");
+        if draws {
             assert_ne!(frame(1), frame(2), "{quantizer:?}");
         }
     }

@@ -2,8 +2,8 @@
 
 use super::parse::Problem;
 use super::{
-    Augment, Distillation, Importance, LinkConfig, ModelKind, OptimizerKind, Partition, Pattern, Recipe, Rewind,
-    Schedule,
+    Augment, Distillation, Importance, LinkConfig, ModelKind, OptimizerKind, Partition, Pattern, QuantizerKind, Recipe,
+    Rewind, Schedule,
 };
 use dunlin_codec::{Bias, Quantizer};
 use std::collections::BTreeSet;
@@ -121,10 +121,35 @@ fn rounds(recipe: &Recipe) -> Option<Conflict> {
 }
 
 fn links(recipe: &Recipe) -> Option<Conflict> {
-    link(&recipe.uplink, &UPLINK).or_else(|| link(&recipe.downlink, &DOWNLINK))
+    link((&recipe.uplink, &UPLINK), recipe.common.is_on())
+        .or_else(|| link((&recipe.downlink, &DOWNLINK), false))
+        .or_else(|| common(recipe))
 }
 
-fn link(link: &LinkConfig, keys: &LinkKeys) -> Option<Conflict> {
+fn common(recipe: &Recipe) -> Option<Conflict> {
+    let (uplink, limits) = (&recipe.uplink, &recipe.limits);
+    if uplink.quantizer == QuantizerKind::Common && uplink.clip > limits.max_update_abs.into() {
+        return conflict_of(
+            &["uplink.clip", "limits.max_update_abs"],
+            uplink.clip,
+            format!("at most `limits.max_update_abs`, which is {}", limits.max_update_abs),
+        );
+    }
+    for (value, keys) in [
+        (limits.update_bytes, &["limits.update_bytes", "common.coordinates"]),
+        (limits.run_bytes, &["limits.run_bytes", "common.coordinates"]),
+    ] {
+        if value > 0 && recipe.common.is_on() {
+            let right =
+                "0, because `common.coordinates` is not \"own\": how many there are is the same for all clients";
+            return conflict_of(keys, value, right);
+        }
+    }
+    None
+}
+
+/// With `is_part`, vectors are those of coordinates that were chosen before.
+fn link((link, keys): (&LinkConfig, &LinkKeys), is_part: bool) -> Option<Conflict> {
     let LinkKeys { name, .. } = keys;
     if link.warmup_rounds > 0 && link.warmup_density < link.density {
         return conflict_of(
@@ -134,14 +159,14 @@ fn link(link: &LinkConfig, keys: &LinkKeys) -> Option<Conflict> {
         );
     }
     let (quantizer, word) = (link.quantizer(), link.quantizer.word());
-    if quantizer.is_whole() && link.density < 1.0 {
+    if quantizer.is_whole() && link.density < 1.0 && !is_part {
         return conflict_of(
             keys.density,
             link.density,
             format!("1, because `{name}.quantizer` is \"{word}\", which sends every coordinate"),
         );
     }
-    if quantizer.is_whole() && link.warmup_rounds > 0 {
+    if quantizer.is_whole() && link.warmup_rounds > 0 && !is_part {
         return conflict_of(
             keys.warmup_rounds,
             link.warmup_rounds,
@@ -158,11 +183,12 @@ fn link(link: &LinkConfig, keys: &LinkKeys) -> Option<Conflict> {
         );
     }
     if quantizer.bias() == Bias::Unbiased && link.feedback > 0.0 {
-        let other = if matches!(quantizer, Quantizer::Rotated { .. } | Quantizer::Eden { .. }) {
-            format!("; with feedback `{name}.fit` must be \"least-error\"")
-        } else {
-            String::new()
-        };
+        let other =
+            if matches!(quantizer, Quantizer::Rotated { .. } | Quantizer::Eden { .. } | Quantizer::Common { .. }) {
+                format!("; with feedback `{name}.fit` must be \"least-error\"")
+            } else {
+                String::new()
+            };
         return conflict_of(
             keys.feedback,
             link.feedback,
@@ -171,11 +197,12 @@ fn link(link: &LinkConfig, keys: &LinkKeys) -> Option<Conflict> {
     }
     // The downlink without feedback loses most of every step whatever the quantizer is, and is there for comparison.
     if quantizer.is_whole() && quantizer.bias() == Bias::Biased && link.feedback == 0.0 && *name == "uplink" {
-        let other = if matches!(quantizer, Quantizer::Rotated { .. } | Quantizer::Eden { .. }) {
-            "; without feedback `uplink.fit` must be \"unbiased\""
-        } else {
-            ""
-        };
+        let other =
+            if matches!(quantizer, Quantizer::Rotated { .. } | Quantizer::Eden { .. } | Quantizer::Common { .. }) {
+                "; without feedback `uplink.fit` must be \"unbiased\""
+            } else {
+                ""
+            };
         return conflict_of(
             keys.feedback,
             link.feedback,

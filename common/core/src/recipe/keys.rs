@@ -99,18 +99,23 @@ const MODELS: [&str; ModelKind::BUILT_IN.len()] = {
     }
     words
 };
-const QUANTIZERS: Form =
-    Form::Choice(&["f32", "f16", "int8", "ternary", "rotated", "eden", "qsgd", "terngrad", "sign", "low-rank"]);
+const QUANTIZERS: Form = Form::Choice(&[
+    "f32", "f16", "int8", "ternary", "rotated", "eden", "qsgd", "terngrad", "sign", "low-rank", "common",
+]);
 const FITS: Form = Form::Choice(&["unbiased", "least-error"]);
 const BITS: Form = Form::Real(Included(0.1), Included(8.0));
 const RANK: Form = Form::Whole(1, 64);
 const QUANTIZER_DOC: &str = "What becomes of each value that is sent; ternary keeps its sign and one scale per tensor. From rotated on whole \
      vectors are sent, so the density must be 1: rotated is the shortest; eden (DRIVE with 1 bit), qsgd, terngrad, sign \
-     and low-rank are for comparison.";
-const BITS_DOC: &str =
-    "Bits per coordinate of rotated, with its headers; whole ones of eden, 1 to 4, and of qsgd, 2 to 8 with the sign.";
-const FIT_DOC: &str = "Scale of rotated and eden: least-error needs feedback, unbiased must not have it and lets errors of many clients \
-     cancel. qsgd and terngrad are always unbiased.";
+     and low-rank are for comparison; common makes integers on a grid that is the same for all, which can be added by who \
+     does not see them.";
+const BITS_DOC: &str = "Bits per coordinate of rotated, with its headers; whole ones of eden, 1 to 4, and of qsgd and common, \
+     2 to 8 with the sign.";
+const FIT_DOC: &str = "Scale of rotated and eden, and rounding of common: least-error needs feedback, unbiased must not have it and lets \
+     errors of many clients cancel. qsgd and terngrad are always unbiased.";
+const CLIP: Form = Form::Real(Included(1e-6), Included(MAX_SCALE));
+const CLIP_DOC: &str = "Largest magnitude of a value of common, the same for all clients; its step is 2^(⌈log₂ clip⌉ + 1 − bits). What is \
+     beyond is cut off, and tried again where there is feedback.";
 const RANK_DOC: &str = "Columns of the two thin matrices that low-rank makes of each.";
 const CODERS: Form = Form::Choice(&["auto", "raw", "rice", "enumerative", "adaptive"]);
 
@@ -351,6 +356,7 @@ pub const KEYS: &[Key] = &[
     key("uplink.quantizer", "", QUANTIZERS, QUANTIZER_DOC),
     key("uplink.bits", "bits", BITS, BITS_DOC),
     key("uplink.fit", "", FITS, FIT_DOC),
+    key("uplink.clip", "", CLIP, CLIP_DOC),
     key("uplink.rank", "columns", RANK, RANK_DOC),
     key("uplink.coder", "", CODERS, "What codes positions and symbols; auto takes the smallest result."),
     key(
@@ -366,10 +372,34 @@ pub const KEYS: &[Key] = &[
         "Rounds over which the density falls geometrically from warmup_density to density; 0 means no warm-up.",
     ),
     key("uplink.warmup_density", "", SHARE, "Density in the first round of the warm-up."),
+    key(
+        "common.coordinates",
+        "",
+        Form::Choice(&["own", "random", "cyclic", "announced"]),
+        "Who chooses the coordinates of an update, uplink.density of all that are left: with own each client sends its \
+         largest; with the others all clients of a round send the same, whose positions are not sent with them: random \
+         ones of the seed, the seed's in turn, or those that the server announces with the model, where the means of \
+         earlier rounds were large. uplink.feedback keeps what is not sent for later.",
+    ),
+    key(
+        "common.exploration",
+        "",
+        SHARE,
+        "Share of announced coordinates that are random ones of the seed instead, so that the others are heard of as well; \
+         they are not announced.",
+    ),
+    key(
+        "common.memory",
+        "",
+        PROPER_FRACTION,
+        "Weight of what is known of a coordinate in the moving average, of the magnitudes of means, that the server \
+         announces by; the mean of a round that carried it has the rest.",
+    ),
     key("downlink.density", "", SHARE, "Share of the global model's coordinates that are sent; 1 sends all."),
     key("downlink.quantizer", "", QUANTIZERS, QUANTIZER_DOC),
     key("downlink.bits", "bits", BITS, BITS_DOC),
     key("downlink.fit", "", FITS, FIT_DOC),
+    key("downlink.clip", "", CLIP, CLIP_DOC),
     key("downlink.rank", "columns", RANK, RANK_DOC),
     key("downlink.coder", "", CODERS, "What codes positions and symbols; auto takes the smallest result."),
     key(
@@ -571,6 +601,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("training", "What a client does with its data in a round."),
     ("strategy", "What the server does with the mean of the updates."),
     ("uplink", "How updates travel to the server."),
+    ("common", "Coordinates that all clients of a round send, in place of each its own."),
     ("downlink", "How the global model travels to the clients."),
     ("pruning", "How the global model loses weights while it is trained."),
     ("distillation", "How the server makes one model of the clients' models, beyond their mean."),

@@ -1,7 +1,7 @@
 //! What becomes of the values that travel: the words of a recipe, and what the codec makes of them.
 
 use super::LinkConfig;
-use dunlin_codec::{Fit, Quantizer, Rate};
+use dunlin_codec::{CommonGrid, Fit, Quantizer, Rate};
 use serde::{Deserialize, Serialize};
 
 /// How values are rounded; some have a number in another key.
@@ -28,6 +28,8 @@ pub enum QuantizerKind {
     Sign,
     /// Matrices to thin products (PowerSGD).
     LowRank,
+    /// To integers of one grid that all clients share, of so many bits, up to a common bound.
+    Common,
 }
 
 impl QuantizerKind {
@@ -45,6 +47,7 @@ impl QuantizerKind {
             Self::Terngrad => "terngrad",
             Self::Sign => "sign",
             Self::LowRank => "low-rank",
+            Self::Common => "common",
         }
     }
 
@@ -53,6 +56,7 @@ impl QuantizerKind {
         match self {
             Self::Eden => Some((1, Quantizer::EDEN_MAX_BITS)),
             Self::Qsgd => Some((2, 8)),
+            Self::Common => Some((CommonGrid::LEAST_BITS, CommonGrid::MOST_BITS)),
             _ => None,
         }
     }
@@ -74,7 +78,16 @@ impl LinkConfig {
             QuantizerKind::Terngrad => Quantizer::Terngrad,
             QuantizerKind::Sign => Quantizer::Sign,
             QuantizerKind::LowRank => Quantizer::LowRank { rank: self.rank },
+            QuantizerKind::Common => Quantizer::Common { grid: self.grid(), fit: self.fit },
         }
+    }
+
+    /// The common grid of these bits and this bound.
+    #[must_use]
+    pub fn grid(&self) -> CommonGrid {
+        let bits = (self.bits as u8).clamp(CommonGrid::LEAST_BITS, CommonGrid::MOST_BITS);
+        // Only a recipe that nobody has validated has another bound than a grid can have.
+        CommonGrid::new(bits, self.clip).unwrap_or_else(|_| CommonGrid::new(bits, 1.0).expect("one is a bound"))
     }
 }
 
@@ -85,6 +98,7 @@ impl Default for LinkConfig {
             quantizer: QuantizerKind::Ternary,
             bits: 2.0,
             fit: Fit::LeastError,
+            clip: 0.25,
             rank: 4,
             coder: dunlin_codec::EntropyCoder::Auto,
             feedback: 0.9,

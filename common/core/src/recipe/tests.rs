@@ -3,7 +3,7 @@
 use super::keys::SECTIONS;
 use super::write::populated;
 use super::*;
-use dunlin_codec::{Quantizer, Rate};
+use dunlin_codec::{CommonGrid, Quantizer, Rate};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::BTreeSet;
@@ -169,7 +169,7 @@ fn a_text_that_is_not_a_recipe_is_refused_with_its_line() {
         ),
         (
             "[x]",
-            "line 1: unknown section `x`; the sections are model, data, rounds, training, strategy, uplink, downlink, \
+            "line 1: unknown section `x`; the sections are model, data, rounds, training, strategy, uplink, common, downlink, \
              pruning, distillation, limits, network, network.class",
         ),
         ("\"rounds.cohort\" = 5", "line 1: unknown key `\"rounds.cohort\"`; did you mean `rounds.cohort`?"),
@@ -220,7 +220,7 @@ fn an_assignment_that_is_wrong_is_refused_in_its_own_words() {
         ("round.cohort=5", "--set round.cohort=5: unknown key `round.cohort`; did you mean `rounds.cohort`?"),
         (
             "=5",
-            "--set =5: unknown key ``; the sections are model, data, rounds, training, strategy, uplink, downlink, pruning, distillation, limits, network, network.class",
+            "--set =5: unknown key ``; the sections are model, data, rounds, training, strategy, uplink, common, downlink, pruning, distillation, limits, network, network.class",
         ),
         ("rounds={cohort=5}", "--set rounds={cohort=5}: `rounds` is a section; it must be set key by key"),
         (
@@ -440,6 +440,40 @@ fn keys_that_do_not_fit_each_other_are_refused() {
              \"low-rank\", which sends every coordinate in every round",
         ),
         (
+            &["uplink.quantizer=common"],
+            "--set uplink.quantizer=common: `uplink.density` is 0.02; it must be 1, because `uplink.quantizer` is \
+             \"common\", which sends every coordinate",
+        ),
+        (
+            &["common.coordinates=random", "uplink.quantizer=common", "uplink.clip=17"],
+            "--set uplink.clip=17: `uplink.clip` is 17; it must be at most `limits.max_update_abs`, which is 16",
+        ),
+        (
+            &["common.coordinates=random", "uplink.quantizer=common", "uplink.fit=unbiased"],
+            "--set uplink.fit=unbiased: `uplink.feedback` is 0.9; it must be 0, because \"common\" is unbiased, and \
+             errors that are tried again would grow; with feedback `uplink.fit` must be \"least-error\"",
+        ),
+        (
+            &["common.coordinates=random", "uplink.quantizer=common", "uplink.feedback=0"],
+            "--set uplink.feedback=0: `uplink.feedback` is 0; it must be above 0, because \"common\" is biased, and \
+             its errors would add up; without feedback `uplink.fit` must be \"unbiased\"",
+        ),
+        (
+            &["common.coordinates=random", "uplink.quantizer=common", "uplink.bits=0.5"],
+            "--set uplink.bits=0.5: `uplink.bits` is 0.5; it must be a whole number from 2 to 8, because \
+             `uplink.quantizer` is \"common\"",
+        ),
+        (
+            &["common.coordinates=cyclic", "limits.update_bytes=900"],
+            "--set limits.update_bytes=900: `limits.update_bytes` is 900; it must be 0, because `common.coordinates` is \
+             not \"own\": how many there are is the same for all clients",
+        ),
+        (
+            &["limits.run_bytes=900000", "common.coordinates=announced"],
+            "--set limits.run_bytes=900000: `limits.run_bytes` is 900000; it must be 0, because `common.coordinates` is \
+             not \"own\": how many there are is the same for all clients",
+        ),
+        (
             &["network.class=[{name='a'}, {name='a'}]"],
             "--set network.class=[{name='a'}, {name='a'}]: `network.class.name` is \"a\"; it must be different in \
              each class",
@@ -531,6 +565,7 @@ fn every_quantizer_has_a_recipe_and_gets_its_numbers() {
         assert_eq!(recipe.uplink.quantizer.word(), word);
         Recipe::codec(&recipe.uplink, 1).quantizer
     };
+    let common = |bits, clip, fit| Quantizer::Common { grid: CommonGrid::new(bits, clip).unwrap(), fit };
     let (unbiased, none) = (Fit::Unbiased, "uplink.feedback=0");
     for (word, others, expected) in [
         ("f32", &[][..], Quantizer::F32),
@@ -544,6 +579,8 @@ fn every_quantizer_has_a_recipe_and_gets_its_numbers() {
         ("terngrad", &[none], Quantizer::Terngrad),
         ("sign", &[], Quantizer::Sign),
         ("low-rank", &["uplink.rank=3"], Quantizer::LowRank { rank: 3 }),
+        ("common", &["uplink.bits=6", "uplink.clip=2"], common(6, 2.0, Fit::LeastError)),
+        ("common", &["uplink.bits=8", none, "uplink.fit=unbiased"], common(8, 0.25, unbiased)),
     ] {
         assert_eq!(quantizer(word, others), expected);
         assert_eq!(Codec { density: 1.0, quantizer: expected, coder: EntropyCoder::Auto }.validate(), Ok(()));

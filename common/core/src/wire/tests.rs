@@ -68,13 +68,17 @@ fn every_codec_reads_back_and_a_density_outside_its_range_is_refused() {
     for fit in FITS {
         whole.extend([0.1, 1.234, 8.0].map(|bits| Quantizer::Rotated { rate: Rate::nearest(bits), fit }));
         whole.push(Quantizer::Eden { bits: 4, fit });
+        let grids = [(2, 1.0), (8, 1e-6), (8, 65504.0)].map(|(bits, clip)| CommonGrid::new(bits, clip).unwrap());
+        whole.extend(grids.map(|grid| Quantizer::Common { grid, fit }));
     }
     for quantizer in whole {
         let codec = Codec { density: 1.0, quantizer, coder: EntropyCoder::Auto };
         assert_eq!(codec_from_wire(&codec_to_wire(&codec)), Ok(codec));
     }
-    let good = v1::Codec { density: 1.0, quantizer: 5, coder: 1, number: 1000, fit: 1 };
+    let good = v1::Codec { density: 1.0, quantizer: 5, coder: 1, number: 1000, fit: 1, exponent: 0, most: 0 };
     assert!(codec_from_wire(&good).is_ok());
+    let common = v1::Codec { quantizer: 11, number: 8, exponent: -9, most: 127, ..good };
+    assert!(codec_from_wire(&common).is_ok());
     for density in [0.0, -1.0, 1.5, f64::NAN] {
         let message = v1::Codec { density, quantizer: 1, ..good };
         assert_eq!(codec_from_wire(&message), Err(Reject::Malformed));
@@ -82,7 +86,14 @@ fn every_codec_reads_back_and_a_density_outside_its_range_is_refused() {
     for bad in [
         v1::Codec { quantizer: 0, ..good },
         v1::Codec { quantizer: i32::MIN, ..good },
-        v1::Codec { quantizer: 11, ..good },
+        v1::Codec { quantizer: 12, ..good },
+        v1::Codec { number: 1, ..common },
+        v1::Codec { number: 9, ..common },
+        v1::Codec { exponent: 16, ..common },
+        v1::Codec { exponent: -300, ..common },
+        v1::Codec { most: 0, ..common },
+        v1::Codec { most: 128, ..common },
+        v1::Codec { fit: 0, ..common },
         v1::Codec { density: 0.5, ..good },
         v1::Codec { number: 99, ..good },
         v1::Codec { number: 8001, ..good },

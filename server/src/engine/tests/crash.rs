@@ -138,6 +138,31 @@ fn a_crash_at_any_commit_of_a_run_that_is_pruned_changes_nothing_in_the_result()
 }
 
 #[test]
+fn a_crash_at_any_commit_of_a_run_with_common_coordinates_changes_nothing_in_the_result() {
+    for sets in [
+        &["common.coordinates=random"][..],
+        &["common.coordinates=cyclic", "uplink.fit=unbiased", "uplink.feedback=0"],
+        &["common.coordinates=announced"],
+        &["common.coordinates=announced", "pruning.density=0.5"],
+        &["common.coordinates=announced", "pruning.density=0.5", "pruning.regrow=0.3"],
+        &["common.coordinates=cyclic", "pruning.density=0.5", "pruning.importance=votes"],
+        &["common.coordinates=announced", "distillation.kind=ensemble", "data.server_share=0.1"],
+    ] {
+        let common = ["uplink.quantizer=common", "uplink.bits=6", "uplink.density=0.4", "pruning.first_round=2"];
+        let steps = ["pruning.every=2", "pruning.steps=2", "distillation.every=2"];
+        let sets: Vec<String> = [&common[..], &steps, sets].concat().iter().map(|&set| set.into()).collect();
+        let from = Recipe::load(None, &sets).unwrap();
+        let mut recipe = eventful();
+        recipe.rounds.count = 6;
+        (recipe.common, recipe.uplink) = (from.common, from.uplink);
+        (recipe.pruning, recipe.distillation) = (from.pruning, from.distillation);
+        let (report, summaries) = survives_every_crash(&recipe, true);
+        assert_eq!((report.outcome, report.rounds), (Outcome::Completed, 6), "{sets:?}");
+        assert!(summaries[5].model_digest != summaries[4].model_digest, "{sets:?}");
+    }
+}
+
+#[test]
 fn a_crash_at_any_commit_of_a_run_that_is_distilled_changes_nothing_in_the_result() {
     let mut recipe = eventful();
     recipe.distillation.kind = dunlin_core::recipe::Distillation::Ensemble;
