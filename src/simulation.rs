@@ -293,7 +293,7 @@ impl<'a> Simulation<'a> {
         let run = start.row();
         let engine = engine::open(start, Timestamp(0))?;
 
-        let scratch = if recipe.uplink.feedback > 0.0 {
+        let scratch = if recipe.uplink.feedback > 0.0 || recipe.limits.client_bytes > 0 {
             Some(tempfile::tempdir().map_err(SimulationError::Scratch)?)
         } else {
             None

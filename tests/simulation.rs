@@ -227,6 +227,31 @@ fn updates_fill_what_the_recipe_allows_and_no_more() {
 }
 
 #[test]
+fn a_client_sends_no_more_than_its_budget_and_nearly_all_of_it_where_it_is_always_asked() {
+    let sets = &["data.clients=10", "rounds.count=10", "limits.client_bytes=12000"];
+    let outcome = Simulation::new(recipe(sets)).run().unwrap();
+    assert_eq!(outcome.clients.len(), 10);
+    for client in &outcome.clients {
+        assert!(client.updates == 10 && (11_760..=12_000).contains(&client.up), "{client:?}");
+    }
+    let grpc = Simulation::new(recipe(sets)).transport(Transport::Grpc).run().unwrap();
+    assert_eq!(grpc.report.model_digest, outcome.report.model_digest);
+    assert_eq!(grpc.report.bytes.up, outcome.report.bytes.up);
+    // Drawn at random, without feedback, beside a bound of the server's.
+    for (others, least) in [
+        (&["uplink.feedback=0"][..], 60_000),
+        (&["limits.update_bytes=900"], 40_000),
+        (&["limits.run_bytes=50000"], 40_000),
+    ] {
+        let sets = [&["rounds.count=12", "rounds.cohort=5", "limits.client_bytes=5000"], others].concat();
+        let drawn = Simulation::new(recipe(&sets)).run().unwrap();
+        assert!(drawn.clients.iter().all(|client| client.up <= 5000), "{others:?}: {:?}", drawn.clients);
+        assert!(drawn.report.bytes.up > least, "{others:?}: {:?}", drawn.report.bytes);
+        assert_eq!(drawn.clients.iter().map(|client| client.updates).sum::<u64>(), 60, "{others:?}");
+    }
+}
+
+#[test]
 fn a_pruned_model_is_small_and_so_is_what_travels_for_it() {
     let prune = [
         "rounds.count=16",

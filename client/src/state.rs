@@ -57,6 +57,16 @@ pub trait ClientState: Send {
     /// When it cannot be read, or there is none.
     fn pending_frame(&mut self) -> Result<Bytes, StateError>;
 
+    /// Bytes of this run's updates that were accounted for.
+    fn spent(&self) -> u64;
+
+    /// Accounts for the bytes of the pending update, once however often it is called: before it is committed or
+    /// abandoned, where clients have a budget of bytes.
+    ///
+    /// # Errors
+    /// When it cannot be written, or nothing is pending.
+    fn spend(&mut self) -> Result<(), StateError>;
+
     /// Keeps an update, with its residual, until it is acknowledged or refused.
     ///
     /// # Errors

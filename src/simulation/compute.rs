@@ -53,7 +53,7 @@ pub(super) struct Bench {
     pub(super) recipe: Recipe,
     pub(super) workplace: Arc<dyn Workplace>,
     pub(super) run: RunId,
-    /// Where residuals lie; nothing without error feedback.
+    /// Where residuals and accounts of bytes lie; nothing where there are neither.
     pub(super) state_dir: Option<PathBuf>,
 }
 
@@ -66,6 +66,11 @@ impl Bench {
         Ok(Some(state))
     }
 
+    /// Notes the bytes of the update that has been answered for, where clients have a budget of them.
+    pub(super) fn account(&self, state: &mut DirectoryState) -> Result<(), StateError> {
+        if self.recipe.limits.client_bytes > 0 { state.spend() } else { Ok(()) }
+    }
+
     fn perform(&self, job: &Job, encoder: &mut Encoder) -> Result<Done, WorkError> {
         let mut trainer = self.workplace.trainer(&job.client)?;
         let task = match &job.task {
@@ -76,6 +81,9 @@ impl Bench {
         };
         let failed = |error: StateError| WorkError::Trainer(dunlin_client::trainer::TrainerError::Failed(error.into()));
         let mut state = self.state(&job.client).map_err(failed)?;
+        let spent = state.as_ref().map_or(0, ClientState::spent);
+        let max_bytes = self.recipe.client_update_bytes(task.round.number, spent, task.max_bytes);
+        let task = &TrainTask { max_bytes, ..task.clone() };
         let residual =
             state.as_mut().map_or(Ok(None), |state| state.residual(job.model.mask().whole())).map_err(failed)?;
         let assignment = Assignment {

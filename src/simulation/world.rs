@@ -336,6 +336,7 @@ impl<'a> World<'a> {
                 Action::Commit(_) => {
                     client.pending = None;
                     if let Some(mut state) = self.bench.state(&client.id)? {
+                        self.bench.account(&mut state)?;
                         state.commit()?;
                     }
                     Event::Done
@@ -343,6 +344,7 @@ impl<'a> World<'a> {
                 Action::Abandon(..) => {
                     client.pending = None;
                     if let Some(mut state) = self.bench.state(&client.id)? {
+                        self.bench.account(&mut state)?;
                         state.abandon()?;
                     }
                     Event::Done

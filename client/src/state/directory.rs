@@ -32,6 +32,12 @@ struct About {
     token: Option<Token>,
     run: Option<RunId>,
     held: Option<ModelVersion>,
+    /// Bytes of updates that were accounted for.
+    #[serde(default)]
+    spent: u64,
+    /// Whether the pending update is part of them.
+    #[serde(default)]
+    is_accounted: bool,
 }
 
 const ABOUT: &str = "client.json";
@@ -145,7 +151,7 @@ impl ClientState for DirectoryState {
             self.remove(name)?;
         }
         self.pending = None;
-        self.about = About { token: self.about.token, run: Some(run), held: None };
+        self.about = About { token: self.about.token, run: Some(run), ..About::default() };
         self.write_about()
     }
 
@@ -178,7 +184,25 @@ impl ClientState for DirectoryState {
         self.read_pending()?.map(|(_, frame)| frame).ok_or(StateError::NothingPending)
     }
 
+    fn spent(&self) -> u64 {
+        self.about.spent
+    }
+
+    fn spend(&mut self) -> Result<(), StateError> {
+        let header = self.pending.as_ref().ok_or(StateError::NothingPending)?;
+        if self.about.is_accounted {
+            return Ok(());
+        }
+        self.about.spent += header.frame_len;
+        self.about.is_accounted = true;
+        self.write_about()
+    }
+
     fn keep(&mut self, update: Update) -> Result<(), StateError> {
+        // Before there is another update, which the account does not have yet.
+        if std::mem::replace(&mut self.about.is_accounted, false) {
+            self.write_about()?;
+        }
         match &update.residual {
             Some(residual) => {
                 self.write(PENDING_RESIDUAL, |file| write_residual(file, residual))?;

@@ -16,6 +16,9 @@ pub struct MemoryState {
     held: Option<ModelVersion>,
     residual: Option<Arc<Residual>>,
     pending: Option<(UpdateHeader, Bytes, Option<Residual>)>,
+    spent: u64,
+    /// Whether the pending update is part of it.
+    is_accounted: bool,
 }
 
 impl ClientState for MemoryState {
@@ -51,7 +54,20 @@ impl ClientState for MemoryState {
         self.pending.as_ref().map(|(_, frame, _)| frame.clone()).ok_or(StateError::NothingPending)
     }
 
+    fn spent(&self) -> u64 {
+        self.spent
+    }
+
+    fn spend(&mut self) -> Result<(), StateError> {
+        let (header, _, _) = self.pending.as_ref().ok_or(StateError::NothingPending)?;
+        if !std::mem::replace(&mut self.is_accounted, true) {
+            self.spent += header.frame_len;
+        }
+        Ok(())
+    }
+
     fn keep(&mut self, update: Update) -> Result<(), StateError> {
+        self.is_accounted = false;
         self.pending = Some((update.header, update.frame.into(), update.residual));
         Ok(())
     }

@@ -52,13 +52,23 @@ fn contract(state: &mut dyn ClientState) {
     state.abandon().unwrap();
     assert_eq!((residual(state), state.pending()), (update(1, 0.5).residual, None));
 
+    assert_eq!(state.spent(), 0, "nobody asked for an account");
+    assert!(matches!(state.spend(), Err(StateError::NothingPending)));
+    for (round, spent) in [(2, 10), (3, 20)] {
+        state.keep(update(round, 0.25)).unwrap();
+        state.spend().unwrap();
+        state.spend().unwrap();
+        assert_eq!(state.spent(), spent, "each update once");
+        state.abandon().unwrap();
+    }
+
     state.set_held(Some(ModelVersion(3))).unwrap();
     assert_eq!(state.held(), Some(ModelVersion(3)));
     state.bind(RUN).unwrap();
     assert_eq!(state.held(), Some(ModelVersion(3)), "turning to the same run forgets nothing");
     state.keep(update(3, 1.0)).unwrap();
     state.bind(RunId([2; 8])).unwrap();
-    assert_eq!((state.held(), residual(state), state.pending()), (None, None, None));
+    assert_eq!((state.held(), residual(state), state.pending(), state.spent()), (None, None, None, 0));
     assert_eq!(state.token().unwrap(), token, "the name's secret outlives the run");
 }
 
@@ -94,9 +104,16 @@ fn a_directory_outlives_the_process_at_every_point_of_the_commit() {
     {
         let mut state = open();
         assert!(state.pending().is_some());
+        state.spend().unwrap();
+    }
+    {
+        // And the next before it was committed: the account has it already.
+        let mut state = open();
+        state.spend().unwrap();
         state.commit().unwrap();
     }
     let mut state = open();
+    assert_eq!(state.spent(), 10);
     assert_eq!((residual(&mut state), state.pending()), (update(1, 0.5).residual, None));
 }
 

@@ -1,5 +1,6 @@
 //! The recipe: one file that describes a federation, whether simulated or run on separate machines.
 
+mod budget;
 mod check;
 mod common;
 mod distillation;
@@ -305,6 +306,8 @@ pub struct LimitsConfig {
     pub update_bytes: u64,
     /// Bytes of all updates of the run together, shared out among those that are still to come; 0 for no such bound.
     pub run_bytes: u64,
+    /// Bytes of all updates of one client in the run, of which it keeps account; 0 for no such bound.
+    pub client_bytes: u64,
 }
 
 /// The simulated world; a federation of separate machines has a real one.
@@ -537,6 +540,7 @@ impl Default for LimitsConfig {
             packet_ring: 64,
             update_bytes: 0,
             run_bytes: 0,
+            client_bytes: 0,
         }
     }
 }

@@ -138,6 +138,7 @@ fn common(recipe: &Recipe) -> Option<Conflict> {
     for (value, keys) in [
         (limits.update_bytes, &["limits.update_bytes", "common.coordinates"]),
         (limits.run_bytes, &["limits.run_bytes", "common.coordinates"]),
+        (limits.client_bytes, &["limits.client_bytes", "common.coordinates"]),
     ] {
         if value > 0 && recipe.common.is_on() {
             let right =
@@ -362,7 +363,7 @@ fn distillation(recipe: &Recipe) -> Option<Conflict> {
 }
 
 /// The shortest frame that is worth a round trip: header, checksum, and a few coordinates.
-const LEAST_FRAME_BYTES: u64 = 64;
+pub(super) const LEAST_FRAME_BYTES: u64 = 64;
 
 fn budgets(recipe: &Recipe) -> Option<Conflict> {
     let limits = &recipe.limits;
@@ -375,6 +376,7 @@ fn budgets(recipe: &Recipe) -> Option<Conflict> {
             &["limits.run_bytes", "rounds.count"],
             recipe.rounds.count.saturating_mul(recipe.cohort_size().into()),
         ),
+        (limits.client_bytes, &["limits.client_bytes", "rounds.count"], recipe.rounds.count),
     ] {
         if value == 0 {
             continue;
@@ -394,6 +396,15 @@ fn budgets(recipe: &Recipe) -> Option<Conflict> {
                 format!("0 or at least {least}, which is {LEAST_FRAME_BYTES} bytes for each of {updates} update(s)"),
             );
         }
+    }
+    let pruning = &recipe.pruning;
+    let asks = pruning.is_on() && (pruning.importance != Importance::Magnitude || pruning.regrow > 0.0);
+    if limits.client_bytes > 0 && asks {
+        return conflict_of(
+            &["limits.client_bytes", "pruning.importance", "pruning.regrow"],
+            limits.client_bytes,
+            "0, because what `pruning.importance` or `pruning.regrow` asks clients for has a length of its own",
+        );
     }
     None
 }

@@ -567,6 +567,13 @@ pub const KEYS: &[Key] = &[
         "Bytes of all updates of the run together; what is left is shared out evenly among the updates still to come, as \
          a bound like update_bytes on each; 0 sets no bound.",
     ),
+    key(
+        "limits.client_bytes",
+        "bytes",
+        Form::Whole(0, i64::MAX),
+        "Bytes of all updates of one client in the run, refused ones included; the client keeps account and shares out what \
+         is left over the rounds in which it may still be asked, as a bound like update_bytes on each; 0 sets no bound.",
+    ),
     key("network.class", "", Form::Sections, "Kinds of client; none means links and devices that take no time."),
     key("network.class.name", "", Form::Name, "Name for the report."),
     key("network.class.share", "", POSITIVE, "Share of the clients, relative to the shares of the other classes."),

@@ -474,6 +474,16 @@ fn keys_that_do_not_fit_each_other_are_refused() {
              not \"own\": how many there are is the same for all clients",
         ),
         (
+            &["limits.client_bytes=5000"],
+            "--set limits.client_bytes=5000: `limits.client_bytes` is 5000; it must be 0 or at least 5120, which is 64 \
+             bytes for each of 80 update(s)",
+        ),
+        (
+            &["limits.client_bytes=50000", "pruning.density=0.5", "pruning.importance=votes"],
+            "--set limits.client_bytes=50000: `limits.client_bytes` is 50000; it must be 0, because what \
+             `pruning.importance` or `pruning.regrow` asks clients for has a length of its own",
+        ),
+        (
             &["network.class=[{name='a'}, {name='a'}]"],
             "--set network.class=[{name='a'}, {name='a'}]: `network.class.name` is \"a\"; it must be different in \
              each class",

@@ -1,0 +1,73 @@
+//! How many bytes a client may send in a run, shared out over the rounds in which it may be asked.
+
+use super::Recipe;
+use super::check::LEAST_FRAME_BYTES;
+
+impl Recipe {
+    /// Longest frame, in bytes, of an update in a round (from 1) by a client that has sent updates of `spent` bytes
+    /// before, where the task allows `allowed`; 0 is no bound, of the task and of the result.
+    ///
+    /// What is left of `limits.client_bytes` is shared out evenly over the rounds in which a client is asked on average.
+    /// The draw may fall on it more often, so the shortest frame stays in reserve for every round that may come.
+    #[must_use]
+    pub fn client_update_bytes(&self, round: u64, spent: u64, allowed: u64) -> u64 {
+        if self.limits.client_bytes == 0 {
+            return allowed;
+        }
+        let left = self.limits.client_bytes.saturating_sub(spent);
+        let to_come = (self.rounds.count + 1).saturating_sub(round).max(1);
+        let asked = u128::from(to_come) * u128::from(self.cohort_size());
+        let share = u128::from(left) * u128::from(self.data.clients) / asked;
+        let reserve = LEAST_FRAME_BYTES.saturating_mul(to_come - 1);
+        let share = u64::try_from(share).unwrap_or(left).min(left.saturating_sub(reserve));
+        // Never nothing: that would be no bound.
+        let share = share.max(1);
+        if allowed == 0 { share } else { share.min(allowed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::RngCore;
+
+    fn recipe(sets: &[&str]) -> Recipe {
+        let sets: Vec<String> = sets.iter().map(|&set| set.into()).collect();
+        Recipe::load(None, &sets).unwrap()
+    }
+
+    #[test]
+    fn a_client_that_is_asked_in_every_round_spends_all_of_it_evenly() {
+        let recipe = recipe(&["limits.client_bytes=50000", "data.clients=10", "rounds.count=50"]);
+        let mut spent = 0;
+        for round in 1..=50 {
+            let bytes = recipe.client_update_bytes(round, spent, 0);
+            assert!((990..=1060).contains(&bytes), "{bytes} in round {round}");
+            // What a frame leaves of its share is there for the next ones.
+            spent += bytes * 99 / 100;
+        }
+        assert!((49_900..=50_000).contains(&spent), "{spent}");
+        assert_eq!(recipe.client_update_bytes(1, 0, 300), 300, "the task allows less");
+        assert_eq!(self::recipe(&[]).client_update_bytes(1, 0, 300), 300, "there is no budget");
+        assert_eq!(self::recipe(&[]).client_update_bytes(1, 0, 0), 0);
+    }
+
+    #[test]
+    fn whoever_is_drawn_however_often_never_sends_more_and_can_always_send_something() {
+        let recipe = recipe(&["limits.client_bytes=6400", "data.clients=20", "rounds.cohort=2", "rounds.count=100"]);
+        let mut rng = crate::Seed::from_u64(3).derive("budget").rng();
+        for per_mille in [50, 100, 200, 500, 1000] {
+            for _ in 0..50 {
+                let mut spent = 0;
+                for round in 1..=100 {
+                    if rng.next_u32() % 1000 < per_mille {
+                        let bytes = recipe.client_update_bytes(round, spent, 0);
+                        assert!(bytes >= LEAST_FRAME_BYTES, "{bytes} in round {round} after {spent}");
+                        spent += bytes;
+                    }
+                }
+                assert!(spent <= 6400, "{spent}");
+            }
+        }
+    }
+}
