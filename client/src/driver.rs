@@ -1,7 +1,7 @@
 //! Carries out what a [`Participant`] decides: calls, files, training, pauses.
 
 use crate::participant::{Action, End, Event, Participant};
-use crate::state::{ClientState, ModelCache, StateError};
+use crate::state::{ClientState, ModelCache, StateError, budget};
 use crate::trainer::{Trainer, TrainerError};
 use crate::transport::{Answer, Disconnected, Transport};
 use crate::work::{self, Update, WorkError};
@@ -203,13 +203,13 @@ pub async fn run(
                 answered(&client, answer, Event::Uploaded)
             }
             Action::Commit(header) => {
-                account(&mut *state, needed(&prepared))?;
+                budget::account(&needed(&prepared).recipe, &mut *state)?;
                 state.commit()?;
                 info!(client = %client, round = header.round.number, bytes = header.frame_len, "update accepted");
                 Event::Done
             }
             Action::Abandon(header, reject) => {
-                account(&mut *state, needed(&prepared))?;
+                budget::account(&needed(&prepared).recipe, &mut *state)?;
                 state.abandon()?;
                 warn!(client = %client, round = header.round.number, reject = reject.label(), "update refused: {reject}");
                 Event::Done
@@ -245,11 +245,6 @@ fn back_off(failures: u32, random: f64) -> Duration {
 
 fn needed(prepared: &Option<Arc<Prepared>>) -> &Arc<Prepared> {
     prepared.as_ref().expect("a client prepares before it is given work")
-}
-
-/// Notes the bytes of the update that has been answered for, where the client has a budget of them.
-fn account(state: &mut dyn ClientState, prepared: &Prepared) -> Result<(), StateError> {
-    if prepared.recipe.limits.client_bytes > 0 { state.spend() } else { Ok(()) }
 }
 
 fn answered<T>(client: &ClientId, answer: Answer<T>, event: impl FnOnce(Result<T, Reject>) -> Event) -> Event {
@@ -335,8 +330,7 @@ async fn train(
 ) -> Result<Option<Update>, ClientError> {
     let permit = shared.compute.clone().acquire_owned().await.expect("the semaphore is never closed");
     let base = shared.models.get(task.base).expect("a model that was just fetched is held");
-    let max_bytes = prepared.recipe.client_update_bytes(task.round.number, state.spent(), task.max_bytes);
-    let task = TrainTask { max_bytes, ..task.clone() };
+    let task = budget::within(&prepared.recipe, state.spent(), task);
     let residual =
         if prepared.recipe.uplink.feedback > 0.0 { state.residual(prepared.seeded.mask().whole())? } else { None };
     let steps = Arc::new((AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false)));

@@ -1,5 +1,6 @@
 //! What a client keeps between rounds and through its own crash.
 
+pub mod budget;
 mod directory;
 mod memory;
 mod models;

@@ -1,7 +1,7 @@
 //! The clients' training on real threads, while simulated time waits only for what is due.
 
 use dunlin_client::driver::Workplace;
-use dunlin_client::state::{ClientState, DirectoryState, StateError};
+use dunlin_client::state::{ClientState, DirectoryState, StateError, budget};
 use dunlin_client::work::{self, Assignment, Update, WorkError};
 use dunlin_codec::{Encoder, MaskedGrid};
 use dunlin_core::message::TrainTask;
@@ -66,11 +66,6 @@ impl Bench {
         Ok(Some(state))
     }
 
-    /// Notes the bytes of the update that has been answered for, where clients have a budget of them.
-    pub(super) fn account(&self, state: &mut DirectoryState) -> Result<(), StateError> {
-        if self.recipe.limits.client_bytes > 0 { state.spend() } else { Ok(()) }
-    }
-
     fn perform(&self, job: &Job, encoder: &mut Encoder) -> Result<Done, WorkError> {
         let mut trainer = self.workplace.trainer(&job.client)?;
         let task = match &job.task {
@@ -82,8 +77,7 @@ impl Bench {
         let failed = |error: StateError| WorkError::Trainer(dunlin_client::trainer::TrainerError::Failed(error.into()));
         let mut state = self.state(&job.client).map_err(failed)?;
         let spent = state.as_ref().map_or(0, ClientState::spent);
-        let max_bytes = self.recipe.client_update_bytes(task.round.number, spent, task.max_bytes);
-        let task = &TrainTask { max_bytes, ..task.clone() };
+        let task = &budget::within(&self.recipe, spent, task);
         let residual =
             state.as_mut().map_or(Ok(None), |state| state.residual(job.model.mask().whole())).map_err(failed)?;
         let assignment = Assignment {

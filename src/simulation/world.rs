@@ -6,7 +6,7 @@ use super::queue::{Call, Happening, Queue};
 use super::{OnRound, SimulationError, SimulationOutcome};
 use bytes::Bytes;
 use dunlin_client::participant::{Action, Event, Participant};
-use dunlin_client::state::ClientState;
+use dunlin_client::state::{ClientState, budget};
 use dunlin_codec::{MaskedGrid, StageBytes};
 use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, FetchModel, Welcome};
 use dunlin_core::report::ClientSummary;
@@ -336,7 +336,7 @@ impl<'a> World<'a> {
                 Action::Commit(_) => {
                     client.pending = None;
                     if let Some(mut state) = self.bench.state(&client.id)? {
-                        self.bench.account(&mut state)?;
+                        budget::account(&self.bench.recipe, &mut state)?;
                         state.commit()?;
                     }
                     Event::Done
@@ -344,7 +344,7 @@ impl<'a> World<'a> {
                 Action::Abandon(..) => {
                     client.pending = None;
                     if let Some(mut state) = self.bench.state(&client.id)? {
-                        self.bench.account(&mut state)?;
+                        budget::account(&self.bench.recipe, &mut state)?;
                         state.abandon()?;
                     }
                     Event::Done

@@ -96,12 +96,6 @@ impl Steps {
         Ok(steps)
     }
 
-    /// How many coordinates change.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.indices.len()
-    }
-
     /// Does what [`apply_update`] does with the frame.
     ///
     /// # Panics

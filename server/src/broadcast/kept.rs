@@ -2,7 +2,7 @@
 
 use crate::packet::Packet;
 use dunlin_codec::grid::{self, Steps};
-use dunlin_codec::{Error, Limits, Segments};
+use dunlin_codec::{Error, FrameHeader, Limits, Segments};
 use std::sync::OnceLock;
 
 /// A packet, and what its values add: each version that clients hold needs the sum of another run of packets, so a
@@ -30,21 +30,19 @@ impl Kept {
         }
         let limits = Limits::for_segments(segments);
         let frames = self.packet.value_frames();
-        if self.packet.frame_bytes() > (segments.len() / BYTES_SHARE) as u64 {
+        let count = |frame| FrameHeader::parse(frame).map(|header| header.nonzeros as usize);
+        let changed = frames.iter().map(|frame| count(frame)).sum::<Result<usize, _>>()?;
+        if changed > segments.len() / SHARE {
             return frames.iter().try_for_each(|frame| grid::apply_update(frame, segments, &limits, delta));
         }
         let steps = frames.iter().map(|frame| Steps::of(frame, segments, &limits)).collect::<Result<Vec<_>, _>>()?;
         steps.iter().for_each(|steps| steps.add_to(delta));
-        if steps.iter().map(Steps::count).sum::<usize>() <= segments.len() / STEPS_SHARE {
-            // Another thread may have been faster, with the same.
-            let _ = self.steps.set(steps);
-        }
+        // Another thread may have been faster, with the same.
+        let _ = self.steps.set(steps);
         Ok(())
     }
 }
 
 /// Steps are kept of packets that change at most one in so many coordinates: at eight bytes each a sixteenth of the
 /// model.
-const STEPS_SHARE: usize = 32;
-/// Of a packet with more than one byte for so many coordinates that cannot be hoped, and it goes straight to the sum.
-const BYTES_SHARE: usize = 8;
+const SHARE: usize = 32;

@@ -39,7 +39,7 @@ impl Mixed {
         positions: &mut Vec<u32>,
     ) -> Result<(), Corrupt> {
         if self.is_first {
-            return cells::read(stream, segment, k, positions);
+            return cells::read(stream, &mut self.cells, segment, k, positions);
         }
         let (n, row_len) = (segment.len, segment.row.clamp(1, segment.len));
         let tables = &*TABLES;
@@ -54,7 +54,7 @@ impl Mixed {
             cells.begin_row();
             for (column, from) in (start..end).step_by(width).enumerate() {
                 let to = end.min(from + width);
-                let any = blocks.code(stream, tables, (block, column, 0), upcoming < to);
+                let any = blocks.code(stream, tables, (block, column, 0), CONSTANT, upcoming < to);
                 block += 1;
                 if !any {
                     cells.skip();
@@ -67,7 +67,7 @@ impl Mixed {
                         cells.pass(i);
                         true
                     } else {
-                        cells.code(stream, tables, (i, i - start, left), upcoming == i)
+                        cells.code(stream, tables, (i, i - start, left), CONSTANT, upcoming == i)
                     };
                     if !set {
                         continue;
@@ -98,9 +98,9 @@ impl Mixed {
         // before it in the block are none.
         let any = any_of(density, width as u32);
         let within = share(density, any);
-        self.blocks.begin(any, blocks_in_row, n.div_ceil(row_len) * blocks_in_row);
+        self.blocks.begin(any, &PRIORS, blocks_in_row, n.div_ceil(row_len) * blocks_in_row);
         self.blocks.mixers.push(Mixer::expecting(tables, any, any));
-        self.cells.begin(within, row_len, n);
+        self.cells.begin(within, &PRIORS, row_len, n);
         let expected =
             (0..=width as u32).map(|left| if left == 0 { density } else { share(density, any_of(density, left)) });
         self.cells.mixers.extend(expected.map(|expected| Mixer::expecting(tables, within, expected)));
@@ -158,40 +158,48 @@ struct Level {
     bitmap: Vec<u8>,
     columns: Vec<Estimate>,
     row: Estimate,
+    /// What each row begins with.
+    new_row: Estimate,
     near: Vec<Estimate>,
     /// The two choices before.
     before: u32,
     /// By what is known of the choice besides.
     mixers: Vec<Mixer>,
-    /// What a choice is expected to be before anything is known.
-    density: u32,
+}
+
+/// How many observations a tensor's density weighs in each context before there are any.
+struct Priors {
+    column: u32,
+    row: u32,
+    near: u32,
 }
 
 impl Level {
     /// Forgets everything, its mixers too.
-    fn begin(&mut self, density: u32, row_len: usize, n: usize) {
-        self.density = density;
+    fn begin(&mut self, density: u32, priors: &Priors, row_len: usize, n: usize) {
+        self.new_row = Estimate::new(density, priors.row);
         self.before = 0;
         self.mixers.clear();
         self.bitmap.clear();
         self.bitmap.resize(n / 8 + 2, 0);
         self.columns.clear();
-        self.columns.resize(row_len, Estimate::new(density, COLUMN_PRIOR));
+        self.columns.resize(row_len, Estimate::new(density, priors.column));
         self.near.clear();
-        self.near.resize(NEIGHBOURHOODS, Estimate::new(density, NEAR_PRIOR));
+        self.near.resize(NEIGHBOURHOODS, Estimate::new(density, priors.near));
     }
 
     fn begin_row(&mut self) {
-        self.row = Estimate::new(self.density, ROW_PRIOR);
+        self.row = self.new_row;
     }
 
-    /// Number `i`, in that column, by that mixer.
+    /// Number `i`, in that column, by that mixer, whose last input is `last`.
     #[inline(always)]
     fn code<S: RangeStream>(
         &mut self,
         stream: &mut S,
         tables: &Tables,
         (i, column, mixer): (usize, usize, usize),
+        last: i32,
         set: bool,
     ) -> bool {
         let row_len = self.columns.len();
@@ -199,7 +207,7 @@ impl Level {
         let near = &mut self.near[(self.before | above << 2) as usize];
         let (column, row, mixer) = (&mut self.columns[column], &mut self.row, &mut self.mixers[mixer]);
         let [of_column, of_row, of_near] = [*column, *row, *near].map(|guess| guess.stretched(tables));
-        let p = mixer.mix(tables, [of_column, of_row, of_near, CONSTANT]);
+        let p = mixer.mix(tables, [of_column, of_row, of_near, last]);
         let set = stream.choice(p, set);
         mixer.learn(set);
         column.learn(set);
@@ -290,8 +298,8 @@ impl Estimate {
     }
 }
 
-/// Weighs guesses. What one choice teaches decides on the next, so what counts is how long that
-/// takes: bounds that are almost never met are branches and not minima, which would be waited for.
+/// Weighs guesses. What one choice teaches decides on the next, so what counts is how long that takes: bounds that are
+/// almost never met are branches and not minima, which would be waited for.
 struct Mixer {
     weights: [i64; INPUTS],
     inputs: [i64; INPUTS],
@@ -424,12 +432,10 @@ const LEARNING_SHIFT: u32 = 15;
 const ESTIMATE_BITS: u32 = 22;
 const ESTIMATE_MAX: u32 = (1 << ESTIMATE_BITS) - 1;
 const SEEN_MAX: u32 = 255;
-/// How many observations the tensor's density weighs in each context.
-const COLUMN_PRIOR: u32 = 0;
-const ROW_PRIOR: u32 = 1;
-const NEAR_PRIOR: u32 = 2;
+const PRIORS: Priors = Priors { column: 0, row: 1, near: 2 };
 /// Two before and three one row back.
 const NEIGHBOURHOODS: usize = 32;
+/// Most cells in a block.
 const BLOCK_MAX: u32 = 64;
 /// ±12 in 2^-8: 2^-12 is below what the range coder resolves well.
 const STRETCH_MAX: i32 = 12 << 8;

@@ -160,6 +160,7 @@ fn link((link, keys): (&LinkConfig, &LinkKeys), is_part: bool) -> Option<Conflic
         );
     }
     let (quantizer, word) = (link.quantizer(), link.quantizer.word());
+    let is_fitted = matches!(quantizer, Quantizer::Rotated { .. } | Quantizer::Eden { .. } | Quantizer::Common { .. });
     if quantizer.is_whole() && link.density < 1.0 && !is_part {
         return conflict_of(
             keys.density,
@@ -185,11 +186,7 @@ fn link((link, keys): (&LinkConfig, &LinkKeys), is_part: bool) -> Option<Conflic
     }
     if quantizer.bias() == Bias::Unbiased && link.feedback > 0.0 {
         let other =
-            if matches!(quantizer, Quantizer::Rotated { .. } | Quantizer::Eden { .. } | Quantizer::Common { .. }) {
-                format!("; with feedback `{name}.fit` must be \"least-error\"")
-            } else {
-                String::new()
-            };
+            if is_fitted { format!("; with feedback `{name}.fit` must be \"least-error\"") } else { String::new() };
         return conflict_of(
             keys.feedback,
             link.feedback,
@@ -198,12 +195,7 @@ fn link((link, keys): (&LinkConfig, &LinkKeys), is_part: bool) -> Option<Conflic
     }
     // The downlink without feedback loses most of every step whatever the quantizer is, and is there for comparison.
     if quantizer.is_whole() && quantizer.bias() == Bias::Biased && link.feedback == 0.0 && *name == "uplink" {
-        let other =
-            if matches!(quantizer, Quantizer::Rotated { .. } | Quantizer::Eden { .. } | Quantizer::Common { .. }) {
-                "; without feedback `uplink.fit` must be \"unbiased\""
-            } else {
-                ""
-            };
+        let other = if is_fitted { "; without feedback `uplink.fit` must be \"unbiased\"" } else { "" };
         return conflict_of(
             keys.feedback,
             link.feedback,
