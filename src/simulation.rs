@@ -12,7 +12,7 @@ use dunlin_client::driver::{ClientError, Workplace};
 use dunlin_client::state::StateError;
 use dunlin_client::trainer::TrainerError;
 use dunlin_client::work::WorkError;
-use dunlin_core::recipe::RecipeError;
+use dunlin_core::recipe::{RecipeError, Width};
 use dunlin_core::report::ClientSummary;
 use dunlin_core::{ClientId, Layout, Recipe, Report, RoundSummary, RunId, Seed, Timestamp};
 use dunlin_nn::data;
@@ -143,6 +143,14 @@ pub enum SimulationError {
     /// The server cannot go on.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The workplace gives a client a width that the recipe does not have.
+    #[error("client {client} has width {width}, which no size in the recipe has")]
+    Width {
+        /// Which one.
+        client: ClientId,
+        /// Its width.
+        width: Width,
+    },
     /// A client cannot go on.
     #[error("client {client}: {source}")]
     Client {
@@ -275,6 +283,11 @@ impl<'a> Simulation<'a> {
                 Arc::new(whole.map_err(SimulationError::Workplace)?.with_device(device))
             }
         };
+        if let Some(client) =
+            clients.iter().find(|client| recipe.widths().all(|width| width != workplace.width(client)))
+        {
+            return Err(SimulationError::Width { client: client.clone(), width: workplace.width(client) });
+        }
         let (layout, initial) = workplace.model().map_err(SimulationError::Workplace)?;
         let seed = Seed::from_u64(recipe.seed).derive("simulation");
         let id = seed.derive("run").as_bytes().first_chunk().copied().map_or(RunId([0; 8]), RunId);

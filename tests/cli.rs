@@ -50,6 +50,36 @@ fn a_simulation_prints_its_report_and_writes_its_results() {
 }
 
 #[test]
+fn the_model_of_a_smaller_client_is_shown_and_exported() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, small) = (dir.path().join("results"), dir.path().join("small.safetensors"));
+    let sets = ["--set", "rounds.count=2", "--set", "size=[{width=1}, {width=0.25}]"];
+    let run = dunlin(&[&["simulate", "--out", out.to_str().unwrap()], &sets[..]].concat());
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+    let table = text(&run.stdout);
+    assert!(table.contains("width 0.25") && table.contains("6,310 parameters"), "{table}");
+    let export = |width: &str, from: &[&str]| {
+        dunlin(&[&["export", "--width", width, "--out", small.to_str().unwrap()], from].concat())
+    };
+    let exported = export("0.25", &["--run", out.to_str().unwrap()]);
+    assert_eq!(exported.status.code(), Some(0), "{exported:?}");
+    let file = std::fs::read(&small).unwrap();
+    let header = json(&file[8..8 + u64::from_le_bytes(*file.first_chunk().unwrap()) as usize]);
+    assert_eq!(header["fc2.weight"]["shape"], serde_json::json!([50, 50]));
+    assert_eq!(header["__metadata__"]["model.channels"], "50, 50");
+    let judged = dunlin(&["eval", small.to_str().unwrap(), "--data", "digits", "--json"]);
+    assert_eq!(judged.status.code(), Some(0), "{judged:?}");
+    let onnx = export("0.25", &["--run", out.to_str().unwrap(), "--to", "onnx"]);
+    assert_eq!(onnx.status.code(), Some(0), "{onnx:?}");
+
+    let whole = simulate(&["--out", out.to_str().unwrap()]);
+    assert_eq!(whole.status.code(), Some(0), "{whole:?}");
+    let refused = export("0.25", &["--run", out.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(text(&refused.stderr).contains("a softmax has no parts for smaller clients"), "{refused:?}");
+}
+
+#[test]
 fn without_json_a_table_comes_after_the_rounds() {
     let run = simulate(&[]);
     assert_eq!(run.status.code(), Some(0), "{run:?}");

@@ -115,7 +115,13 @@ fn messages() -> BTreeMap<String, Vec<u8>> {
         frame_lens: vec![100, 2000],
     };
     let join = Join { protocol: 1, client: session.client.clone(), token: session.token };
-    let check_in = CheckIn { session: session.clone(), examples: 600, held: Some(ModelVersion(5)), wait_ms: 20_000 };
+    let check_in = CheckIn {
+        session: session.clone(),
+        examples: 600,
+        width: dunlin_core::recipe::Width::WHOLE,
+        held: Some(ModelVersion(5)),
+        wait_ms: 20_000,
+    };
     let fetch = FetchModel { session: session.clone(), held: None, wanted: ModelVersion(6) };
     let codec = Codec { density: 0.01, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
     let task = TrainTask { round, base: ModelVersion(6), deadline_ms: 60_000, codec, max_bytes: 0 };

@@ -47,6 +47,17 @@ const COMMON: &[&str] = &[
     "pruning.steps=4",
 ];
 
+/// Clients of three sizes, who learn from each other also by distillation.
+const SIZED: &[&str] = &[
+    "rounds.count=12",
+    "data.clients=10",
+    "rounds.cohort=6",
+    "data.server_share=0.2",
+    "distillation.kind=ensemble",
+    "distillation.every=4",
+    "size=[{width=1}, {width=0.5}, {width=0.25}]",
+];
+
 fn dunlin(subcommand: &str) -> Command {
     let mut command = Command::new(DUNLIN);
     command.arg(subcommand).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -159,7 +170,7 @@ impl Drop for Federation<'_> {
 
 #[test]
 fn simulation_grpc_and_processes_make_one_model() {
-    for recipe in [ALL, DRAWN, SMALL, COMMON] {
+    for recipe in [ALL, DRAWN, SMALL, COMMON, SIZED] {
         let dir = tempfile::tempdir().unwrap();
         let expected = simulated(recipe, "in-process");
         assert_eq!(simulated(recipe, "grpc"), expected);
@@ -180,6 +191,11 @@ fn so_does_one_whose_model_is_made_small_meanwhile() {
 #[test]
 fn so_does_one_whose_clients_all_send_the_same_coordinates() {
     killed_all_the_time(COMMON);
+}
+
+#[test]
+fn so_does_one_with_clients_of_several_sizes() {
+    killed_all_the_time(&[SIZED, &["rounds.cohort=10"]].concat());
 }
 
 fn killed_all_the_time(recipe: &[&str]) {

@@ -8,6 +8,7 @@ use crate::transport::{BadUrl, Transport};
 use clap::Args;
 use dunlin_core::ClientId;
 use dunlin_core::id::BadClientId;
+use dunlin_core::recipe::Width;
 use dunlin_nn::Threads;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,11 @@ pub struct ClientArgs {
     /// parameter between rounds, in memory or in the --state-dir
     #[arg(long = "virtual", value_name = "K")]
     pub virtual_clients: Option<u32>,
+
+    /// How much of each hidden layer this client has, such as 0.5: one of the recipe's size.width [default: 1, with --data
+    /// recipe:N what part N has in a simulation]
+    #[arg(long, value_name = "WIDTH")]
+    pub width: Option<Width>,
 
     /// Keep name, residual and unsent update here, so that nothing is lost when the client is stopped
     #[arg(long, value_name = "DIR")]
@@ -129,9 +135,12 @@ pub async fn run(args: ClientArgs) -> Result<End, CommandError> {
     let device = dunlin_nn::model::device(&args.device)?;
     let models = ModelCache::new(args.state_dir.as_ref().map(|dir| dir.join("models")));
     let prepare = {
-        let (spec, clients) = (args.data.clone(), clients.clone());
+        let (spec, clients, width) = (args.data.clone(), clients.clone(), args.width);
         move |recipe: &dunlin_core::Recipe| {
-            let workplace = DataWorkplace::for_clients(recipe, &spec, &clients)?;
+            let mut workplace = DataWorkplace::for_clients(recipe, &spec, &clients)?;
+            if let Some(width) = width {
+                workplace = workplace.with_width(width);
+            }
             let workplace = workplace.with_threads(Arc::clone(&training)).with_device(device.clone());
             Ok(Arc::new(workplace) as Arc<dyn Workplace>)
         }
@@ -171,7 +180,7 @@ mod tests {
         let data = data.parse().unwrap();
         let (server, state_dir, threads) = ("http://127.0.0.1:1".into(), None, None);
         let device = "cpu".into();
-        ClientArgs { server, data, id, virtual_clients, state_dir, threads, device, wait_ms: 0 }
+        ClientArgs { server, data, id, virtual_clients, width: None, state_dir, threads, device, wait_ms: 0 }
     }
 
     #[test]

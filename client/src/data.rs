@@ -2,7 +2,7 @@
 
 use crate::driver::Workplace;
 use crate::trainer::{CandleTrainer, Trainer, TrainerError};
-use dunlin_core::recipe::DataConfig;
+use dunlin_core::recipe::{DataConfig, Width};
 use dunlin_core::{ClientId, Layout, Recipe};
 use dunlin_nn::Threads;
 use dunlin_nn::data::{self, Dataset, Examples};
@@ -77,6 +77,8 @@ pub struct DataWorkplace {
     recipe: Recipe,
     train: Arc<Dataset>,
     rows: BTreeMap<ClientId, Arc<[u32]>>,
+    /// Of clients that do not have the whole model.
+    widths: BTreeMap<ClientId, Width>,
     threads: Arc<Threads>,
     device: Device,
 }
@@ -89,7 +91,21 @@ impl DataWorkplace {
     pub fn whole(recipe: &Recipe, train: Arc<Dataset>, clients: &[ClientId]) -> Result<Self, TrainerError> {
         let parts = data::partition(&recipe.data, &train, &recipe.data_seed()).map_err(boxed)?;
         let rows = clients.iter().cloned().zip(parts).map(|(client, part)| (client, part.into())).collect();
-        Ok(Self { recipe: recipe.clone(), train, rows, threads: Arc::default(), device: Device::Cpu })
+        Ok(Self::new(recipe, train, rows).dealt(clients, 0))
+    }
+
+    fn new(recipe: &Recipe, train: Arc<Dataset>, rows: BTreeMap<ClientId, Arc<[u32]>>) -> Self {
+        let (widths, threads, device) = (BTreeMap::new(), Arc::default(), Device::Cpu);
+        Self { recipe: recipe.clone(), train, rows, widths, threads, device }
+    }
+
+    /// With the widths that the recipe deals to the parts from `first` on.
+    fn dealt(mut self, clients: &[ClientId], first: usize) -> Self {
+        if !self.recipe.size.is_empty() {
+            let widths = self.recipe.dealt_widths().into_iter().skip(first);
+            self.widths = clients.iter().cloned().zip(widths).collect();
+        }
+        self
     }
 
     /// Clients of one process: from part N on in order, or all of them on data of their own.
@@ -112,16 +128,24 @@ impl DataWorkplace {
                 }
                 let parts = parts.into_iter().skip(first);
                 let rows = clients.iter().cloned().zip(parts).map(|(client, part)| (client, part.into())).collect();
-                Ok(Self { recipe: recipe.clone(), train, rows, threads: Arc::default(), device: Device::Cpu })
+                Ok(Self::new(recipe, train, rows).dealt(clients, first))
             }
             DataSpec::Own(source) => {
                 let config = DataConfig { source: source.clone(), ..recipe.data.clone() };
                 let train = data::load(&config, &recipe.data_seed()).map_err(boxed)?.train;
                 let every: Arc<[u32]> = (0..train.len() as u32).collect();
                 let rows = clients.iter().map(|client| (client.clone(), every.clone())).collect();
-                Ok(Self { recipe: recipe.clone(), train, rows, threads: Arc::default(), device: Device::Cpu })
+                Ok(Self::new(recipe, train, rows))
             }
         }
+    }
+
+    /// Gives all clients this width; without, those with parts of the recipe's data have what it deals to them, and those
+    /// with data of their own the whole model.
+    #[must_use]
+    pub fn with_width(mut self, width: Width) -> Self {
+        self.widths = self.rows.keys().map(|client| (client.clone(), width)).collect();
+        self
     }
 
     /// Lets each training split its batches among these threads; without, it works on the one that calls.
@@ -156,6 +180,10 @@ impl Workplace for DataWorkplace {
 
     fn examples(&self, client: &ClientId) -> Result<u32, TrainerError> {
         Ok(self.rows_of(client)?.len() as u32)
+    }
+
+    fn width(&self, client: &ClientId) -> Width {
+        self.widths.get(client).copied().unwrap_or_default()
     }
 
     fn trainer(&self, client: &ClientId) -> Result<Box<dyn Trainer>, TrainerError> {

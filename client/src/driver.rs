@@ -8,8 +8,11 @@ use crate::work::{self, Update, WorkError};
 use bytes::Bytes;
 use dunlin_codec::{Encoder, Limits, MaskedGrid, grid};
 use dunlin_core::message::{CatchUp, EvaluationReport, EvaluationTask, FetchModel, TrainTask, Welcome};
+use dunlin_core::recipe::Width;
 use dunlin_core::{ClientId, Digest, Layout, ModelVersion, Recipe, Reject, catch_up};
+use dunlin_nn::small::{NoSlices, Slice};
 use dunlin_nn::train::Evaluation;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,7 +37,14 @@ pub trait Workplace: Send + Sync {
     /// When the client has no data.
     fn examples(&self, client: &ClientId) -> Result<u32, TrainerError>;
 
-    /// A trainer on a client's data.
+    /// How much of the model a client has: one of the recipe's [`Recipe::widths`]. The whole, unless the workplace says
+    /// otherwise; what a simulation deals to its clients is [`Recipe::dealt_widths`].
+    fn width(&self, client: &ClientId) -> Width {
+        let _ = client;
+        Width::WHOLE
+    }
+
+    /// A trainer on a client's data. It trains a model of [`Self::model`]'s layout whatever the client's width is.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -48,19 +58,32 @@ pub type Prepare = dyn Fn(&Recipe) -> Result<Arc<dyn Workplace>, TrainerError> +
 pub struct Shared {
     /// Makes the workplace, once per run.
     pub prepare: Box<Prepare>,
-    /// Model versions held.
-    pub models: ModelCache,
+    /// Versions held of the whole model.
+    pub models: Arc<ModelCache>,
     /// Bounds how many clients compute at once.
     pub compute: Arc<Semaphore>,
-    prepared: Mutex<Option<(Welcome, Arc<Prepared>)>>,
+    prepared: Mutex<Option<(Welcome, PreparedRun)>>,
 }
 
-struct Prepared {
-    recipe: Recipe,
+/// What is made of a recipe, once for all clients of the process.
+struct PreparedRun {
+    recipe: Arc<Recipe>,
     workplace: Arc<dyn Workplace>,
+    /// For each width that some client of the process has.
+    widths: BTreeMap<Width, Arc<Prepared>>,
+}
+
+/// The same for clients of one width.
+struct Prepared {
+    recipe: Arc<Recipe>,
+    workplace: Arc<dyn Workplace>,
+    /// The part of the model that they have; nothing for the whole.
+    slice: Option<Slice>,
     limits: Limits,
     /// Version 0.
     seeded: MaskedGrid,
+    /// Versions held.
+    models: Arc<ModelCache>,
 }
 
 /// Why a client ended before its run did.
@@ -80,6 +103,17 @@ pub enum ClientError {
         "the model for this client's data differs from the server's: check that shapes and classes agree with the recipe"
     )]
     OtherModel,
+    /// The recipe has no clients of this width.
+    #[error("--width is {width}; the recipe has clients of width {known}")]
+    UnknownWidth {
+        /// The client's width.
+        width: Width,
+        /// Those of the recipe.
+        known: String,
+    },
+    /// The model has no smaller models within it.
+    #[error("the server's recipe cannot be used: {0}")]
+    NoSlices(#[from] NoSlices),
     /// The server refused the client for good.
     #[error("the server refused client {client}: {reject}")]
     Refused {
@@ -107,31 +141,49 @@ impl Shared {
     #[must_use]
     pub fn new(prepare: Box<Prepare>, models: ModelCache, threads: usize) -> Arc<Self> {
         let compute = Arc::new(Semaphore::new(threads.max(1)));
-        Arc::new(Self { prepare, models, compute, prepared: Mutex::new(None) })
+        Arc::new(Self { prepare, models: Arc::new(models), compute, prepared: Mutex::new(None) })
     }
 
-    fn prepared(&self, welcome: &Welcome) -> Result<Arc<Prepared>, ClientError> {
+    fn prepared(&self, welcome: &Welcome, client: &ClientId) -> Result<Arc<Prepared>, ClientError> {
         let mut slot = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, prepared)) = &*slot
-            && known == welcome
-        {
-            return Ok(prepared.clone());
+        if slot.as_ref().is_none_or(|(known, _)| known != welcome) {
+            let recipe = Arc::new(Recipe::from_toml(&welcome.recipe)?);
+            let workplace = (self.prepare)(&recipe)?;
+            *slot = Some((welcome.clone(), PreparedRun { recipe, workplace, widths: BTreeMap::new() }));
         }
-        let recipe = Recipe::from_toml(&welcome.recipe)?;
-        let workplace = (self.prepare)(&recipe)?;
+        let (_, run) = slot.as_mut().expect("it was filled just now");
+        let width = run.workplace.width(client);
+        if let Some(prepared) = run.widths.get(&width) {
+            return Ok(Arc::clone(prepared));
+        }
+        let prepared = Arc::new(self.prepared_for(welcome, run, width)?);
+        run.widths.insert(width, Arc::clone(&prepared));
+        Ok(prepared)
+    }
+
+    fn prepared_for(&self, welcome: &Welcome, run: &PreparedRun, width: Width) -> Result<Prepared, ClientError> {
+        let (recipe, workplace) = (Arc::clone(&run.recipe), Arc::clone(&run.workplace));
+        if recipe.widths().all(|known| known != width) {
+            let known: Vec<String> = recipe.widths().map(|known| known.to_string()).collect();
+            return Err(ClientError::UnknownWidth { width, known: known.join(", ") });
+        }
         let (layout, initial) = workplace.model()?;
         if Digest(layout.digest()) != welcome.layout {
             return Err(ClientError::OtherModel);
         }
-        let whole = Arc::new(layout.segments());
-        let limits = Limits::for_segments(&whole);
-        self.models.bind(welcome.run, &whole)?;
         let mut seeded = Vec::new();
         grid::from_f32(&initial, &mut seeded);
-        let seeded = MaskedGrid::whole(whole, seeded).map_err(WorkError::Codec)?;
-        let prepared = Arc::new(Prepared { recipe, workplace, limits, seeded });
-        *slot = Some((welcome.clone(), prepared.clone()));
-        Ok(prepared)
+        let mut seeded = MaskedGrid::whole(Arc::new(layout.segments()), seeded).map_err(WorkError::Codec)?;
+        let slice = Slice::new(&layout, width)?;
+        let mut models = Arc::clone(&self.models);
+        if let Some(slice) = &slice {
+            seeded = slice.of_grid(&seeded);
+            models = Arc::new(models.beside(&format!("width-{width}")));
+        }
+        let whole = seeded.mask().whole();
+        let limits = Limits::for_segments(whole);
+        models.bind(welcome.run, whole)?;
+        Ok(Prepared { recipe, workplace, slice, limits, seeded, models })
     }
 }
 
@@ -166,21 +218,20 @@ pub async fn run(
             Action::Prepare(welcome) => {
                 let (run, name, process) = (welcome.run, client.clone(), shared.clone());
                 let (ready, examples) = blocking(move || {
-                    let prepared = process.prepared(&welcome)?;
+                    let prepared = process.prepared(&welcome, &name)?;
                     let examples = prepared.workplace.examples(&name)?;
                     Ok::<_, ClientError>((prepared, examples))
                 })
                 .await?;
-                prepared = Some(ready);
                 state.bind(run)?;
-                let held = state.held().filter(|&version| shared.models.reclaim(version));
-                info!(client = %client, %run, examples, "joined");
-                Event::Ready { examples, held, pending: state.pending().cloned() }
+                let held = state.held().filter(|&version| ready.models.reclaim(version));
+                let width = ready.slice.as_ref().map_or(Width::WHOLE, Slice::width);
+                prepared = Some(ready);
+                info!(client = %client, %run, examples, %width, "joined");
+                Event::Ready { examples, width, held, pending: state.pending().cloned() }
             }
             Action::CheckIn(check_in) => answered(&client, transport.check_in(&check_in).await, Event::Assigned),
-            Action::Fetch(fetch) => {
-                fetch_model(&fetch, &mut *state, &mut transport, &shared, needed(&prepared)).await?
-            }
+            Action::Fetch(fetch) => fetch_model(&fetch, &mut *state, &mut transport, needed(&prepared)).await?,
             Action::Train(task) => {
                 let session = participant.session().expect("a client that trains has joined");
                 let report = transport.clone();
@@ -270,7 +321,6 @@ async fn fetch_model(
     fetch: &FetchModel,
     state: &mut dyn ClientState,
     transport: &mut Transport,
-    shared: &Arc<Shared>,
     prepared: &Arc<Prepared>,
 ) -> Result<Event, ClientError> {
     let client = &fetch.session.client;
@@ -283,8 +333,8 @@ async fn fetch_model(
     };
     let (version, held) = (plan.version, fetch.held);
     let job = {
-        let (shared, prepared) = (shared.clone(), prepared.clone());
-        move || apply(&plan, &frames, held, &shared, &prepared)
+        let prepared = prepared.clone();
+        move || apply(&plan, &frames, held, &prepared)
     };
     if !blocking(job).await? {
         if held.is_none() {
@@ -303,21 +353,21 @@ fn apply(
     plan: &CatchUp,
     frames: &[Bytes],
     held: Option<ModelVersion>,
-    shared: &Shared,
     prepared: &Prepared,
 ) -> Result<bool, ClientError> {
-    let model = match shared.models.get(plan.version) {
+    let models = &prepared.models;
+    let model = match models.get(plan.version) {
         // Another client of the process has been here; the bytes were sent all the same.
         Some(model) => model,
         None => {
-            let base = held.and_then(|version| shared.models.take(version));
+            let base = held.and_then(|version| models.take(version));
             match catch_up::apply(plan, frames, base, &prepared.seeded) {
                 Ok(model) => Arc::new(model),
                 Err(_) => return Ok(false),
             }
         }
     };
-    shared.models.hold(held, plan.version, plan.digest, &model)?;
+    models.hold(held, plan.version, plan.digest, &model)?;
     Ok(true)
 }
 
@@ -329,7 +379,7 @@ async fn train(
     (mut report, session): (Transport, dunlin_core::message::Session),
 ) -> Result<Option<Update>, ClientError> {
     let permit = shared.compute.clone().acquire_owned().await.expect("the semaphore is never closed");
-    let base = shared.models.get(task.base).expect("a model that was just fetched is held");
+    let base = prepared.models.get(task.base).expect("a model that was just fetched is held");
     let task = budget::within(&prepared.recipe, state.spent(), task);
     let residual =
         if prepared.recipe.uplink.feedback > 0.0 { state.residual(prepared.seeded.mask().whole())? } else { None };
@@ -349,6 +399,7 @@ async fn train(
                 client: &client,
                 task: &task,
                 recipe: &prepared.recipe,
+                slice: prepared.slice.as_ref(),
                 base: &base,
                 residual: residual.as_deref(),
             };
@@ -385,11 +436,14 @@ async fn evaluate(
     prepared: Arc<Prepared>,
 ) -> Result<EvaluationReport, ClientError> {
     let permit = shared.compute.clone().acquire_owned().await.expect("the semaphore is never closed");
-    let model = shared.models.get(task.version).expect("a model that was just fetched is held");
+    let model = prepared.models.get(task.version).expect("a model that was just fetched is held");
     let client = client.clone();
     let result: Result<Evaluation, TrainerError> = blocking(move || {
         let _permit = permit;
-        let params = model.floats();
+        let mut params = model.floats();
+        if let Some(slice) = &prepared.slice {
+            params = slice.mask().scatter(&params);
+        }
         prepared.workplace.trainer(&client)?.evaluate(&params)
     })
     .await;

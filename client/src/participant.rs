@@ -8,6 +8,7 @@ use dunlin_core::message::{
     Assignment, CheckIn, EvaluationReport, EvaluationTask, FetchModel, Join, PROTOCOL, Session, TrainTask,
     UpdateHeader, Welcome,
 };
+use dunlin_core::recipe::Width;
 use dunlin_core::wire::{Held, Uploaded};
 use dunlin_core::{ClientId, ModelVersion, Outcome, Reject, RunId, Token, Waiting};
 
@@ -19,6 +20,7 @@ pub struct Participant {
     wait_ms: u64,
     run: Option<RunId>,
     examples: u32,
+    width: Width,
     held: Option<ModelVersion>,
     pending: Option<UpdateHeader>,
     step: Step,
@@ -88,6 +90,8 @@ pub enum Event {
     Ready {
         /// Training examples at hand.
         examples: u32,
+        /// How much of the model the client has.
+        width: Width,
         /// Version of the model that was kept from before, if it is of this run.
         held: Option<ModelVersion>,
         /// Update that was kept from before, if it is of this run.
@@ -151,6 +155,7 @@ impl Participant {
             wait_ms,
             run: None,
             examples: 0,
+            width: Width::WHOLE,
             held: None,
             pending: None,
             step: Step::Join,
@@ -212,8 +217,9 @@ impl Participant {
                 Reject::WrongSession => Step::Pause(JOIN_RETRY_MS, Waiting::Busy, Box::new(Step::Join)),
                 _ => Step::Stop(End::Refused(reject)),
             },
-            (Step::Prepare(_), Event::Ready { examples, held, pending }) => {
+            (Step::Prepare(_), Event::Ready { examples, width, held, pending }) => {
                 self.examples = examples;
+                self.width = width;
                 self.held = held;
                 self.pending = pending;
                 if self.pending.is_some() { Step::AskOffset } else { Step::CheckIn }
@@ -297,6 +303,7 @@ impl Participant {
             Step::CheckIn => Action::CheckIn(CheckIn {
                 session: session(),
                 examples: self.examples,
+                width: self.width,
                 held: self.held,
                 wait_ms: self.wait_ms,
             }),

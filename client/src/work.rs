@@ -7,7 +7,7 @@ use dunlin_codec::{Encoded, Encoder, Mask, MaskedGrid, Rest, Source, StageBytes,
 use dunlin_core::message::{TrainTask, UpdateHeader};
 use dunlin_core::recipe::Statistic;
 use dunlin_core::{ClientId, Digest, Recipe, Seed};
-use dunlin_nn::small::Pruning;
+use dunlin_nn::small::{Pruning, Slice};
 use half::bf16;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -84,10 +84,28 @@ pub struct Assignment<'a> {
     pub task: &'a TrainTask,
     /// The federation's rules.
     pub recipe: &'a Recipe,
-    /// The broadcast model.
+    /// The part of the model that the client has; nothing for the whole.
+    pub slice: Option<&'a Slice>,
+    /// The broadcast model, or that part of it.
     pub base: &'a MaskedGrid,
     /// What the client's last update left behind.
     pub residual: Option<&'a Residual>,
+}
+
+impl Assignment<'_> {
+    /// What the client has of the whole model.
+    fn left(&self) -> &Mask {
+        self.slice.map_or(&**self.base.mask(), Slice::mask)
+    }
+
+    /// The broadcast model as a trainer takes it: whole, with zeros for what the client does not have.
+    fn params(&self) -> Vec<f32> {
+        let params = self.base.floats();
+        match self.slice {
+            Some(slice) => slice.mask().scatter(&params),
+            None => params,
+        }
+    }
 }
 
 /// Trains from the broadcast model and encodes u = Δ + βˢ·e, where Δ is the change
@@ -109,10 +127,10 @@ pub fn train_and_encode(
         return observe_and_encode(assignment, statistic, trainer, encoder, progress);
     }
     let mask = base.mask();
-    let mut params = base.floats();
+    let mut params = assignment.params();
     let round = task.round.number;
     let loss = trainer.train(&work_of(assignment), &mut params, progress)?;
-    mask.gather(&mut params);
+    assignment.left().gather(&mut params);
     let beta = recipe.uplink.feedback;
     let is_of_use = |residual: &&Residual| {
         (recipe.pruning.residuals_from(round)..round).contains(&residual.round) && residual.mask.whole() == mask.whole()
@@ -169,11 +187,11 @@ fn observe_and_encode(
     Ok(Update { header, frame: encoded.frame, residual: None, stages: encoded.stages })
 }
 
-fn work_of<'a>(assignment: &Assignment<'a>) -> Work<'a> {
-    let Assignment { client, task, recipe, base, .. } = *assignment;
+fn work_of<'a>(assignment: &'a Assignment<'_>) -> Work<'a> {
+    let Assignment { client, task, recipe, .. } = *assignment;
     let round = task.round.number;
     let seed = Seed::from_u64(recipe.seed).derive_client(round, client.as_str(), "training");
-    Work { round, seed, mask: base.mask() }
+    Work { round, seed, mask: assignment.left() }
 }
 
 fn quantizer_seed(assignment: &Assignment<'_>) -> u64 {

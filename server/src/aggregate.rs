@@ -3,8 +3,11 @@
 use crate::decoding::decode;
 use dunlin_codec::{CommonGrid, Limits, Segments, Sink, vectorised};
 
+mod sliced;
 #[cfg(test)]
 mod tests;
+
+pub use sliced::SlicedSum;
 
 /// A rule that makes one update of many.
 ///

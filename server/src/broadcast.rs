@@ -1,6 +1,7 @@
 //! One version of the broadcast model and the cheapest way to it from whatever a client holds.
 
 mod kept;
+mod sliced;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ use dunlin_codec::{Encoder, FrameHeader, MaskedGrid, StageBytes, limit};
 use dunlin_core::message::{CatchUp, CatchUpBase};
 use dunlin_core::{Digest, ModelVersion};
 use kept::Kept;
+use sliced::Sliced;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -27,6 +29,8 @@ pub struct Broadcast {
     packet_ring: u32,
     /// The frame behind all others, where coordinates are announced with the version.
     announcement: Option<Bytes>,
+    /// For clients that have a part of the model.
+    sliced: Vec<Sliced>,
     /// Integers are sent as they are.
     plain: bool,
     /// Ways worked out so far, by the version held; at most one more than there are packets.
@@ -67,7 +71,8 @@ impl Broadcast {
         }
         let digest = Digest(model.digest());
         let (announcement, plans) = (announcement(&model), Mutex::default());
-        Self { initial, version, digest, model, packets: kept, packet_ring, announcement, plain: false, plans }
+        let (sliced, plain) = (Vec::new(), false);
+        Self { initial, version, digest, model, packets: kept, packet_ring, announcement, sliced, plain, plans }
     }
 
     /// The same, but with integers sent as they are: for links where time is the budget.
@@ -81,7 +86,9 @@ impl Broadcast {
     pub fn advance(&self, model: Arc<MaskedGrid>, digest: Digest, packet: Packet) -> Self {
         let version = self.version.next();
         let mut packets = self.packets.clone();
-        packets.insert(version, Arc::new(Kept::new(packet)));
+        let kept = Arc::new(Kept::new(packet));
+        let sliced = self.sliced.iter().map(|sliced| sliced.advance(&model, &kept)).collect();
+        packets.insert(version, kept);
         while packets.len() > self.packet_ring as usize {
             packets.pop_first();
         }
@@ -93,6 +100,7 @@ impl Broadcast {
             model,
             packets,
             packet_ring: self.packet_ring,
+            sliced,
             plain: self.plain,
             plans: Mutex::default(),
         }

@@ -12,11 +12,12 @@ pub use config::{Config, Resume, ResumeRound};
 pub use round::{ClosedRound, Member, RoundStats};
 pub use status::{Phase as PhaseName, StatusView};
 
-use crate::store::Record;
+use crate::store::{ClientRow, Record};
 use bytes::Bytes;
 use dunlin_core::message::{
     Assignment, CheckIn, EvaluationReport, EvaluationTask, Receipt, Session, TrainTask, UpdateHeader,
 };
+use dunlin_core::recipe::Width;
 use dunlin_core::report::FederatedEvaluation;
 use dunlin_core::{ClientId, Digest, ModelVersion, Outcome, Reject, RoundId, RunId, Seed, Timestamp, Token, Waiting};
 use rand::seq::index;
@@ -76,6 +77,8 @@ pub enum Offer {
 #[derive(Clone, Debug)]
 struct ClientState {
     token: Token,
+    /// How much of the model it has, once it has said so.
+    width: Option<Width>,
     examples: u32,
     last_seen: Timestamp,
     /// End of the check-in that the server holds open for it.
@@ -106,9 +109,9 @@ impl Coordinator {
         let clients = resume
             .clients
             .into_iter()
-            .map(|(client, token)| {
+            .map(|ClientRow { client, token, width }| {
                 let last_accepted = accepted.get(&client).copied();
-                let state = ClientState { token, examples, last_seen: now, held_until: now, last_accepted };
+                let state = ClientState { token, width, examples, last_seen: now, held_until: now, last_accepted };
                 (client, state)
             })
             .collect();
@@ -171,17 +174,19 @@ impl Coordinator {
                 // The name's holder has been silent for long: it lost its state, or it is gone. Who takes the name over
                 // has not checked in yet.
                 state.token = token;
+                state.width = None;
                 state.examples = 0;
-                self.effects.push_back(Effect::Record(Record::Joined { client: client.clone(), token }));
+                self.effects.push_back(Effect::Record(Record::Joined { client: client.clone(), token, width: None }));
             }
             state.last_seen = now;
         } else {
             if self.clients.len() >= self.config.max_clients as usize {
                 return Err(self.refuse(Reject::TooManyClients, None));
             }
-            let state = ClientState { token, examples: 0, last_seen: now, held_until: now, last_accepted: None };
+            let state =
+                ClientState { token, width: None, examples: 0, last_seen: now, held_until: now, last_accepted: None };
             self.clients.insert(client.clone(), state);
-            self.effects.push_back(Effect::Record(Record::Joined { client: client.clone(), token }));
+            self.effects.push_back(Effect::Record(Record::Joined { client: client.clone(), token, width: None }));
         }
         Ok(())
     }
@@ -190,9 +195,10 @@ impl Coordinator {
     /// [`Self::generation`] has changed.
     ///
     /// # Errors
-    /// When the session is not known.
+    /// When the session is not known, or [`Reject::WrongWidth`].
     pub fn check_in(&mut self, now: Timestamp, check_in: &CheckIn) -> Result<Assignment, Reject> {
         self.authenticate(now, &check_in.session)?;
+        self.note_width(&check_in.session.client, check_in.width)?;
         let id = &check_in.session.client;
         let client = self.clients.get_mut(id).expect("an authenticated client is registered");
         client.examples = check_in.examples;
@@ -238,6 +244,27 @@ impl Coordinator {
         let most = (self.config.idle_ms / 2).clamp(MIN_RETRY_MS, MAX_RETRY_MS);
         let retry_after_ms = (self.pace_ms / 2).min(until_deadline).clamp(MIN_RETRY_MS, most);
         Ok(Assignment::Wait { reason, retry_after_ms })
+    }
+
+    /// The width with which a client checks in first is its width for as long as its token holds its name.
+    fn note_width(&mut self, id: &ClientId, width: Width) -> Result<(), Reject> {
+        let recipe = &self.config.recipe;
+        let is_sized = !recipe.size.is_empty();
+        let client = self.clients.get_mut(id).expect("an authenticated client is registered");
+        if recipe.widths().all(|known| known != width) || client.width.is_some_and(|known| known != width) {
+            return Err(self.refuse(Reject::WrongWidth, Some(id)));
+        }
+        if client.width.replace(width).is_none() && is_sized {
+            let record = Record::Joined { client: id.clone(), token: client.token, width: Some(width) };
+            self.effects.push_back(Effect::Record(record));
+        }
+        Ok(())
+    }
+
+    /// How much of the model a client has; all of it as long as it has not said.
+    #[must_use]
+    pub fn width(&self, client: &ClientId) -> Width {
+        self.clients.get(client).and_then(|client| client.width).unwrap_or_default()
     }
 
     /// Notes that a client's training advances.

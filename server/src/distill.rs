@@ -64,18 +64,26 @@ impl Request {
         self.frames.len()
     }
 
-    /// A client's model as its update tells it, whole: the broadcast model, moved by what was decoded.
+    /// A client's model as its update tells it, whole: the broadcast model, or the client's part of it with zeros for the
+    /// rest, moved by what was decoded.
     ///
     /// # Errors
     /// When the frame cannot be decoded after all.
     pub fn teacher(&self, index: usize) -> Result<Vec<f32>, dunlin_codec::Error> {
+        let frame = &self.frames[index];
+        let rules = self.rules.for_frame(frame);
         let mut values = grid::floats(self.base.values());
-        let (sent, segments, limits) = (self.rules.mask(), self.rules.segments(), self.rules.limits());
+        let (sent, segments, limits) = (rules.mask(), rules.segments(), rules.limits());
+        if let Some(slice) = rules.slice() {
+            slice.mask().gather(&mut values);
+            decode(frame, segments, limits, &mut values)?;
+            return Ok(slice.mask().scatter(&values));
+        }
         if **sent == *self.mask {
-            decode(&self.frames[index], segments, limits, &mut values)?;
+            decode(frame, segments, limits, &mut values)?;
         } else {
             let mut update = vec![0.0; sent.len()];
-            decode(&self.frames[index], segments, limits, &mut update)?;
+            decode(frame, segments, limits, &mut update)?;
             for (place, change) in self.mask.places(sent).zip(update) {
                 values[place as usize] += change;
             }

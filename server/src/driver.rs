@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvError, Sender, TrySendError, bounded, select};
 use dunlin_codec::StageBytes;
 use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, Join, Receipt, Session, UpdateHeader, Welcome};
+use dunlin_core::recipe::Width;
 use dunlin_core::report::{Report, RoundSummary};
 use dunlin_core::{ClientId, Outcome, Reject, RoundId, Timestamp, Waiting};
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ type Reply<T> = oneshot::Sender<T>;
 enum Command {
     Join(Join, Reply<Result<Welcome, Reject>>),
     CheckIn(CheckIn, Reply<Result<Assignment, Reject>>),
-    Authenticate(Session, Reply<Result<(), Reject>>),
+    Authenticate(Session, Reply<Result<Width, Reject>>),
     Progress(Session, RoundId, Reply<Result<(), Reject>>),
     Announce(Session, UpdateHeader, Reply<Result<Option<Receipt>, Reject>>),
     Offer(Box<OfferedUpdate>),
@@ -238,11 +239,11 @@ impl Handle {
         self.ask(|reply| Command::CheckIn(check_in, reply)).await
     }
 
-    /// See [`crate::coordinator::Coordinator::authenticate`].
+    /// See [`crate::coordinator::Coordinator::authenticate`]; answers how much of the model the client has.
     ///
     /// # Errors
     /// When the engine does not answer.
-    pub async fn authenticate(&self, session: Session) -> Result<Result<(), Reject>, NoAnswer> {
+    pub async fn authenticate(&self, session: Session) -> Result<Result<Width, Reject>, NoAnswer> {
         self.ask(|reply| Command::Authenticate(session, reply)).await
     }
 
@@ -412,7 +413,7 @@ impl Worker {
             }
             Command::CheckIn(check_in, reply) => self.check_in(now, check_in, reply),
             Command::Authenticate(session, reply) => {
-                let answer = coordinator.authenticate(now, &session);
+                let answer = coordinator.authenticate(now, &session).map(|()| coordinator.width(&session.client));
                 self.answer(reply, answer);
             }
             Command::Progress(session, round, reply) => {

@@ -10,7 +10,7 @@ mod timings;
 pub use open::{Start, open};
 pub use timings::Timings;
 
-use crate::aggregate::{self, Aggregator, ExactSum};
+use crate::aggregate::{self, Aggregator, SlicedSum};
 use crate::broadcast::Broadcast;
 use crate::coordinator::{ClosedRound, Coordinator, Effect, Offer, reaches_target};
 use crate::distill::{Distill, Done, Job, Request};
@@ -21,9 +21,13 @@ use crate::vet::{Rules, Vetted};
 use bytes::Bytes;
 use dunlin_codec::StageBytes;
 use dunlin_core::message::{Receipt, Session, UpdateHeader, Welcome};
-use dunlin_core::recipe::Evaluated;
-use dunlin_core::report::{Bytes as ByteCount, Distilled, FederatedEvaluation, Report, RoundSummary, RunEnd};
+use dunlin_core::recipe::{Evaluated, Width};
+use dunlin_core::report::{
+    Bytes as ByteCount, Distilled, FederatedEvaluation, Report, RoundSummary, RunEnd, SizeEvaluation,
+};
 use dunlin_core::{ClientId, Digest, Layout, Outcome, Recipe, Reject, Timestamp};
+use dunlin_nn::small::Slices;
+use dunlin_nn::train::Evaluation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,7 +40,7 @@ pub struct Engine {
     layout: Layout,
     rules: Arc<Rules>,
     model: GlobalModel,
-    sum: ExactSum,
+    sum: SlicedSum,
     store: Box<dyn Store>,
     evaluator: Option<Box<dyn Evaluate>>,
     /// Absent where the recipe has no distillation, and while one is under way.
@@ -160,6 +164,12 @@ impl Engine {
         &self.broadcast
     }
 
+    /// The parts of the model that smaller clients have.
+    #[must_use]
+    pub fn slices(&self) -> &Slices {
+        self.model.slices()
+    }
+
     /// Summaries of the rounds so far.
     #[must_use]
     pub fn summaries(&self) -> &[RoundSummary] {
@@ -219,10 +229,18 @@ impl Engine {
         header: &UpdateHeader,
         (frame, vetted): (Bytes, Vetted),
     ) -> Result<Offer, Reject> {
+        let slice = self.model.slices().get(self.coordinator.width(&session.client));
+        let expected = slice.map_or(self.rules.segments().len(), |slice| slice.len());
+        // Where there are no sizes, the length may be that of an earlier round, which the coordinator calls late.
+        if self.model.slices().iter().len() > 0 && vetted.coordinates != expected {
+            self.coordinator.refused(now, session, header.round, Reject::WrongShape);
+            return Err(Reject::WrongShape);
+        }
+        let dense = slice.map_or(self.dense_bytes(), |slice| 4 * slice.len() as u64);
         let offer = self.coordinator.offer(now, session, header, frame)?;
         if offer == Offer::Store {
             self.tally.stages += vetted.stages;
-            self.tally.bytes.up_dense += self.dense_bytes();
+            self.tally.bytes.up_dense += dense;
             if let Some(values) = vetted.values {
                 self.decoded.insert(header.client.clone(), values);
             }
@@ -321,11 +339,11 @@ impl Engine {
             match record {
                 Record::UpdateAccepted { header, frame } => {
                     let timer = Instant::now();
+                    let rules = self.rules.for_frame(&frame);
+                    let segments = rules.segments();
                     match self.decoded.remove(&header.client) {
-                        Some(values) => self.sum.add_values(&values, header.examples)?,
-                        None => {
-                            self.sum.add_frame(&frame, self.rules.segments(), self.rules.limits(), header.examples)?;
-                        }
+                        Some(values) => self.sum.add_values_of(segments.len(), &values, header.examples)?,
+                        None => self.sum.add_frame(&frame, segments, rules.limits(), header.examples)?,
                     }
                     self.timings.sum += timer.elapsed();
                     self.uncheckpointed.0 += frame.len() as u64;
@@ -436,7 +454,8 @@ impl Engine {
         self.teachers.clear();
         if self.recipe.pruning.is_on() || self.recipe.common.is_on() {
             self.sum = self.model.sum(round);
-            self.rules = Arc::new(Rules::new(&self.recipe, &self.model.broadcast_grid(), round));
+            let rules = Rules::new(&self.recipe, &self.model.broadcast_grid(), round);
+            self.rules = Arc::new(rules.with_slices(self.model.slices()));
         } else {
             self.sum.clear();
         }
@@ -463,14 +482,24 @@ impl Engine {
     fn evaluate_into(&mut self, summary: &mut RoundSummary) -> Result<(), EngineError> {
         let Some(evaluator) = &mut self.evaluator else { return Ok(()) };
         let timer = Instant::now();
+        let slices = self.model.slices();
         let params = match self.recipe.rounds.evaluate {
             Evaluated::Broadcast => self.model.broadcast_f32(),
             Evaluated::Server => self.model.stepped(),
         };
         let result = evaluator.evaluate(&params)?;
-        self.timings.evaluate += timer.elapsed();
         summary.accuracy = Some(result.accuracy());
         summary.loss = Some(result.loss());
+        if slices.iter().len() > 0 {
+            summary.sizes.push(size_evaluation(Width::WHOLE, params.len(), &result));
+        }
+        for slice in slices.iter() {
+            let mut part = params.clone();
+            slice.mask().gather(&mut part);
+            let result = evaluator.evaluate(&slice.mask().scatter(&part))?;
+            summary.sizes.push(size_evaluation(slice.width(), slice.len(), &result));
+        }
+        self.timings.evaluate += timer.elapsed();
         Ok(())
     }
 
@@ -511,11 +540,13 @@ impl Engine {
     fn conclude(&mut self, outcome: Outcome) -> Result<Report, EngineError> {
         let last = self.summaries.iter().rev().find(|summary| summary.published);
         let known = last.and_then(|summary| summary.accuracy.zip(summary.loss));
+        let mut sizes = last.map(|summary| summary.sizes.clone()).unwrap_or_default();
         let (accuracy, loss) = match known {
             Some(known) => known,
             None => {
                 let mut summary = RoundSummary::default();
                 self.evaluate_into(&mut summary)?;
+                sizes = summary.sizes;
                 (summary.accuracy.unwrap_or_default(), summary.loss.unwrap_or_default())
             }
         };
@@ -523,6 +554,7 @@ impl Engine {
         let end = RunEnd {
             accuracy,
             loss,
+            sizes,
             params: self.layout.len() as u64,
             nonzero: grid.values().iter().filter(|&&value| value != 0).count() as u64,
             clients: self.participants.len() as u32,
@@ -542,6 +574,10 @@ impl Engine {
     fn dense_bytes(&self) -> u64 {
         4 * self.layout.len() as u64
     }
+}
+
+fn size_evaluation(width: Width, params: usize, result: &Evaluation) -> SizeEvaluation {
+    SizeEvaluation { width, params: params as u64, accuracy: result.accuracy(), loss: result.loss() }
 }
 
 /// Rounds that a restart computes again at most.

@@ -7,7 +7,7 @@ mod tests;
 
 pub use checkpoint::CheckpointError;
 
-use crate::aggregate::{self, Aggregator, ExactSum, Scale};
+use crate::aggregate::{self, Aggregator, Scale, SlicedSum};
 use crate::broadcast::Broadcast;
 use crate::packet::Packet;
 use crate::strategy::{self, Strategy};
@@ -15,7 +15,7 @@ use common::Means;
 use dunlin_codec::{Encoded, Encoder, EntropyCoder, Mask, MaskedGrid, Source, StageBytes, grid, vectorised};
 use dunlin_core::recipe::{Importance, LinkConfig, QuantizerKind, Rewind};
 use dunlin_core::{Digest, Layout, ModelVersion, Recipe, Seed};
-use dunlin_nn::small::{Evidence, Pruning};
+use dunlin_nn::small::{Evidence, NoSlices, Pruning, Slices};
 use rand::RngCore;
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ pub struct GlobalModel {
     /// What coordinates are announced by, where they are.
     means: Option<Means>,
     pruning: Pruning,
+    /// The parts of it that smaller clients have.
+    slices: Slices,
     version: ModelVersion,
     w: Vec<f32>,
     broadcast: Arc<MaskedGrid>,
@@ -82,6 +84,9 @@ pub enum Error {
     /// There is nothing to step by.
     #[error(transparent)]
     Aggregate(#[from] aggregate::Error),
+    /// The recipe has clients of several sizes, and the model no parts for them.
+    #[error(transparent)]
+    Slices(#[from] NoSlices),
     /// The packet could not be written.
     #[error("the packet: {0}")]
     Packet(#[from] dunlin_codec::Error),
@@ -95,7 +100,8 @@ impl GlobalModel {
     /// Version 0 of a recipe's model.
     ///
     /// # Errors
-    /// When the initial parameters are not the layout's, or not finite and within [`Self::MAX_ABS`].
+    /// When the initial parameters are not the layout's, or not finite and within [`Self::MAX_ABS`], or the recipe's
+    /// sizes are not those of such a model.
     pub fn new(recipe: &Recipe, layout: &Layout, initial: &[f32]) -> Result<Self, Error> {
         if initial.len() != layout.len() {
             return Err(Error::WrongLength { expected: layout.len(), got: initial.len() });
@@ -115,6 +121,7 @@ impl GlobalModel {
             strategy: strategy::from_config(&recipe.strategy, layout.len()),
             means: recipe.common.is_announced().then(|| Means::new(layout.len())),
             pruning: Pruning::new(&recipe.pruning, layout),
+            slices: Slices::new(recipe, layout)?,
             version: ModelVersion(0),
             w,
             initial: Arc::clone(&broadcast),
@@ -133,8 +140,14 @@ impl GlobalModel {
 
     /// An empty sum for the updates of a round, counted from 1.
     #[must_use]
-    pub fn sum(&self, round: u64) -> ExactSum {
-        ExactSum::new(self.recipe.sent_mask(round, &self.broadcast).len(), self.scale(round))
+    pub fn sum(&self, round: u64) -> SlicedSum {
+        SlicedSum::new(self.recipe.sent_mask(round, &self.broadcast).len(), self.scale(round), &self.slices)
+    }
+
+    /// The parts of the model that smaller clients have.
+    #[must_use]
+    pub fn slices(&self) -> &Slices {
+        &self.slices
     }
 
     /// Makes the next version from a round's updates; `round` counts from 1.
@@ -326,7 +339,8 @@ impl GlobalModel {
     pub fn broadcast(&self, packets: Vec<(ModelVersion, Packet)>, packet_ring: u32) -> Broadcast {
         let (initial, model) = (Arc::clone(&self.initial), Arc::clone(&self.broadcast));
         let broadcast = Broadcast::new(initial, self.version, model, packets, packet_ring);
-        if self.is_plain() { broadcast.plainly() } else { broadcast }
+        let broadcast = if self.is_plain() { broadcast.plainly() } else { broadcast };
+        broadcast.with_slices(&self.slices)
     }
 
     /// Whether everything is sent as it is.

@@ -193,10 +193,11 @@ impl Federation for FederationService {
             Ok(fetch) => fetch,
             Err(reject) => return refuse(self.refuse(None, reject).await),
         };
-        if let Err(reject) = self.handle.authenticate(fetch.session).await.map_err(unavailable)? {
-            return refuse(reject);
-        }
-        let broadcast = self.handle.broadcast();
+        let width = match self.handle.authenticate(fetch.session).await.map_err(unavailable)? {
+            Ok(width) => width,
+            Err(reject) => return refuse(reject),
+        };
+        let broadcast = Arc::clone(self.handle.broadcast().of(width));
         if broadcast.version() != fetch.wanted {
             return refuse(self.refuse(None, Reject::UnknownVersion).await);
         }

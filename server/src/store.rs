@@ -14,6 +14,7 @@ pub use sqlite::SqliteStore;
 
 use bytes::Bytes;
 use dunlin_core::message::UpdateHeader;
+use dunlin_core::recipe::Width;
 use dunlin_core::{ClientId, Digest, ModelVersion, Outcome, RoundSummary, RunId, Token};
 
 /// One fact that must be durable before anybody acts on it.
@@ -30,6 +31,8 @@ pub enum Record {
         client: ClientId,
         /// The secret that holds it; a later record for the same name replaces it.
         token: Token,
+        /// How much of the model it has; nothing as long as it has not said.
+        width: Option<Width>,
     },
     /// A cohort was chosen.
     RoundOpened {
@@ -97,6 +100,17 @@ pub struct RunRow {
     pub rounds: u64,
 }
 
+/// A client that took its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRow {
+    /// The name.
+    pub client: ClientId,
+    /// The secret that holds it.
+    pub token: Token,
+    /// How much of the model it has; nothing as long as it has not said, or where the recipe has no sizes.
+    pub width: Option<Width>,
+}
+
 /// A round that was open when the server stopped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpenRow {
@@ -130,8 +144,8 @@ pub struct ReplayRow {
 pub struct Restored {
     /// Last term recorded; 0 before the first start.
     pub term: u32,
-    /// Names and their secrets, by name.
-    pub clients: Vec<(ClientId, Token)>,
+    /// The clients, by name.
+    pub clients: Vec<ClientRow>,
     /// The last checkpoint.
     pub checkpoint: Option<(ModelVersion, Bytes)>,
     /// Rounds published after it, in order.

@@ -6,6 +6,7 @@ use dunlin_codec::{
 };
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{Digest, Recipe, Reject};
+use dunlin_nn::small::{Slice, Slices};
 use std::sync::Arc;
 
 /// What the frames of a round are held against.
@@ -17,6 +18,10 @@ pub struct Rules {
     kind: FrameKind,
     /// What integers are multiples of, where they have to be.
     grid: Option<CommonGrid>,
+    /// The part of the model that such updates are about; nothing for the whole.
+    slice: Option<Arc<Slice>>,
+    /// What updates of smaller clients are held against.
+    smaller: Vec<Self>,
 }
 
 /// A frame that may count.
@@ -24,6 +29,8 @@ pub struct Rules {
 pub struct Vetted {
     /// Sizes of its stages.
     pub stages: StageBytes,
+    /// Length of its vector, which tells the size of its sender.
+    pub coordinates: usize,
     /// Its values by rising index, where they are few enough to be kept so that nobody decodes the frame again.
     pub values: Option<Vec<(u32, f32)>>,
 }
@@ -45,7 +52,34 @@ impl Rules {
         let limits = Limits::for_segments(mask.segments());
         let grid = if let Quantizer::Common { grid, .. } = quantizer { Some(grid) } else { None };
         let max_abs = grid.map_or(recipe.limits.max_update_abs, CommonGrid::largest);
-        Self { mask, limits, max_abs, kind: quantizer.kind(), grid }
+        Self { mask, limits, max_abs, kind: quantizer.kind(), grid, slice: None, smaller: Vec::new() }
+    }
+
+    /// The same, for clients of several sizes.
+    #[must_use]
+    pub fn with_slices(mut self, slices: &Slices) -> Self {
+        let smaller = slices.iter().map(|slice| {
+            let mask = Arc::new(Mask::all(Arc::clone(slice.segments())));
+            let limits = Limits::for_segments(mask.segments());
+            Self { mask, limits, slice: Some(Arc::clone(slice)), smaller: Vec::new(), ..self.clone() }
+        });
+        self.smaller = smaller.collect();
+        self
+    }
+
+    /// The rules for updates of a frame's length: those for the whole model where no size has it.
+    #[must_use]
+    pub fn for_frame(&self, frame: &[u8]) -> &Self {
+        let header = FrameHeader::parse(frame).ok();
+        let of = header
+            .and_then(|header| self.smaller.iter().find(|rules| rules.segments().len() == header.coordinates as usize));
+        of.unwrap_or(self)
+    }
+
+    /// The part of the model that the updates are about; nothing for the whole.
+    #[must_use]
+    pub fn slice(&self) -> Option<&Slice> {
+        self.slice.as_deref()
     }
 
     /// Longest frame that is received at all in any round, in bytes.
@@ -93,10 +127,14 @@ impl Rules {
     /// Why the frame cannot count.
     pub fn vet_frame(&self, frame: &[u8]) -> Result<Vetted, Reject> {
         let parsed = FrameHeader::parse(frame).map_err(|error| reason(&error))?;
+        self.for_frame(frame).vet_parsed(&parsed, frame)
+    }
+
+    fn vet_parsed(&self, parsed: &FrameHeader, frame: &[u8]) -> Result<Vetted, Reject> {
         if parsed.kind == FrameKind::Integers || !parsed.kind.has_values() {
             return Err(Reject::WrongCodec);
         }
-        let (max_abs, values) = if self.keeps(&parsed) {
+        let (max_abs, values) = if self.keeps(parsed) {
             let mut kept = Kept { values: Vec::with_capacity(parsed.nonzeros as usize), max_abs: 0.0 };
             decode(frame, self.segments(), &self.limits, &mut kept).map_err(|error| reason(&error))?;
             (kept.max_abs, Some(kept.values))
@@ -110,7 +148,7 @@ impl Rules {
         if max_abs > self.max_abs {
             return Err(Reject::ValueTooLarge);
         }
-        Ok(Vetted { stages: parsed.stages(self.segments(), frame), values })
+        Ok(Vetted { stages: parsed.stages(self.segments(), frame), coordinates: self.segments().len(), values })
     }
 
     /// Most memory that the values of one frame take beside it, in bytes.
@@ -126,7 +164,7 @@ impl Rules {
 
     /// The sizes of the stages of a frame that was vetted before.
     pub(crate) fn stages_of(&self, frame: &[u8]) -> Result<StageBytes, Error> {
-        Ok(FrameHeader::parse(frame)?.stages(self.segments(), frame))
+        Ok(FrameHeader::parse(frame)?.stages(self.for_frame(frame).segments(), frame))
     }
 }
 
@@ -266,7 +304,7 @@ mod tests {
             let codec = Codec { density: 1.0, quantizer, coder: EntropyCoder::Auto };
             let encoded = Encoder::new().encode(&codec, rules.segments(), &u).unwrap();
             let vetted = rules.vet(&header(&encoded.frame), &encoded.frame).unwrap();
-            assert_eq!(vetted, Vetted { stages: encoded.stages, values: None }, "{kind:?}");
+            assert_eq!(vetted, Vetted { stages: encoded.stages, coordinates: 1000, values: None }, "{kind:?}");
             assert_eq!(rules.stages_of(&encoded.frame), Ok(encoded.stages));
         }
     }

@@ -1,11 +1,12 @@
 //! `dunlin export`: a model as safetensors or ONNX, for other programs.
 
-use super::model::{ArchitectureArgs, ModelFile, load, measured};
+use super::model::{ACTIVATION, ArchitectureArgs, ModelFile, load, measured};
 use super::output::{self, bytes};
 use super::stored::{OpenRun, StoredRun};
 use super::{Done, Failure, of_data};
 use clap::{Args, ValueEnum};
-use dunlin::nn::small::Weights;
+use dunlin::core::recipe::Width;
+use dunlin::nn::small::{Slice, Weights};
 use dunlin::nn::{export, onnx};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,6 +43,10 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     architecture: ArchitectureArgs,
 
+    /// Take the part of the model that clients of this width have, such as 0.25; for chains of layers
+    #[arg(long, value_name = "WIDTH", default_value_t = Width::WHOLE, hide_default_value = true)]
+    width: Width,
+
     /// For onnx-int8: the data set on whose training part the ranges of activations are measured, as in a recipe's
     /// data.source; not needed for a file that tells them
     #[arg(long, value_name = "SPEC")]
@@ -68,11 +73,29 @@ pub(crate) fn run(args: &ExportArgs) -> Done {
         (None, None, Some(dir)) => stored(dir, args.run_id.as_deref())?,
         (None, None, None) => return Err(Failure::usage("one of --model, --run and --data-dir is needed")),
     };
+    let file = if args.width.is_whole() { file } else { narrowed(args, &file)? };
     let file = written(args, file)?;
     let path = args.out.display();
     std::fs::write(&args.out, &file).map_err(|error| Failure::other(format!("cannot write {path}: {error}")))?;
     output::note(&format!("wrote {path}, {}", bytes(file.len() as u64)));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The part of a model that clients of the width asked for have.
+fn narrowed(args: &ExportArgs, file: &[u8]) -> Result<Vec<u8>, Failure> {
+    let file = ModelFile::from_bytes(file).map_err(Failure::usage)?;
+    let model = file.model(&args.architecture, None)?;
+    let no_part =
+        || Failure::usage(format!("--width {}: a {} has no parts for smaller clients", args.width, model.kind()));
+    let slice = Slice::new(model.layout(), args.width).map_err(|_| no_part())?.ok_or_else(no_part)?;
+    let part = model.shrunk(slice.mask()).map_err(of_data)?.ok_or_else(no_part)?;
+    let mut params = file.params(&model)?;
+    slice.mask().gather(&mut params);
+    let mut about = file.about;
+    // They are of the whole model.
+    about.retain(|key, _| key != "model_digest" && !key.starts_with(ACTIVATION));
+    about.extend(part.about());
+    Ok(export::safetensors(part.layout(), &params, &about)?)
 }
 
 /// The model in the format that was asked for.
@@ -85,7 +108,10 @@ fn written(args: &ExportArgs, file: Vec<u8>) -> Result<Vec<u8>, Failure> {
     }
     let file = ModelFile::from_bytes(&file).map_err(Failure::usage)?;
     let split = args.data.as_deref().map(load).transpose()?;
-    let model = file.model(&args.architecture, split.as_ref().map(|split| split.train.input()))?;
+    // A part of a model tells what it is.
+    let told = ArchitectureArgs::default();
+    let architecture = if args.width.is_whole() { &args.architecture } else { &told };
+    let model = file.model(architecture, split.as_ref().map(|split| split.train.input()))?;
     // For the sentence that says what does not fit.
     file.params(&model)?;
     let ranges = match (args.to, split) {

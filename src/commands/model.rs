@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The architecture of a model, for files that do not tell it.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(super) struct ArchitectureArgs {
     /// The architecture, as in a recipe's model.kind, of a file that does not tell it
     #[arg(long, value_name = "KIND")]

@@ -44,6 +44,10 @@ fn table((state, sentence): &(String, String), report: &Report) -> Table {
         row("loss", format!("{:.4}", report.loss), String::new());
     }
     let abandoned = if report.abandoned > 0 { format!(", {} abandoned", report.abandoned) } else { String::new() };
+    for size in &report.sizes {
+        let what = format!("  width {}", size.width);
+        row(&what, percent(size.accuracy), format!("loss {:.4}, {} parameters", size.loss, count(size.params)));
+    }
     row("rounds", count(report.rounds), format!("{} clients took part{abandoned}", report.clients));
     let zero = report.params - report.nonzero;
     let zero = if zero > 0 { format!("{} of them zero", count(zero)) } else { String::new() };

@@ -6,6 +6,7 @@ use dunlin_client::work::{self, Assignment, Update, WorkError};
 use dunlin_codec::{Encoder, MaskedGrid};
 use dunlin_core::message::TrainTask;
 use dunlin_core::{ClientId, Recipe, Reject, RunId, Timestamp};
+use dunlin_nn::small::Slice;
 use dunlin_nn::train::Evaluation;
 use dunlin_server::vet::{Rules, Vetted};
 use std::any::Any;
@@ -27,7 +28,9 @@ pub(super) struct Ticket {
 /// What a client computes.
 pub(super) struct Job {
     pub(super) client: ClientId,
-    /// The broadcast model.
+    /// The part of the model that it has; nothing for the whole.
+    pub(super) slice: Option<Arc<Slice>>,
+    /// The broadcast model, or that part of it.
     pub(super) model: Arc<MaskedGrid>,
     /// What its update is held against.
     pub(super) rules: Arc<Rules>,
@@ -71,7 +74,11 @@ impl Bench {
         let task = match &job.task {
             Task::Train(task) => task,
             Task::Evaluate => {
-                return Ok(Done::Evaluated(trainer.evaluate(&job.model.floats())?));
+                let mut params = job.model.floats();
+                if let Some(slice) = &job.slice {
+                    params = slice.mask().scatter(&params);
+                }
+                return Ok(Done::Evaluated(trainer.evaluate(&params)?));
             }
         };
         let failed = |error: StateError| WorkError::Trainer(dunlin_client::trainer::TrainerError::Failed(error.into()));
@@ -84,6 +91,7 @@ impl Bench {
             client: &job.client,
             task,
             recipe: &self.recipe,
+            slice: job.slice.as_deref(),
             base: &job.model,
             residual: residual.as_deref(),
         };

@@ -9,9 +9,11 @@ use dunlin_client::participant::{Action, Event, Participant};
 use dunlin_client::state::{ClientState, budget};
 use dunlin_codec::{MaskedGrid, StageBytes};
 use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, FetchModel, Welcome};
+use dunlin_core::recipe::Width;
 use dunlin_core::report::ClientSummary;
 use dunlin_core::wire::{Held, Uploaded};
 use dunlin_core::{ClientId, ModelVersion, Reject, RoundId, Seed, Timestamp, Token, catch_up};
+use dunlin_server::broadcast::Broadcast;
 use dunlin_server::coordinator::Offer;
 use dunlin_server::engine::Engine;
 use dunlin_server::vet::Vetted;
@@ -36,7 +38,7 @@ pub(super) struct World<'a> {
     idle_ms: u64,
     jobs: u64,
     /// Version 0, where models are really computed on the clients' side to prove that they can be.
-    seeded: Option<Arc<MaskedGrid>>,
+    seeded: Option<Arc<Broadcast>>,
 }
 
 /// A client: its protocol state, its link, and what it is at.
@@ -45,6 +47,8 @@ struct Client {
     participant: Participant,
     link: Link,
     examples: u32,
+    /// How much of the model it has.
+    width: Width,
     /// What the server last asked of it.
     working: Option<RoundId>,
     /// Counts its pieces of work.
@@ -71,6 +75,7 @@ impl Client {
         ClientSummary {
             client: self.id.clone(),
             class: self.link.class_name().map(str::to_owned),
+            width: self.width,
             examples: self.examples,
             updates: self.cost.updates,
             up: self.cost.up,
@@ -106,6 +111,7 @@ impl<'a> World<'a> {
                 participant: Participant::new(id.clone(), token, u64::MAX),
                 link,
                 examples: bench.workplace.examples(id).map_err(SimulationError::Workplace)?,
+                width: bench.workplace.width(id),
                 working: None,
                 episode: 0,
                 job: None,
@@ -115,7 +121,7 @@ impl<'a> World<'a> {
             });
         }
         // Nothing is published yet.
-        let seeded = cfg!(debug_assertions).then(|| Arc::clone(engine.broadcast().model()));
+        let seeded = cfg!(debug_assertions).then(|| Arc::clone(engine.broadcast()));
         Ok(Self {
             welcome: engine.welcome(),
             generation: engine.coordinator.generation(),
@@ -264,12 +270,15 @@ impl<'a> World<'a> {
 
     /// Sends a client the version that it wants.
     fn hand_out(&mut self, client: u32, fetch: &FetchModel) -> (Event, StageBytes) {
-        let broadcast = self.engine.broadcast();
+        let width = self.engine.coordinator.width(&fetch.session.client);
+        let broadcast = self.engine.broadcast().of(width);
         if broadcast.version() != fetch.wanted {
             return (Event::Fetched(Err(Reject::UnknownVersion)), NOTHING);
         }
         let plan = broadcast.catch_up(fetch.held);
-        if let Some(seeded) = self.seeded.as_deref().filter(|_| client.is_multiple_of(PROOF_EVERY)) {
+        if let Some(seeded) =
+            self.seeded.as_ref().map(|seeded| seeded.of(width).model()).filter(|_| client.is_multiple_of(PROOF_EVERY))
+        {
             let proof = &mut self.clients[client as usize].proof;
             let held = proof.take().map(Arc::new);
             let model = catch_up::apply(&plan.catch_up, &plan.frames, held, seeded);
@@ -302,7 +311,9 @@ impl<'a> World<'a> {
             client.episode += 1;
             let event = match client.participant.action() {
                 Action::Join(join) => return self.call(number, Call::Join(join)),
-                Action::Prepare(_) => Event::Ready { examples: client.examples, held: None, pending: None },
+                Action::Prepare(_) => {
+                    Event::Ready { examples: client.examples, width: client.width, held: None, pending: None }
+                }
                 Action::CheckIn(check_in) => {
                     client.working = None;
                     return self.call(number, Call::CheckIn(check_in));
@@ -313,7 +324,7 @@ impl<'a> World<'a> {
                     if let Some(away_ms) = client.link.leaves_for_ms(self.idle_ms) {
                         return self.later(number, away_ms, Event::TrainingStopped);
                     }
-                    match self.model(task.base) {
+                    match self.model(number, task.base) {
                         Some(model) => {
                             self.compute(number, model, examples, (Task::Train(task), Work::Train));
                             return Ok(());
@@ -321,7 +332,7 @@ impl<'a> World<'a> {
                         None => Event::TrainingStopped,
                     }
                 }
-                Action::Evaluate(task) => match self.model(task.version) {
+                Action::Evaluate(task) => match self.model(number, task.version) {
                     Some(model) => {
                         let examples = u64::from(self.clients[number as usize].examples);
                         let work = Work::Evaluate(task.round, task.version);
@@ -369,10 +380,10 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// The integers of a version that is still handed out. With any other the round is over: what came of it would be
+    /// The integers, for a client, of a version that is still handed out. With any other the round is over: what came of it would be
     /// refused, so it is not even begun.
-    fn model(&self, version: ModelVersion) -> Option<Arc<MaskedGrid>> {
-        let broadcast = self.engine.broadcast();
+    fn model(&self, client: u32, version: ModelVersion) -> Option<Arc<MaskedGrid>> {
+        let broadcast = self.engine.broadcast().of(self.clients[client as usize].width);
         (broadcast.version() == version).then(|| Arc::clone(broadcast.model()))
     }
 
@@ -382,9 +393,9 @@ impl<'a> World<'a> {
         self.jobs += 1;
         let ticket = Ticket { due: self.now.after_ms(ms), number: self.jobs };
         client.job = Some((ticket, work));
-        let episode = client.episode;
-        self.pool
-            .submit(ticket, Job { client: client.id.clone(), model, rules: Arc::clone(self.engine.rules()), task });
+        let (episode, client, slice) =
+            (client.episode, client.id.clone(), self.engine.slices().get(client.width).cloned());
+        self.pool.submit(ticket, Job { client, slice, model, rules: Arc::clone(self.engine.rules()), task });
         self.queue.push(ticket.due, number, Happening::Computed { episode });
         self.work_for(number, ms);
     }

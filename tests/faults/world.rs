@@ -14,6 +14,7 @@ use dunlin::client::participant::Event;
 use dunlin::client::state::{ClientState, MemoryState};
 use dunlin::codec::{Encoder, Segments};
 use dunlin::core::message::{CheckIn, EvaluationReport, FetchModel, Join, Session, UpdateHeader};
+use dunlin::core::recipe::Width;
 use dunlin::core::{
     ClientId, Digest, Layout, ModelVersion, Outcome, Recipe, RoundId, RunId, TensorSpec, Timestamp, Token,
 };
@@ -228,7 +229,8 @@ impl World {
                 let session = Session { run, client: attack::name(), token: attack::TOKEN };
                 let coordinator = &mut self.engine.coordinator;
                 if coordinator.join(now, &session.client, session.token).is_ok() {
-                    let check_in = CheckIn { session, examples: attack::EXAMPLES, held: None, wait_ms: 0 };
+                    let check_in =
+                        CheckIn { session, examples: attack::EXAMPLES, width: Width::WHOLE, held: None, wait_ms: 0 };
                     let _whatever = coordinator.check_in(now, &check_in);
                 }
                 self.settle();

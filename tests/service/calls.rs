@@ -7,6 +7,7 @@ use dunlin::codec::Encoder;
 use dunlin::core::message::{
     Assignment, CheckIn, FetchModel, Join, PROTOCOL, PROTOCOL_OLDEST, Session, TrainTask, UpdateHeader,
 };
+use dunlin::core::recipe::Width;
 use dunlin::core::wire::{Held, Uploaded};
 use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, Reject, Token};
 use dunlin::simulation::Transport as Carrier;
@@ -34,7 +35,7 @@ impl Hand {
 
     pub(crate) async fn check_in(&mut self) -> Result<Assignment, Reject> {
         let session = self.session.clone();
-        let check_in = CheckIn { session, examples: 1, held: None, wait_ms: 5000 };
+        let check_in = CheckIn { session, examples: 1, width: Width::WHOLE, held: None, wait_ms: 5000 };
         self.transport.check_in(&check_in).await.unwrap()
     }
 

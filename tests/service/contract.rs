@@ -8,6 +8,7 @@ use dunlin::core::message::{
     Assignment, CatchUp, CheckIn, EvaluationReport, FetchModel, Join, PROTOCOL, Session, TrainTask, UpdateHeader,
     Welcome,
 };
+use dunlin::core::recipe::Width;
 use dunlin::core::wire::{self, Held, Uploaded};
 use dunlin::core::{ClientId, Digest, ModelVersion, Reject, RoundId, Token};
 use dunlin::server::driver::Handle;
@@ -101,7 +102,7 @@ impl Calls {
 
     /// The next thing to do but waiting.
     async fn work(&mut self, session: &Session, held: Option<ModelVersion>) -> Assignment {
-        let check_in = CheckIn { session: session.clone(), examples: 1, held, wait_ms: 10_000 };
+        let check_in = CheckIn { session: session.clone(), examples: 1, width: Width::WHOLE, held, wait_ms: 10_000 };
         loop {
             match self.check_in(&check_in).await.unwrap() {
                 Assignment::Wait { .. } => {}
@@ -143,7 +144,7 @@ async fn script(mut calls: Calls) -> Vec<String> {
 
     let session = Session { run: welcome.run, client: client.clone(), token };
     let stranger = Session { token: Token([2; 16]), ..session.clone() };
-    let check_in = CheckIn { session: stranger.clone(), examples: 1, held: None, wait_ms: 0 };
+    let check_in = CheckIn { session: stranger.clone(), examples: 1, width: Width::WHOLE, held: None, wait_ms: 0 };
     assert_eq!(heard.note("a stranger's check-in", calls.check_in(&check_in).await), Err(Reject::WrongSession));
 
     for round in 1..=2 {

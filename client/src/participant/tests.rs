@@ -13,7 +13,7 @@ fn joined(pending: Option<UpdateHeader>) -> Participant {
     let welcome = Welcome { run: RunId([1; 8]), recipe: String::new(), layout: Digest([0; 32]) };
     participant.on(Event::Joined(Ok(welcome.clone())));
     assert_eq!(participant.action(), Action::Prepare(welcome));
-    participant.on(Event::Ready { examples: 60, held: Some(ModelVersion(2)), pending });
+    participant.on(Event::Ready { examples: 60, width: Width::WHOLE, held: Some(ModelVersion(2)), pending });
     participant
 }
 

@@ -38,6 +38,12 @@ impl ModelCache {
         Self { dir, inner: Mutex::default() }
     }
 
+    /// A cache for another part of the same models, which on disk has a directory of this name within this one's.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> Self {
+        Self::new(self.dir.as_ref().map(|dir| dir.join(name)))
+    }
+
     /// Turns to a run, whose model has these tensors; versions of another one are forgotten.
     ///
     /// # Errors

@@ -92,6 +92,8 @@ answers! {
         UnknownVersion = 25, "unknown_version", "the server cannot hand out this model version";
         /// The client trained with another model or codec than the recipe says.
         WrongCodec = 26, "wrong_codec", "the frame was written by another codec than the task asked for";
+        /// The client has another part of the model than any size in the recipe, or than it had before.
+        WrongWidth = 27, "wrong_width", "no size in the recipe has the client's --width, or the client began with another one";
     }
 }
 

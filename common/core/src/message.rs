@@ -2,6 +2,7 @@
 
 use crate::answer::{Outcome, Reject, Waiting};
 use crate::id::{ClientId, Digest, ModelVersion, RoundId, RunId, Token};
+use crate::recipe::Width;
 use dunlin_codec::Codec;
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +64,8 @@ pub struct CheckIn {
     pub session: Session,
     /// Training examples at hand; bounds what its update may claim.
     pub examples: u32,
+    /// How much of the model it has, which stays as it is for as long as its session does.
+    pub width: Width,
     /// The model version that it holds.
     pub held: Option<ModelVersion>,
     /// How long the server may hold the call open when there is no work, in milliseconds.

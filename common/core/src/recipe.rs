@@ -10,6 +10,7 @@ mod link;
 mod model;
 mod parse;
 mod pruning;
+mod size;
 mod write;
 
 pub use common::{CommonConfig, Coordinates};
@@ -19,6 +20,7 @@ pub use link::QuantizerKind;
 pub use model::{Arithmetic, ModelConfig, ModelKind, UnknownModel, WeightFormat};
 pub use parse::{Place, Problem, RecipeError};
 pub use pruning::{Importance, Pattern, PruningConfig, Rewind, Schedule, Scope, Statistic, UnknownPattern};
+pub use size::{BadWidth, SizeConfig, Width};
 pub use write::reference;
 
 use dunlin_codec::{Codec, EntropyCoder, Fit, Mask, Quantizer, Rate};
@@ -58,6 +60,9 @@ pub struct Recipe {
     pub distillation: DistillationConfig,
     /// Bounds on what a client may send.
     pub limits: LimitsConfig,
+    /// Sizes of the clients; none means that all have the whole model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub size: Vec<SizeConfig>,
     /// Links and devices of the clients, for simulated time.
     pub network: NetworkConfig,
 }
@@ -456,6 +461,7 @@ impl Default for Recipe {
             pruning: PruningConfig::default(),
             distillation: DistillationConfig::default(),
             limits: LimitsConfig::default(),
+            size: Vec::new(),
             network: NetworkConfig::default(),
         }
     }

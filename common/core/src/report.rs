@@ -2,6 +2,7 @@
 
 use crate::ClientId;
 use crate::answer::Outcome;
+use crate::recipe::Width;
 use dunlin_codec::StageBytes;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -59,6 +60,20 @@ pub struct Distilled {
     pub agreement: f64,
 }
 
+/// How good the model of one size of client is: the part of the global model that such a client has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SizeEvaluation {
+    /// Its width.
+    pub width: Width,
+    /// Its parameters.
+    pub params: u64,
+    /// Share of the server's test set predicted right.
+    pub accuracy: f64,
+    /// Mean loss on the server's test set.
+    #[serde(deserialize_with = "nan_for_null")]
+    pub loss: f64,
+}
+
 /// One round, as a line of `rounds.jsonl`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -90,6 +105,9 @@ pub struct RoundSummary {
     pub accuracy: Option<f64>,
     /// Mean loss on the server's test set, where this round was evaluated.
     pub loss: Option<f64>,
+    /// The same for each size of client, largest first, where the recipe has several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<SizeEvaluation>,
     /// Evaluation on clients' data, where this round had one.
     pub federated: Option<FederatedEvaluation>,
     /// Payload bytes of the round.
@@ -134,6 +152,9 @@ pub struct ClientSummary {
     pub client: ClientId,
     /// The class of its link, where the recipe's network has classes.
     pub class: Option<String>,
+    /// How much of the model it has.
+    #[serde(default, skip_serializing_if = "Width::is_whole")]
+    pub width: Width,
     /// Training examples that it has.
     pub examples: u32,
     /// Its updates that were accepted.
@@ -171,6 +192,9 @@ pub struct Report {
     /// Mean loss of the final model on the server's test set.
     #[serde(deserialize_with = "nan_for_null")]
     pub loss: f64,
+    /// The same for each size of client, largest first, where the recipe has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<SizeEvaluation>,
     /// The target, where the recipe has one.
     pub target: Option<Target>,
     /// Parameters of the model.
@@ -237,6 +261,7 @@ impl Report {
             abandoned: rounds.iter().filter(|round| !round.published).count() as u64,
             accuracy: end.accuracy,
             loss: end.loss,
+            sizes: end.sizes.clone(),
             target,
             params: end.params,
             nonzero: end.nonzero,
@@ -259,6 +284,8 @@ pub struct RunEnd {
     pub accuracy: f64,
     /// Mean loss of the final model.
     pub loss: f64,
+    /// The same for each size of client, where there are several.
+    pub sizes: Vec<SizeEvaluation>,
     /// Parameters of the model.
     pub params: u64,
     /// Of them not zero.

@@ -9,6 +9,7 @@ use crate::message::{
     Assignment, CatchUp, CatchUpBase, CheckIn, EvaluationReport, EvaluationTask, FetchModel, Join, Receipt, Session,
     TrainTask, UpdateHeader, Welcome,
 };
+use crate::recipe::Width;
 use dunlin_codec::{Codec, CommonGrid, EntropyCoder, Fit, Quantizer, Rate};
 use dunlin_proto::v1;
 
@@ -156,6 +157,10 @@ impl TryFrom<&v1::CheckInRequest> for CheckIn {
         Ok(Self {
             session: session(message.session.as_ref())?,
             examples: u32::try_from(message.examples).map_err(|_| Reject::NoExamples)?,
+            width: match message.width {
+                0 => Width::WHOLE,
+                millionths => Width::from_millionths(millionths).map_err(|_| Reject::Malformed)?,
+            },
             held: message.held.map(ModelVersion),
             wait_ms: message.wait_ms.min(MAX_WAIT_MS),
         })
@@ -169,6 +174,7 @@ impl From<&CheckIn> for v1::CheckInRequest {
             examples: check_in.examples.into(),
             held: check_in.held.map(|version| version.0),
             wait_ms: check_in.wait_ms,
+            width: if check_in.width.is_whole() { 0 } else { check_in.width.millionths() },
         }
     }
 }

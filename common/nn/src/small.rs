@@ -7,6 +7,7 @@ mod prune;
 mod pruning;
 mod quantize;
 mod share;
+mod slices;
 mod tune;
 
 pub use channels::Channels;
@@ -17,6 +18,7 @@ pub use pruning::{Evidence, Pruning};
 pub use quantize::quantize;
 pub(crate) use quantize::{best_scale, widest_scale};
 pub use share::share;
+pub use slices::{NoSlices, Slice, Slices};
 pub use tune::Tuning;
 
 #[cfg(test)]

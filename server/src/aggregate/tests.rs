@@ -1,5 +1,7 @@
 //! The contract of [`Aggregator`], and what [`ExactSum`] promises beyond it.
 
+mod sliced;
+
 use super::*;
 use dunlin_codec::{Codec, Encoder, EntropyCoder, Fit, Quantizer, Segment};
 use proptest::prelude::*;

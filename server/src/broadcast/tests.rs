@@ -1,5 +1,7 @@
 //! Every way leads to the same model, and the cheapest is taken.
 
+mod sliced;
+
 use super::*;
 use dunlin_codec::{Codec, EntropyCoder, FrameKind, Mask, Quantizer, Segment, Segments};
 use dunlin_core::catch_up::{self, CatchUpError};

@@ -1,8 +1,8 @@
 //! What the coordinator needs of a recipe, and of the run's past.
 
-use crate::store::Restored;
+use crate::store::{ClientRow, Restored};
 use dunlin_core::message::UpdateHeader;
-use dunlin_core::{ClientId, Digest, ModelVersion, Outcome, Recipe, Token};
+use dunlin_core::{ClientId, Digest, ModelVersion, Outcome, Recipe};
 use std::sync::Arc;
 
 /// The recipe's rules of participation, in the units in which they are applied.
@@ -64,8 +64,8 @@ impl Config {
 pub struct Resume {
     /// The last term.
     pub term: u32,
-    /// Names and their secrets.
-    pub clients: Vec<(ClientId, Token)>,
+    /// The clients known.
+    pub clients: Vec<ClientRow>,
     /// Number of the last round opened.
     pub round: u64,
     /// The last version published.

@@ -7,6 +7,7 @@ mod restart;
 mod simulation;
 mod updates;
 mod waiting;
+mod width;
 
 use super::*;
 use crate::store::{MemoryStore, RunRow, Store};
@@ -96,7 +97,8 @@ impl World {
     }
 
     fn check_in(&mut self, name: &str) -> Assignment {
-        let check_in = CheckIn { session: session(name), examples: EXAMPLES, held: None, wait_ms: 0 };
+        let check_in =
+            CheckIn { session: session(name), examples: EXAMPLES, width: Width::WHOLE, held: None, wait_ms: 0 };
         self.coordinator.check_in(self.now, &check_in).unwrap()
     }
 

@@ -1,7 +1,7 @@
 //! The beginning of a run, or its continuation after a restart.
 
 use super::{Engine, EngineError, Tally, Timings};
-use crate::aggregate::{self, Aggregator, ExactSum};
+use crate::aggregate::{self, Aggregator, SlicedSum};
 use crate::coordinator::{Config, Coordinator, Resume};
 use crate::distill::Distill;
 use crate::evaluate::Evaluate;
@@ -87,8 +87,9 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
     for (version, bytes) in &restored.packets {
         packets.push((*version, Packet::parse(bytes.clone())?));
     }
-    let add = |sum: &mut ExactSum, rules: &Rules, updates: &[(UpdateHeader, bytes::Bytes)]| {
+    let add = |sum: &mut SlicedSum, rules: &Rules, updates: &[(UpdateHeader, bytes::Bytes)]| {
         updates.iter().try_fold(0, |bytes, (header, frame)| {
+            let rules = rules.for_frame(frame);
             sum.add_frame(frame, rules.segments(), rules.limits(), header.examples)?;
             Ok::<_, EngineError>(bytes + frame.len() as u64)
         })
@@ -96,6 +97,7 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
     let mut uncheckpointed = (0, 0);
     for row in &restored.replay {
         let (mut sum, rules) = (model.sum(row.round), Rules::new(&recipe, &model.broadcast_grid(), row.round));
+        let rules = rules.with_slices(model.slices());
         uncheckpointed.0 += add(&mut sum, &rules, &row.updates)?;
         uncheckpointed.1 += 1;
         let published = model.publish(row.round, &sum)?;
@@ -109,7 +111,7 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
     // The round that goes on, or the one that comes next.
     let round = restored.open.as_ref().map_or(resume.round + 1, |open| open.round);
     let mut sum = model.sum(round);
-    let rules = Arc::new(Rules::new(&recipe, &model.broadcast_grid(), round));
+    let rules = Arc::new(Rules::new(&recipe, &model.broadcast_grid(), round).with_slices(model.slices()));
     let config = Config::from_recipe(&recipe, Limits::for_segments(&layout.segments()).max_frame_bytes as u64);
     let mut tally = Tally::default();
     let mut teachers = std::collections::BTreeMap::new();
@@ -121,7 +123,8 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
         for (_, frame) in &open.updates {
             tally.stages += rules.stages_of(frame).map_err(aggregate::Error::Frame)?;
             tally.bytes.up += frame.len() as u64;
-            tally.bytes.up_dense += 4 * layout.len() as u64;
+            let dense = rules.for_frame(frame).slice().map_or(layout.len(), |slice| slice.len());
+            tally.bytes.up_dense += 4 * dense as u64;
         }
     }
     let broadcast = Arc::new(model.broadcast(packets, recipe.limits.packet_ring));

@@ -127,10 +127,21 @@ impl Distill for Halfway {
     }
 }
 
+/// Two inputs, two hidden units and two classes, for clients of two sizes: as long as [`layout`].
+fn sized_layout() -> Layout {
+    let tensors = [("a", vec![2, 2]), ("ab", vec![2]), ("b", vec![2, 2]), ("bb", vec![2])];
+    Layout::new(tensors.map(|(name, shape)| TensorSpec::new(name, shape)).to_vec()).unwrap()
+}
+
+/// In a recipe with sizes the first client has the whole model, and the others half of it.
+fn width_of(recipe: &Recipe, name: &str) -> Width {
+    if recipe.size.is_empty() || name == NAMES[0] { Width::WHOLE } else { Width::new(0.5).unwrap() }
+}
+
 fn start(recipe: &Recipe, disk: &Disk) -> Start {
     Start {
         recipe: recipe.clone(),
-        layout: layout(),
+        layout: if recipe.size.is_empty() { layout() } else { sized_layout() },
         initial: vec![0.0; LEN],
         store: Box::new(disk.clone()),
         evaluator: Some(Box::new(FirstParameter)),
@@ -177,7 +188,8 @@ impl Desk {
     }
 
     fn check_in(&mut self, name: &str) -> Assignment {
-        let check_in = CheckIn { session: session(name), examples: 1000, held: None, wait_ms: 0 };
+        let width = width_of(self.engine.recipe(), name);
+        let check_in = CheckIn { session: session(name), examples: 1000, width, held: None, wait_ms: 0 };
         self.engine.coordinator.check_in(self.now, &check_in).unwrap()
     }
 

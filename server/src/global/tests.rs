@@ -27,7 +27,7 @@ fn model(recipe: &Recipe) -> GlobalModel {
 }
 
 /// A round's updates: three clients, of whom each moves its own way.
-fn updates(model: &GlobalModel, round: u64) -> ExactSum {
+fn updates(model: &GlobalModel, round: u64) -> SlicedSum {
     let segments = layout().segments();
     let mut sum = model.sum(1);
     for client in 1..=3u64 {
@@ -197,7 +197,7 @@ fn pruned(sets: &[&str]) -> Recipe {
 }
 
 /// Updates of the coordinates that the round is about.
-fn updates_within(model: &GlobalModel, recipe: &Recipe, round: u64) -> ExactSum {
+fn updates_within(model: &GlobalModel, recipe: &Recipe, round: u64) -> SlicedSum {
     let rules = crate::vet::Rules::new(recipe, &model.broadcast_grid(), round);
     let mut sum = model.sum(round);
     let mut values: Vec<f32> =

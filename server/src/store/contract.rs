@@ -1,8 +1,9 @@
 //! What every [`Store`](super::Store) must do, as a suite that each implementation runs.
 
-use super::{OpenRow, Record, ReplayRow, Restored, RunRow, Store, StoreError};
+use super::{ClientRow, OpenRow, Record, ReplayRow, Restored, RunRow, Store, StoreError};
 use bytes::Bytes;
 use dunlin_core::message::UpdateHeader;
+use dunlin_core::recipe::Width;
 use dunlin_core::{ClientId, Digest, ModelVersion, Outcome, RoundId, RoundSummary, RunId, Token};
 
 /// Runs the suite; `make` gives an empty store that keeps as many packets as it is told.
@@ -13,7 +14,7 @@ pub fn contract(mut make: impl FnMut(u32) -> Box<dyn Store>) {
     runs_are_listed_and_told_apart(make(4).as_mut());
     records_need_a_run(make(4).as_mut());
     every_record_comes_back(make(4).as_mut());
-    a_later_join_replaces_the_token(make(4).as_mut());
+    a_later_join_replaces_the_token_and_the_width(make(4).as_mut());
     an_open_round_comes_back_with_its_updates_by_client(make(4).as_mut());
     a_closed_round_is_not_open(make(4).as_mut());
     an_abandoned_round_loses_its_updates(make(4).as_mut());
@@ -35,9 +36,9 @@ fn runs_are_listed_and_told_apart(store: &mut dyn Store) {
     assert!(matches!(store.create(&new), Err(StoreError::RunExists(id)) if id == new.id));
     let ended = RunRow { outcome: Some(Outcome::Completed), rounds: 1, ..old.clone() };
     assert_eq!(store.runs().unwrap(), [new.clone(), ended]);
-    assert_eq!(store.restore(old.id).unwrap().clients, [(client("a"), Token([1; 16]))]);
+    assert_eq!(store.restore(old.id).unwrap().clients, [client_row("a", 1, None)]);
     store.commit(&[joined("c", 3)]).unwrap();
-    assert_eq!(store.restore(new.id).unwrap().clients, [(client("b"), Token([2; 16]))]);
+    assert_eq!(store.restore(new.id).unwrap().clients, [client_row("b", 2, None)]);
     let unknown = RunId([9; 8]);
     assert!(matches!(store.restore(unknown), Err(StoreError::UnknownRun(id)) if id == unknown));
 }
@@ -71,7 +72,7 @@ fn every_record_comes_back(store: &mut dyn Store) {
     }
     let expected = Restored {
         term: 3,
-        clients: vec![(client("a"), Token([1; 16])), (client("b"), Token([2; 16]))],
+        clients: vec![client_row("a", 1, None), client_row("b", 2, None)],
         checkpoint: Some((ModelVersion(0), Bytes::from_static(b"state"))),
         replay: vec![replay(1, 1, &[("a", b"frame a")])],
         packets: vec![(ModelVersion(1), packet(1))],
@@ -83,11 +84,14 @@ fn every_record_comes_back(store: &mut dyn Store) {
     assert_eq!(store.restore(run.id).unwrap(), expected);
 }
 
-fn a_later_join_replaces_the_token(store: &mut dyn Store) {
+fn a_later_join_replaces_the_token_and_the_width(store: &mut dyn Store) {
     let run = run_row(1, 1);
     store.create(&run).unwrap();
-    store.commit(&[joined("a", 1), joined("a", 2)]).unwrap();
-    assert_eq!(store.restore(run.id).unwrap().clients, [(client("a"), Token([2; 16]))]);
+    store.commit(&[joined("a", 1), joined("a", 2), joined("b", 3), sized("b", 3, 0.25)]).unwrap();
+    let expected = [client_row("a", 2, None), client_row("b", 3, Some(0.25))];
+    assert_eq!(store.restore(run.id).unwrap().clients, expected);
+    store.commit(&[joined("b", 4)]).unwrap();
+    assert_eq!(store.restore(run.id).unwrap().clients[1], client_row("b", 4, None));
 }
 
 fn an_open_round_comes_back_with_its_updates_by_client(store: &mut dyn Store) {
@@ -212,7 +216,17 @@ pub(super) fn run_row(id: u8, created_ms: u64) -> RunRow {
 }
 
 pub(super) fn joined(name: &str, token: u8) -> Record {
-    Record::Joined { client: client(name), token: Token([token; 16]) }
+    Record::Joined { client: client(name), token: Token([token; 16]), width: None }
+}
+
+pub(super) fn sized(name: &str, token: u8, width: f64) -> Record {
+    let width = Some(Width::new(width).expect("a test's width"));
+    Record::Joined { client: client(name), token: Token([token; 16]), width }
+}
+
+fn client_row(name: &str, token: u8, width: Option<f64>) -> ClientRow {
+    let width = width.map(|width| Width::new(width).expect("a test's width"));
+    ClientRow { client: client(name), token: Token([token; 16]), width }
 }
 
 pub(super) fn opened(round: u64, base: u64, members: &[&str]) -> Record {

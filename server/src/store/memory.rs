@@ -1,9 +1,9 @@
 //! A store for simulations: it keeps what a restore needs, and nothing outlives the process.
 
-use super::{OpenRow, Record, ReplayRow, Restored, RunRow, Store, StoreError};
+use super::{ClientRow, OpenRow, Record, ReplayRow, Restored, RunRow, Store, StoreError};
 use bytes::Bytes;
 use dunlin_core::message::UpdateHeader;
-use dunlin_core::{ClientId, Digest, ModelVersion, Outcome, RoundSummary, RunId, Token};
+use dunlin_core::{ClientId, Digest, ModelVersion, Outcome, RoundSummary, RunId};
 use std::collections::BTreeMap;
 
 /// Runs in memory. A clone is what a disk would hold at that moment, so a test can crash a server and go on from it.
@@ -19,7 +19,7 @@ pub struct MemoryStore {
 struct Run {
     row: RunRow,
     term: u32,
-    clients: BTreeMap<ClientId, Token>,
+    clients: BTreeMap<ClientId, ClientRow>,
     rounds: BTreeMap<u64, Opened>,
     updates: BTreeMap<(u64, ClientId), (UpdateHeader, Bytes)>,
     versions: BTreeMap<ModelVersion, Version>,
@@ -125,7 +125,7 @@ impl Run {
         }
         Restored {
             term: self.term,
-            clients: self.clients.iter().map(|(client, token)| (client.clone(), *token)).collect(),
+            clients: self.clients.values().cloned().collect(),
             checkpoint: self.checkpoint.clone(),
             replay: replay.collect(),
             packets: self.versions.iter().map(|(&version, made)| (version, made.packet.clone())).collect(),
@@ -144,8 +144,9 @@ impl Run {
     fn apply(&mut self, record: &Record, packet_ring: u64) {
         match record {
             Record::Started { term } => self.term = *term,
-            Record::Joined { client, token } => {
-                self.clients.insert(client.clone(), *token);
+            Record::Joined { client, token, width } => {
+                let row = ClientRow { client: client.clone(), token: *token, width: *width };
+                self.clients.insert(client.clone(), row);
             }
             Record::RoundOpened { round, base, eligible, members } => {
                 let opened = Opened { base: *base, eligible: *eligible, members: members.clone(), closed: false };

@@ -31,7 +31,7 @@ fn a_clone_of_the_memory_store_is_what_a_crash_leaves() {
     let mut crashed = store.clone();
     store.commit(&[joined("b", 2)]).unwrap();
     let clients: Vec<_> =
-        crashed.restore(run_row(1, 1).id).unwrap().clients.into_iter().map(|(name, _)| name).collect();
+        crashed.restore(run_row(1, 1).id).unwrap().clients.into_iter().map(|row| row.client).collect();
     assert_eq!(clients, [client("a")]);
 }
 

@@ -37,7 +37,8 @@ pub(super) fn measure(recipe: &Recipe) -> Result<BTreeMap<&'static str, f64>, Fa
         let codec = recipe.update_codec(number);
         let round = RoundId { term: 1, number };
         let task = TrainTask { round, base: ModelVersion(0), deadline_ms: u64::MAX, codec, max_bytes: 0 };
-        let assignment = Assignment { client: &client, task: &task, recipe, base: &base, residual: residual.as_ref() };
+        let assignment =
+            Assignment { client: &client, task: &task, recipe, slice: None, base: &base, residual: residual.as_ref() };
         let timer = Instant::now();
         let update = work::train_and_encode(&assignment, &mut *trainer, &mut encoder, go_on).map_err(Failure::other)?;
         all.push(timer.elapsed().as_secs_f64());

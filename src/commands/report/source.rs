@@ -89,6 +89,11 @@ impl Run {
         let end = RunEnd {
             accuracy: judged.map_or(0.0, |judged| judged.0),
             loss: judged.map_or(0.0, |judged| judged.1),
+            sizes: rounds
+                .iter()
+                .rev()
+                .find(|round| round.accuracy.is_some())
+                .map_or_else(Vec::new, |round| round.sizes.clone()),
             params: params.len() as u64,
             nonzero: params.iter().filter(|&&value| value != 0.0).count() as u64,
             clients: open.participants,

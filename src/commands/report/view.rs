@@ -142,6 +142,7 @@ pub(super) mod tests {
         let rounds = vec![round(1, 3), round(2, 2)];
         let end = RunEnd { accuracy: 0.5, loss: 1.0, params: 100, nonzero: 90, clients: 3, ..RunEnd::default() };
         let client = |number: u32, class: Option<&str>| ClientSummary {
+            width: dunlin::core::recipe::Width::WHOLE,
             client: ClientId::numbered("client", number),
             class: class.map(str::to_owned),
             examples: 10,

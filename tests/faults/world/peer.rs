@@ -8,6 +8,7 @@ use dunlin::client::trainer::{Progress, Trainer, TrainerError, Work};
 use dunlin::client::work::{self, Update};
 use dunlin::codec::{Codec, EntropyCoder, MaskedGrid, Quantizer};
 use dunlin::core::message::{EvaluationReport, Session, TrainTask, UpdateHeader};
+use dunlin::core::recipe::Width;
 use dunlin::core::{ClientId, Digest, Layout, ModelVersion, Token, catch_up};
 use dunlin::nn::train::Evaluation;
 use dunlin::server::broadcast::Plan;
@@ -141,7 +142,12 @@ impl World {
                 peer.state.bind(welcome.run).unwrap();
                 let held = peer.state.held().filter(|held| peer.model.as_ref().is_some_and(|(kept, _)| kept == held));
                 let pending = peer.state.pending().cloned();
-                return peer.participant.on(Event::Ready { examples: peer.examples, held, pending });
+                return peer.participant.on(Event::Ready {
+                    examples: peer.examples,
+                    width: Width::WHOLE,
+                    held,
+                    pending,
+                });
             }
             Action::Train(task) => {
                 let update = self.train(number, &task);
@@ -188,6 +194,7 @@ impl World {
         let residual = peer.state.residual(model.mask().whole()).unwrap();
         let mut trainer = Unit { layout: self.layout.clone(), coordinate: number, examples: peer.examples };
         let assignment = work::Assignment {
+            slice: None,
             client: &peer.id,
             task,
             recipe: &self.recipe,

@@ -1,5 +1,7 @@
 //! What a recipe must fulfil beyond the form of each key: the rules that tie keys together.
 
+mod size;
+
 use super::parse::Problem;
 use super::{
     Augment, Distillation, Importance, LinkConfig, ModelKind, OptimizerKind, Partition, Pattern, QuantizerKind, Recipe,
@@ -29,6 +31,7 @@ pub(super) fn conflict(recipe: &Recipe) -> Option<Conflict> {
         .or_else(|| distillation(recipe))
         .or_else(|| budgets(recipe))
         .or_else(|| classes(recipe))
+        .or_else(|| size::sizes(recipe))
 }
 
 fn data(recipe: &Recipe) -> Option<Conflict> {
@@ -278,18 +281,7 @@ fn pruning(recipe: &Recipe) -> Option<Conflict> {
 fn channels(recipe: &Recipe) -> Option<Conflict> {
     let pruning = &recipe.pruning;
     let is_residual = matches!(recipe.model.kind, ModelKind::ResNet8 | ModelKind::ResNet20);
-    let is_chain = matches!(
-        recipe.model.kind,
-        ModelKind::TwoNn
-            | ModelKind::McmahanCnn
-            | ModelKind::TextbookCnn
-            | ModelKind::Lenet300
-            | ModelKind::Lenet5
-            | ModelKind::SimpleCnn
-            | ModelKind::Mlp
-            | ModelKind::Vgg9
-            | ModelKind::Vgg11s
-    );
+    let is_chain = is_chain(&recipe.model.kind);
     let is_by_channels = pruning.pattern == Pattern::Channels;
     if is_by_channels && !is_chain && !is_residual {
         return conflict_of(
@@ -316,6 +308,22 @@ fn channels(recipe: &Recipe) -> Option<Conflict> {
         );
     }
     None
+}
+
+/// Whether a model is a chain of layers of which some are hidden.
+fn is_chain(kind: &ModelKind) -> bool {
+    matches!(
+        kind,
+        ModelKind::TwoNn
+            | ModelKind::McmahanCnn
+            | ModelKind::TextbookCnn
+            | ModelKind::Lenet300
+            | ModelKind::Lenet5
+            | ModelKind::SimpleCnn
+            | ModelKind::Mlp
+            | ModelKind::Vgg9
+            | ModelKind::Vgg11s
+    )
 }
 
 fn distillation(recipe: &Recipe) -> Option<Conflict> {

@@ -90,6 +90,7 @@ const SHARE: Form = Form::Real(Excluded(0.0), Included(1.0));
 const PROPER_FRACTION: Form = Form::Real(Included(0.0), Excluded(1.0));
 const UNIT_INTERVAL: Form = Form::Real(Included(0.0), Included(1.0));
 const TIME_S: Form = Form::Real(Excluded(0.0), Included(MAX_TIME_S));
+const WIDTH: Form = Form::Real(Included(0.001), Included(1.0));
 const MODELS: [&str; ModelKind::BUILT_IN.len()] = {
     let mut words = [""; ModelKind::BUILT_IN.len()];
     let mut i = 0;
@@ -574,6 +575,16 @@ pub const KEYS: &[Key] = &[
         "Bytes of all updates of one client in the run, refused ones included; the client keeps account and shares out what \
          is left over the rounds in which it may still be asked, as a bound like update_bytes on each; 0 sets no bound.",
     ),
+    key("size", "", Form::Sections, "Sizes of client; none means that all have the whole model."),
+    key(
+        "size.width",
+        "",
+        WIDTH,
+        "Share of the channels of each hidden layer that a client of this size has, the first ones, rounded up; inputs and \
+         classes it has all (HeteroFL, Diao et al. 2021). One size must have 1. A client of its own machine says its width \
+         with --width.",
+    ),
+    key("size.share", "", POSITIVE, "Share of the clients, relative to the shares of the other sizes."),
     key("network.class", "", Form::Sections, "Kinds of client; none means links and devices that take no time."),
     key("network.class.name", "", Form::Name, "Name for the report."),
     key("network.class.share", "", POSITIVE, "Share of the clients, relative to the shares of the other classes."),
@@ -613,6 +624,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("pruning", "How the global model loses weights while it is trained."),
     ("distillation", "How the server makes one model of the clients' models, beyond their mean."),
     ("limits", "Bounds on what a client may send."),
+    ("size", "One size of client, for models that are chains of layers, without pruning."),
     ("network", "Links and devices of the clients, for simulated time; separate machines have real ones."),
     ("network.class", "One kind of client."),
 ];

@@ -94,7 +94,7 @@ fn the_commented_out_class_of_clients_is_one_that_can_be_used() {
     let class: String = class.lines().map(|line| format!("{}\n", line.trim_start_matches("# "))).collect();
     let class: String =
         class.lines().filter(|line| line.contains(['=', '['])).map(|line| format!("{line}\n")).collect();
-    assert_eq!(Recipe::from_toml(&format!("{head}{class}")), Ok(populated()));
+    assert_eq!(Recipe::from_toml(&format!("{head}{class}")), Ok(Recipe { size: Vec::new(), ..populated() }));
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_text_that_is_not_a_recipe_is_refused_with_its_line() {
         (
             "[x]",
             "line 1: unknown section `x`; the sections are model, data, rounds, training, strategy, uplink, common, downlink, \
-             pruning, distillation, limits, network, network.class",
+             pruning, distillation, limits, size, network, network.class",
         ),
         ("\"rounds.cohort\" = 5", "line 1: unknown key `\"rounds.cohort\"`; did you mean `rounds.cohort`?"),
         // Types.
@@ -220,7 +220,7 @@ fn an_assignment_that_is_wrong_is_refused_in_its_own_words() {
         ("round.cohort=5", "--set round.cohort=5: unknown key `round.cohort`; did you mean `rounds.cohort`?"),
         (
             "=5",
-            "--set =5: unknown key ``; the sections are model, data, rounds, training, strategy, uplink, common, downlink, pruning, distillation, limits, network, network.class",
+            "--set =5: unknown key ``; the sections are model, data, rounds, training, strategy, uplink, common, downlink, pruning, distillation, limits, size, network, network.class",
         ),
         ("rounds={cohort=5}", "--set rounds={cohort=5}: `rounds` is a section; it must be set key by key"),
         (
@@ -281,7 +281,7 @@ fn each_key_refuses_what_is_out_of_its_range() {
         for value in wrong {
             let text = match section {
                 "" => format!("{name} = {value}"),
-                "network.class" => format!("[[{section}]]\n{name} = {value}"),
+                "network.class" | "size" => format!("[[{section}]]\n{name} = {value}"),
                 section => format!("[{section}]\n{name} = {value}"),
             };
             let error = Recipe::from_toml(&text).unwrap_err();
@@ -514,6 +514,40 @@ fn whole_filters_need_layers_that_may_lose_them() {
         let error = refusal(sets).unwrap_err();
         assert!(error.contains(message), "{error}");
     }
+}
+
+#[test]
+fn sizes_need_a_whole_one_and_a_model_that_has_parts() {
+    let refusal = |sets: &[&str]| load("", sets).map(|_| ()).map_err(|error| error.to_string());
+    let two = "size=[{width=1}, {width=0.5, share=2}]";
+    for fine in
+        [&[two][..], &[two, "model.kind=own:mine"], &["size=[{}]", "model.kind=resnet8"], &[two, "model.kind=vgg9"]]
+    {
+        assert_eq!(refusal(fine), Ok(()), "{fine:?}");
+    }
+    for (sets, message) in [
+        (
+            &["size=[{width=0.5}, {width=0.25}]"][..],
+            "`size.width` is 0.5; it must be 1 in one size, because nobody would",
+        ),
+        (&["size=[{}, {width=0.5}, {width=0.5}]"], "`size.width` is 0.5; it must be different in each size"),
+        (&["size=[{width=0}]"], "`size.width` is 0; it must be a number of at least 0.001 and at most 1"),
+        (&["size=[{width=0.5, share=0}]"], "`size.share` is 0; it must be a finite number above 0"),
+        (&[two, "model.kind=resnet8"], "`size.width` is 0.5; it must be 1, because resnet8 is no chain of layers"),
+        (&[two, "model.kind=softmax"], "`size.width` is 0.5; it must be 1, because softmax is no chain of layers"),
+        (&[two, "pruning.density=0.5"], "`size.width` is 0.5; it must be 1, because `pruning` is on (weights)"),
+        (&[two, "common.coordinates=random"], "`size.width` is 0.5; it must be 1, because `common.coordinates` is not"),
+        (
+            &[two, "downlink.density=1", "downlink.quantizer=rotated"],
+            "`downlink.quantizer` is \"rotated\"; it must be f32, f16, int8 or ternary, because of a whole vector",
+        ),
+    ] {
+        let error = refusal(sets).unwrap_err();
+        assert!(error.contains(message), "{error}");
+    }
+    let many: Vec<String> = (1..=17).map(|part| format!("{{width={}}}", f64::from(part) / 17.0)).collect();
+    let error = refusal(&[&format!("size=[{}]", many.join(", "))]).unwrap_err();
+    assert!(error.contains("`size` is a list of 17 sections; it must be at most 16 of them"), "{error}");
 }
 
 #[test]

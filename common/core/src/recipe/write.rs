@@ -1,7 +1,7 @@
 //! From a recipe to text: the plain file, the file that explains every key, and the reference of all keys.
 
 use super::keys::{Form, KEYS, Key, SECTIONS};
-use super::{ClientClass, NetworkConfig, Recipe};
+use super::{ClientClass, NetworkConfig, Recipe, SizeConfig};
 use std::fmt::Write as _;
 use std::iter::once;
 use toml::{Table, Value};
@@ -67,9 +67,10 @@ pub fn reference() -> String {
     text
 }
 
-/// A recipe with a value for every key: the default, and a default class of clients.
+/// A recipe with a value for every key: the default, and a default size and class of clients.
 pub(super) fn populated() -> Recipe {
-    Recipe { network: NetworkConfig { class: vec![ClientClass::default()] }, ..Recipe::default() }
+    let network = NetworkConfig { class: vec![ClientClass::default()] };
+    Recipe { size: vec![SizeConfig::default()], network, ..Recipe::default() }
 }
 
 fn to_table(recipe: &Recipe) -> Table {
@@ -195,5 +196,5 @@ $ dunlin simulate recipe.toml --set rounds.cohort=20 --set uplink.quantizer=f16
 ```
 
 The value is what would stand in the file, but texts need no quotes. A key of `network.class` is set in every class that
-the recipe has, or in a first one when it has none; `--set 'network.class=[]'` removes all classes.
+the recipe has, or in a first one when it has none; `--set 'network.class=[]'` removes all classes. So it is with `size`.
 ";

@@ -56,6 +56,28 @@ fn every_assignment_and_every_reject_reads_back() {
 }
 
 #[test]
+fn a_width_is_said_in_millionths_and_nothing_said_is_the_whole_model() {
+    let session = Session { run: RunId([1; 8]), client: ClientId::new("a").unwrap(), token: Token([2; 16]) };
+    let check_in = |share: f64| CheckIn {
+        session: session.clone(),
+        examples: 7,
+        width: Width::new(share).unwrap(),
+        held: Some(ModelVersion(3)),
+        wait_ms: 5,
+    };
+    for (share, millionths) in [(1.0, 0), (0.25, 250_000), (0.0625, 62_500)] {
+        let message = v1::CheckInRequest::from(&check_in(share));
+        assert_eq!((message.width, CheckIn::try_from(&message)), (millionths, Ok(check_in(share))));
+    }
+    for (width, read) in
+        [(1_000_000, Ok(Width::WHOLE)), (1, Err(Reject::Malformed)), (1_000_001, Err(Reject::Malformed))]
+    {
+        let message = v1::CheckInRequest { width, ..v1::CheckInRequest::from(&check_in(0.5)) };
+        assert_eq!(CheckIn::try_from(&message).map(|check_in| check_in.width), read, "{width}");
+    }
+}
+
+#[test]
 fn every_codec_reads_back_and_a_density_outside_its_range_is_refused() {
     for coder in CODERS {
         for quantizer in [Quantizer::F32, Quantizer::F16, Quantizer::Int8, Quantizer::Ternary] {

@@ -158,6 +158,14 @@ impl Channels {
         self.layers.iter().map(|layer| layer.outputs)
     }
 
+    /// First axis and row of each tensor of a model that has so many channels in each layer.
+    pub(super) fn shapes(&self, counts: &[usize]) -> impl Iterator<Item = (usize, usize)> {
+        self.parts.iter().map(|part| {
+            let outputs = part.of.map_or(part.outputs, |layer| counts[layer]);
+            (outputs, part.len(counts) / outputs)
+        })
+    }
+
     /// Whether norms take channels together: then a model with channels of zeros is another than one without them.
     #[must_use]
     pub fn are_normed(&self) -> bool {

@@ -72,8 +72,14 @@ impl Play {
         let mut values: Vec<f32> = (0..LEN).map(wave).collect();
         values[0] = 0.25;
         let examples = 10 + 7 * i as u32;
-        let mask = Arc::clone(self.desk.engine.rules().mask());
-        mask.gather(&mut values);
+        let mut mask = Arc::clone(self.desk.engine.rules().mask());
+        match self.desk.engine.slices().get(width_of(&self.recipe, name)) {
+            Some(slice) => {
+                slice.mask().gather(&mut values);
+                mask = Arc::new(Mask::all(Arc::clone(slice.segments())));
+            }
+            None => mask.gather(&mut values),
+        }
         let (header, frame) = update_within(&mask, name, task, examples, &values);
         let Desk { engine, now } = &mut self.desk;
         // A client asks before it uploads, so bytes that have arrived do not arrive twice.
@@ -174,6 +180,24 @@ fn a_crash_at_any_commit_of_a_run_that_is_distilled_changes_nothing_in_the_resul
 }
 
 #[test]
+fn a_crash_at_any_commit_of_a_run_with_clients_of_several_sizes_changes_nothing_in_the_result() {
+    for is_distilled in [false, true] {
+        let mut recipe = eventful();
+        recipe.size =
+            Recipe::load(None, &["size=[{width=1}, {width=0.5}]".into(), "model.kind=2nn".into()]).unwrap().size;
+        if is_distilled {
+            recipe.distillation.kind = dunlin_core::recipe::Distillation::Ensemble;
+        }
+        let (report, summaries) = survives_every_crash(&recipe, true);
+        assert_eq!((report.outcome, report.rounds, report.clients), (Outcome::Completed, 4, 3));
+        let params: Vec<u64> = report.sizes.iter().map(|size| size.params).collect();
+        assert_eq!(params, [12, 2 + 1 + 2 + 2]);
+        // One client with all twelve parameters and two with seven.
+        assert!(summaries.iter().all(|summary| summary.bytes.up_dense == 4 * (12 + 7 + 7)), "{summaries:?}");
+    }
+}
+
+#[test]
 fn a_crash_at_any_commit_changes_nothing_in_the_result() {
     let (report, summaries) = survives_every_crash(&eventful(), true);
     assert_eq!((report.outcome, report.rounds, report.clients), (Outcome::Completed, 4, 3));
@@ -254,7 +278,8 @@ fn rounds_with_few_bytes_are_checkpointed_by_their_number() {
     let mut frame: Bytes = Bytes::new();
     for round in 1..=60 {
         for name in NAMES {
-            let check_in = CheckIn { session: session(name), examples: 1000, held: None, wait_ms: 0 };
+            let check_in =
+                CheckIn { session: session(name), examples: 1000, width: Width::WHOLE, held: None, wait_ms: 0 };
             engine.coordinator.check_in(Timestamp(0), &check_in).unwrap();
         }
         for name in NAMES {

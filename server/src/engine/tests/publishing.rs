@@ -123,6 +123,7 @@ fn a_summary_says_what_the_round_did_and_what_it_cost() {
         train_loss: 0.5,
         accuracy: Some(0.02),
         loss: Some((100.0 - f64::from(desk.engine.params()[0])) / 100.0),
+        sizes: Vec::new(),
         federated: None,
         bytes: ByteCount { up: 2 * header.frame_len + 5, down: 100, up_dense: 2 * DENSE, down_dense: 2 * DENSE },
         sparse: 2 * DENSE,
@@ -201,6 +202,7 @@ fn the_report_sums_up_the_run() {
         abandoned: 0,
         accuracy: 1.0,
         loss: 0.99,
+        sizes: Vec::new(),
         target: Some(dunlin_core::report::Target { accuracy: 0.9, round: Some(2) }),
         params: LEN as u64,
         nonzero: 1,
@@ -269,4 +271,32 @@ fn a_store_goes_on_with_the_run_of_the_same_recipe_unless_told_otherwise() {
     assert_eq!(welcome(&other, 3, false, 3), RunId([3; 8]));
     assert_eq!(welcome(&first, 4, true, 4), RunId([4; 8]));
     assert_eq!(welcome(&first, 5, false, 5), RunId([4; 8]), "the newest of them");
+}
+
+#[test]
+fn an_update_of_another_size_than_its_client_s_is_refused_and_ends_its_part_in_the_round() {
+    let mut recipe = recipe();
+    recipe.size = Recipe::load(None, &["size=[{width=1}, {width=0.5}]".into()]).unwrap().size;
+    let mut desk = Desk::gathered(&recipe, &Disk::new());
+    let half = Arc::clone(desk.engine.slices().get(Width::new(0.5).unwrap()).unwrap());
+    let masks = [Arc::new(sized_layout().segments()), Arc::clone(half.segments())].map(Mask::all);
+    // The whole model's length from a client with half of it, and the other way round.
+    for (name, mask) in [("b", &masks[0]), ("a", &masks[1])] {
+        let task = desk.task(name);
+        let (header, frame) = update_within(mask, name, &task, 10, &vec![0.5; mask.len()]);
+        let vetted = desk.engine.rules().vet(&header, &frame).unwrap();
+        assert_eq!(vetted.coordinates, mask.len());
+        let offer = desk.engine.offer(desk.now, &session(name), &header, (frame, vetted));
+        assert_eq!(offer, Err(Reject::WrongShape), "{name}");
+        assert!(matches!(desk.check_in(name), Assignment::Wait { .. }));
+    }
+    // What is left of the round is below its quorum; the next one counts as it should.
+    let values = vec![0.5; half.len()];
+    let task = desk.task("c");
+    let (header, frame) = update_within(&masks[1], "c", &task, 10, &values);
+    let vetted = desk.engine.rules().vet(&header, &frame).unwrap();
+    desk.engine.offer(desk.now, &session("c"), &header, (frame, vetted)).unwrap();
+    let settled = desk.settle().unwrap();
+    assert_eq!(settled.summaries[0].rejects, BTreeMap::from([("wrong_shape".to_owned(), 2)]));
+    assert!(!settled.summaries[0].published);
 }

@@ -2,9 +2,10 @@
 
 use super::blobs::{Blobs, check};
 use super::{Restored, RunRow, StoreError, rows};
-use crate::store::{OpenRow, ReplayRow};
+use crate::store::{ClientRow, OpenRow, ReplayRow};
 use bytes::Bytes;
 use dunlin_core::message::UpdateHeader;
+use dunlin_core::recipe::Width;
 use dunlin_core::{ClientId, Digest, ModelVersion, Outcome, RoundSummary, RunId, Token};
 use sqlx::sqlite::SqliteConnection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,12 +90,17 @@ impl Source<'_> {
         })
     }
 
-    async fn clients(&mut self) -> Result<Vec<(ClientId, Token)>, StoreError> {
-        let query = sqlx::query_as("SELECT client, token FROM clients WHERE run = ? ORDER BY client").bind(self.id());
-        let found: Vec<(String, Vec<u8>)> = query.fetch_all(&mut *self.connection).await.map_err(rows(self.place))?;
+    async fn clients(&mut self) -> Result<Vec<ClientRow>, StoreError> {
+        let query =
+            sqlx::query_as("SELECT client, token, width FROM clients WHERE run = ? ORDER BY client").bind(self.id());
+        let found: Vec<(String, Vec<u8>, Option<u32>)> =
+            query.fetch_all(&mut *self.connection).await.map_err(rows(self.place))?;
         let mut clients = Vec::with_capacity(found.len());
-        for (name, token) in found {
-            clients.push((client_of(&name)?, Token(array(&format_args!("token of {name}"), token)?)));
+        for (name, token, width) in found {
+            let token = Token(array(&format_args!("token of {name}"), token)?);
+            let width = width.map(Width::from_millionths).transpose();
+            let width = width.map_err(|error| damaged(&format_args!("width of {name}"), &error))?;
+            clients.push(ClientRow { client: client_of(&name)?, token, width });
         }
         Ok(clients)
     }

@@ -10,6 +10,7 @@ pub(super) async fn prepare(connection: &mut SqliteConnection, place: &str) -> R
         sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await.map_err(rows(place))?;
     match version {
         0 => create(connection).await.map_err(rows(place)),
+        1 => sqlx::raw_sql(FROM_1).execute(connection).await.map(drop).map_err(rows(place)),
         VERSION => Ok(()),
         newer => {
             let reason = format!("its database has schema {newer} and this dunlin knows {VERSION}: use a newer dunlin");
@@ -24,10 +25,18 @@ async fn create(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     transaction.commit().await
 }
 
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+
+/// Version 1 did not know how much of the model a client has: all had all of it.
+const FROM_1: &str = "
+BEGIN IMMEDIATE;
+ALTER TABLE clients ADD COLUMN width INTEGER;
+PRAGMA user_version = 2;
+COMMIT;
+";
 
 /// A frame, packet or state is in its row, or NULL there and in the blob of its digest. Members stand one a line;
-/// headers are postcard, summaries JSON; numbers of outcomes are those of the wire.
+/// headers are postcard, summaries JSON; numbers of outcomes are those of the wire, widths millionths.
 /// Receipts are the last update of each client in a published round.
 const TABLES: &str = "
 CREATE TABLE runs (
@@ -35,7 +44,7 @@ CREATE TABLE runs (
     created_ms INTEGER NOT NULL, term INTEGER NOT NULL DEFAULT 0, outcome INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE clients (
-    run BLOB NOT NULL, client TEXT NOT NULL, token BLOB NOT NULL, PRIMARY KEY (run, client)
+    run BLOB NOT NULL, client TEXT NOT NULL, token BLOB NOT NULL, width INTEGER, PRIMARY KEY (run, client)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE rounds (
     run BLOB NOT NULL, round INTEGER NOT NULL, base INTEGER NOT NULL, eligible INTEGER NOT NULL,
@@ -58,5 +67,5 @@ CREATE TABLE receipts (
 CREATE TABLE checkpoints (
     run BLOB PRIMARY KEY, version INTEGER NOT NULL, digest BLOB NOT NULL, frame BLOB
 ) STRICT;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 ";

@@ -1,9 +1,10 @@
 //! What only a disk can do: locks, versions, damage and leftovers.
 
 use super::*;
-use crate::store::contract::{accepted, joined, opened, published, run_row};
+use crate::store::contract::{accepted, joined, opened, published, run_row, sized};
 use bytes::Bytes;
 use dunlin_core::ModelVersion;
+use dunlin_core::recipe::Width;
 use std::path::PathBuf;
 use tokio::runtime::Runtime;
 
@@ -53,11 +54,29 @@ fn two_servers_cannot_share_a_directory() {
 fn a_newer_schema_is_refused() {
     let fixture = Fixture::new();
     let mut store = fixture.open().unwrap();
-    let newer = sqlx::query("PRAGMA user_version = 2").execute(&mut store.connection);
+    let newer = sqlx::query("PRAGMA user_version = 3").execute(&mut store.connection);
     fixture.runtime.block_on(newer).unwrap();
     drop(store);
     let error = fixture.open().map(drop).unwrap_err().to_string();
-    assert!(error.ends_with("has schema 2 and this dunlin knows 1: use a newer dunlin"), "{error}");
+    assert!(error.ends_with("has schema 3 and this dunlin knows 2: use a newer dunlin"), "{error}");
+}
+
+#[test]
+fn a_directory_from_before_clients_had_widths_is_gone_on_with() {
+    let fixture = Fixture::new();
+    let mut store = fixture.open().unwrap();
+    store.create(&run_row(1, 1)).unwrap();
+    store.commit(&[joined("a", 1), opened(1, 0, &["a"])]).unwrap();
+    let before = store.restore(run_row(1, 1).id).unwrap();
+    let old = sqlx::raw_sql("ALTER TABLE clients DROP COLUMN width; PRAGMA user_version = 1;");
+    fixture.runtime.block_on(old.execute(&mut store.connection)).unwrap();
+    drop(store);
+    let mut store = fixture.open().unwrap();
+    assert_eq!(store.restore(run_row(1, 1).id).unwrap(), before);
+    store.commit(&[sized("b", 2, 0.5)]).unwrap();
+    drop(store);
+    let clients = fixture.open().unwrap().restore(run_row(1, 1).id).unwrap().clients;
+    assert_eq!(clients.iter().map(|row| row.width).collect::<Vec<_>>(), [None, Some(Width::new(0.5).unwrap())]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::blobs::is_inline;
 use super::{Record, RunRow, StoreError, rows};
+use dunlin_core::recipe::Width;
 use dunlin_core::{ClientId, Digest, ModelVersion, RoundSummary, RunId};
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
@@ -50,9 +51,10 @@ impl Rows<'_> {
                 let query = sqlx::query("UPDATE runs SET term = ? WHERE id = ?").bind(*term).bind(self.run.clone());
                 query.execute(&mut *self.connection).await?;
             }
-            Record::Joined { client, token } => {
-                let query = sqlx::query("REPLACE INTO clients (run, client, token) VALUES (?, ?, ?)");
+            Record::Joined { client, token, width } => {
+                let query = sqlx::query("REPLACE INTO clients (run, client, token, width) VALUES (?, ?, ?, ?)");
                 let query = query.bind(self.run.clone()).bind(client.to_string()).bind(token.0.to_vec());
+                let query = query.bind(width.map(Width::millionths));
                 query.execute(&mut *self.connection).await?;
             }
             Record::RoundOpened { round, base, eligible, members } => {
