@@ -496,6 +496,17 @@ def integers(stream, k):
     return [divisor * m * (-1 if sign else 1) for m, sign in zip(magnitudes, stream.flags(k))]
 
 
+def by_codebook(stream, k, b):
+    entries = [stream.bits(15) for _ in range(stream.bits(b - 1) + 1)]
+    if len(entries) == 1:
+        places = [0] * k
+    elif isinstance(stream, RangeCoder):
+        places = levels(stream, k, len(entries))
+    else:
+        places = [stream.bits((len(entries) - 1).bit_length()) for _ in range(k)]
+    return [entries[place] | sign << 15 for place, sign in zip(places, stream.flags(k))]
+
+
 def f32(bits):
     return struct.unpack("<f", struct.pack("<I", bits))[0]
 
@@ -507,7 +518,7 @@ def f16(bits):
 def value(kind, code, scale):
     if kind == "f32":
         return f32(code)
-    if kind == "f16":
+    if kind in ("f16", "codebook"):
         return f16(code)
     if kind == "int8":
         return struct.unpack("<f", struct.pack("<f", (code - 256 if code > 127 else code) * scale))[0]
@@ -549,6 +560,9 @@ def read(frame, model):
         return "common", dict(enumerate(common(body, n)))
     if kind == "pruned" and coded:
         kind, coded = "announced", 0
+    if kind == "f16" and coded:
+        kind, coded, bits, body = "codebook", 0, body[0], body[1:]
+        assert 2 <= bits <= 4
     scaled = kind in ("int8", "ternary")
     layout = LAYOUTS[layout]
     if layout == "dense":
@@ -583,6 +597,8 @@ def read(frame, model):
                     codes = stream.flags(k)
                 elif kind == "integers":
                     codes = integers(stream, k)
+                elif kind == "codebook":
+                    codes = by_codebook(stream, k, bits)
                 elif coded:
                     codes = levels(stream, k)
                 else:
@@ -640,7 +656,7 @@ def check():
     columns = sorted(sorted(columns, key=lambda i: (-abs(u[i]), i))[:91])
     half = {i for i in range(912) if u[i] > 0.0 or i % 7 == 0}
     codebook = [0, 37, 4099, 50021, 777777, 1000003, 2000003]
-    read_files = 0
+    read_files, by_book = 0, {}
     for folder, version in ((GOLDEN, 2), (GOLDEN / "1", 1)):
         signs = None
         for path in sorted(folder.glob("*.bin")):
@@ -659,6 +675,15 @@ def check():
                 assert list(found) == largest and all((v < 0) == (u[i] < 0) for i, v in found.items()), name
                 assert signs is None or found == signs, name
                 signs = found
+            elif name.startswith("codebook-") and name != "codebook-dense":
+                assert list(found) == largest and all((v < 0) == (u[i] < 0) for i, v in found.items()), name
+                assert found == by_book.setdefault(version, found), name
+                magnitudes = {abs(found[i]) for i in largest if i < 600}
+                assert len(magnitudes) == 4 and all(
+                    abs(abs(u[i]) - abs(found[i])) <= min(abs(abs(u[i]) - m) for m in magnitudes) + 1e-9
+                    for i in largest
+                    if i < 600
+                ), name
             elif name in ("f32-adaptive", "f16-adaptive", "int8-adaptive"):
                 assert set(found) <= set(largest), name
             if name == "f32-adaptive":

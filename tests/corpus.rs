@@ -39,12 +39,19 @@ fn frames() -> BTreeMap<String, Vec<u8>> {
     let update: Vec<f32> = (0..segments.len()).map(|i| ((i * 7919 % 2001) as f32 - 1000.0) * 1e-5).collect();
     let mut encoder = Encoder::new();
     let mut frames = BTreeMap::new();
-    for quantizer in [Quantizer::F32, Quantizer::F16, Quantizer::Int8, Quantizer::Ternary] {
+    let sparse = [
+        ("f32", Quantizer::F32),
+        ("f16", Quantizer::F16),
+        ("int8", Quantizer::Int8),
+        ("ternary", Quantizer::Ternary),
+        ("codebook", Quantizer::Codebook { bits: 3 }),
+    ];
+    for (name, quantizer) in sparse {
         for coder in [EntropyCoder::Raw, EntropyCoder::Rice, EntropyCoder::Enumerative, EntropyCoder::Adaptive] {
             for density in [0.02, 0.5, 1.0] {
                 let codec = Codec { density, quantizer, coder };
                 let frame = encoder.encode(&codec, &segments, &update).unwrap().frame;
-                frames.insert(format!("{quantizer:?}-{coder:?}-{density}").to_lowercase(), frame);
+                frames.insert(format!("{name}-{coder:?}-{density}").to_lowercase(), frame);
             }
         }
     }

@@ -213,6 +213,37 @@ fn every_quantizer_goes_with_common_coordinates() {
 }
 
 #[test]
+fn codebooks_and_important_tensors_make_one_model_over_either_transport() {
+    let sets = [
+        "rounds.count=10",
+        "uplink.quantizer=codebook",
+        "uplink.importance=fc3=4, fc1.bias=0.5",
+        "downlink.quantizer=codebook",
+        "downlink.bits=3",
+        "downlink.density=0.1",
+        "downlink.importance=fc3=2",
+        "pruning.density=0.3",
+        "pruning.first_round=2",
+        "pruning.every=2",
+        "pruning.steps=3",
+    ];
+    let outcome = Simulation::new(recipe(&sets)).run().unwrap();
+    let (first, report) = (outcome.rounds[0].loss.unwrap(), &outcome.report);
+    assert!(report.loss < 0.7 * first, "{first} became {}", report.loss);
+    let grpc = Simulation::new(recipe(&sets)).transport(Transport::Grpc).run().unwrap();
+    assert_eq!(grpc.report.model_digest, report.model_digest);
+    let plain = Simulation::new(recipe(&sets[..2])).run().unwrap();
+    let weighed = Simulation::new(recipe(&sets[..3])).run().unwrap();
+    assert_ne!(plain.report.model_digest, weighed.report.model_digest);
+
+    let error = Simulation::new(recipe(&["downlink.importance=fc1=2, fc9=3"])).run().unwrap_err().to_string();
+    assert!(
+        error.contains("`downlink.importance` names \"fc9\", and no tensor's name begins so; there are fc1."),
+        "{error}"
+    );
+}
+
+#[test]
 fn updates_fill_what_the_recipe_allows_and_no_more() {
     let outcome = Simulation::new(recipe(&["rounds.count=5", "limits.update_bytes=700"])).run().unwrap();
     for round in &outcome.rounds {

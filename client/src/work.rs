@@ -145,6 +145,9 @@ pub fn train_and_encode(
         bound: recipe.limits.max_update_abs,
     };
     encoder.seed(quantizer_seed(assignment));
+    // A name that fits no tensor is refused by the server before anybody trains.
+    let factors = recipe.uplink.factors(trainer.layout()).unwrap_or_default();
+    encoder.weigh(if factors.is_empty() { factors } else { mask.of_tensors(&factors) });
     let sent = recipe.sent_mask(round, base);
     let (encoded, residual) = if beta > 0.0 {
         let mut left = Residual { round, mask: Arc::clone(mask), values: Vec::with_capacity(mask.len()) };
@@ -182,6 +185,7 @@ fn observe_and_encode(
     let bound = recipe.limits.max_update_abs;
     observed.iter_mut().for_each(|value| *value = value.clamp(-bound, bound));
     encoder.seed(quantizer_seed(assignment));
+    encoder.weigh(Vec::new());
     let encoded = encoder.encode(&task.codec, mask.segments(), &observed)?;
     let header = header(assignment, trainer, loss, &encoded.frame);
     Ok(Update { header, frame: encoded.frame, residual: None, stages: encoded.stages })

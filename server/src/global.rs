@@ -28,6 +28,8 @@ pub struct GlobalModel {
     recipe: Arc<Recipe>,
     layout: Layout,
     downlink: LinkConfig,
+    /// Of each tensor, or nothing, when the downlink's coordinates are chosen.
+    importance: Vec<f32>,
     scale: Scale,
     strategy: Box<dyn Strategy>,
     /// What coordinates are announced by, where they are.
@@ -87,6 +89,16 @@ pub enum Error {
     /// The recipe has clients of several sizes, and the model no parts for them.
     #[error(transparent)]
     Slices(#[from] NoSlices),
+    /// A factor is for no tensor of the model.
+    #[error("`{link}.importance` names {start:?}, and no tensor's name begins so; there are {names}")]
+    Importance {
+        /// `uplink` or `downlink`.
+        link: &'static str,
+        /// How a name was to begin.
+        start: String,
+        /// The tensors of the model.
+        names: String,
+    },
     /// The packet could not be written.
     #[error("the packet: {0}")]
     Packet(#[from] dunlin_codec::Error),
@@ -112,11 +124,13 @@ impl GlobalModel {
         grid::from_f32(initial, &mut values);
         let w = grid::floats(&values);
         let broadcast = Arc::new(MaskedGrid::new(Arc::new(everything), values)?);
+        factors(layout, ("uplink", &recipe.uplink))?;
         let limits = &recipe.limits;
         Ok(Self {
             recipe: Arc::new(recipe.clone()),
             layout: layout.clone(),
             downlink: recipe.downlink.clone(),
+            importance: factors(layout, ("downlink", &recipe.downlink))?,
             scale: Scale::for_recipe(recipe.cohort_size(), limits.max_examples, limits.max_update_abs),
             strategy: strategy::from_config(&recipe.strategy, layout.len()),
             means: recipe.common.is_announced().then(|| Means::new(layout.len())),
@@ -311,6 +325,9 @@ impl GlobalModel {
             });
         }
         let behind = Behind { w: &self.w, held };
+        if !self.importance.is_empty() {
+            self.encoder.weigh(self.broadcast.mask().of_tensors(&self.importance));
+        }
         // Another rotation each time, and the same one when a round is published again.
         self.encoder.seed(self.version.0);
         Ok(self.encoder.encode_source(&Recipe::codec(&self.downlink, round), segments, &behind, &mut ())?)
@@ -370,6 +387,13 @@ impl Source for Behind<'_> {
         }
         buffer
     }
+}
+
+fn factors(layout: &Layout, (link, config): (&'static str, &LinkConfig)) -> Result<Vec<f32>, Error> {
+    config.factors(layout).map_err(|start| {
+        let names: Vec<&str> = layout.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
+        Error::Importance { link, start: start.to_owned(), names: names.join(", ") }
+    })
 }
 
 fn check_range(layout: &Layout, mask: &Mask, values: &[f32]) -> Result<(), Error> {

@@ -271,7 +271,13 @@ mod tests {
 
     #[test]
     fn every_quantizer_passes_its_own_rules_with_the_sizes_that_its_encoder_counts() {
-        for kind in [QuantizerKind::F32, QuantizerKind::F16, QuantizerKind::Int8, QuantizerKind::Ternary] {
+        for kind in [
+            QuantizerKind::F32,
+            QuantizerKind::F16,
+            QuantizerKind::Int8,
+            QuantizerKind::Ternary,
+            QuantizerKind::Codebook,
+        ] {
             for (density, value) in [(1.0, 0.5), (0.05, 0.5), (0.05, 0.0)] {
                 let (rules, _) = setting(kind);
                 let quantizer = LinkConfig { quantizer: kind, ..LinkConfig::default() }.quantizer();

@@ -8,7 +8,7 @@ use super::summary::plain_table;
 use super::{Done, Failure};
 use clap::Args;
 use comfy_table::{Cell, CellAlignment};
-use dunlin::codec::{Bias, Codec, EntropyCoder, Fit, Quantizer, Rate};
+use dunlin::codec::{Bias, Codec, CommonGrid, EntropyCoder, Fit, Quantizer, Rate};
 use measure::Figures;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &CodecArgs) -> Done {
         }
         None => (Vector::synthetic(), "synthetic".to_owned()),
     };
-    let codecs = codecs(args.density)
+    let codecs = codecs(args.density, &vector.values)
         .into_iter()
         .map(|(name, codec)| measure::measure(name, &codec, &vector, args.repeat))
         .collect::<Result<Vec<_>, _>>()
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &CodecArgs) -> Done {
 }
 
 /// What is compared, with names.
-fn codecs(density: f64) -> Vec<(String, Codec)> {
+fn codecs(density: f64, values: &[f32]) -> Vec<(String, Codec)> {
     let auto = EntropyCoder::Auto;
     let mut codecs = Vec::new();
     for (name, quantizer) in [("f32", Quantizer::F32), ("f16", Quantizer::F16), ("int8", Quantizer::Int8)] {
@@ -88,6 +88,12 @@ fn codecs(density: f64) -> Vec<(String, Codec)> {
         ("auto", auto),
     ] {
         codecs.push((format!("top-k ternary, {name}"), Codec { density, quantizer: Quantizer::Ternary, coder }));
+    }
+    for bits in 2..=Quantizer::CODEBOOK_MAX_BITS {
+        codecs.push((
+            format!("top-k codebook {bits} b"),
+            Codec { density, quantizer: Quantizer::Codebook { bits }, coder: auto },
+        ));
     }
     let mut whole = |name: String, quantizer| codecs.push((name, Codec { density: 1.0, quantizer, coder: auto }));
     for (word, fit) in [("", Fit::LeastError), (", unbiased", Fit::Unbiased)] {
@@ -104,6 +110,14 @@ fn codecs(density: f64) -> Vec<(String, Codec)> {
     whole("TernGrad".to_owned(), Quantizer::Terngrad);
     whole("sign".to_owned(), Quantizer::Sign);
     whole("low rank 4".to_owned(), Quantizer::LowRank { rank: 4 });
+    let squares: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
+    let rms = (squares / values.len().max(1) as f64).sqrt();
+    for bits in [4, 8] {
+        // Of a vector of zeros there is no grid.
+        if let Ok(grid) = CommonGrid::new(bits, CLIP * rms) {
+            whole(format!("common {bits} b"), Quantizer::Common { grid, fit: Fit::LeastError });
+        }
+    }
     codecs
 }
 
@@ -158,6 +172,9 @@ fn print(comparison: &Comparison) {
          differ. Encoding includes what is left for feedback where the codec needs it.",
     );
 }
+
+/// Bound of the common grid, in root mean squares.
+const CLIP: f64 = 8.0;
 
 fn word(bias: Bias) -> &'static str {
     match bias {

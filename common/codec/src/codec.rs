@@ -29,6 +29,11 @@ pub enum Quantizer {
     Int8,
     /// To a sign and a scale per tensor, `f16(mean |u|)` over the coordinates that are sent.
     Ternary,
+    /// To a sign and one of a few magnitudes, the codebook of the tensor, each the mean of the magnitudes next to it.
+    Codebook {
+        /// A sign and the bits that tell at most 2^(b−1) magnitudes apart, 2 to [`Self::CODEBOOK_MAX_BITS`].
+        bits: u8,
+    },
     /// Whole blocks at once: rotated by signs and a Hadamard transform, to a uniform grid, entropy-coded. The fewest
     /// bytes of all that send every coordinate.
     Rotated {
@@ -141,17 +146,20 @@ impl Codec {
         if self.density < 1.0 && self.quantizer.is_whole() {
             return Err(Error::NotWhole { density: self.density });
         }
-        let (number, most) = match self.quantizer {
-            Quantizer::Eden { bits, .. } => (bits, Quantizer::EDEN_MAX_BITS),
-            Quantizer::Qsgd { levels } => (levels, Quantizer::QSGD_MAX_LEVELS),
-            Quantizer::LowRank { rank } => (rank, Quantizer::MAX_RANK),
+        let (number, least, most) = match self.quantizer {
+            Quantizer::Codebook { bits } => (bits, 2, Quantizer::CODEBOOK_MAX_BITS),
+            Quantizer::Eden { bits, .. } => (bits, 1, Quantizer::EDEN_MAX_BITS),
+            Quantizer::Qsgd { levels } => (levels, 1, Quantizer::QSGD_MAX_LEVELS),
+            Quantizer::LowRank { rank } => (rank, 1, Quantizer::MAX_RANK),
             _ => return Ok(()),
         };
-        if (1..=most).contains(&number) { Ok(()) } else { Err(Error::BadQuantizer { number, most }) }
+        if (least..=most).contains(&number) { Ok(()) } else { Err(Error::BadQuantizer { number, least, most }) }
     }
 }
 
 impl Quantizer {
+    /// Beyond eight magnitudes [`Self::Int8`] does as well.
+    pub const CODEBOOK_MAX_BITS: u8 = 4;
     /// Centroids are known for so many bits.
     pub const EDEN_MAX_BITS: u8 = 4;
     /// A level and its sign are one of at most 255 symbols.
@@ -162,7 +170,7 @@ impl Quantizer {
     /// Whether it takes whole vectors, so that there is nothing to choose by magnitude.
     #[must_use]
     pub fn is_whole(self) -> bool {
-        !matches!(self, Self::F32 | Self::F16 | Self::Int8 | Self::Ternary)
+        !matches!(self, Self::F32 | Self::F16 | Self::Int8 | Self::Ternary | Self::Codebook { .. })
     }
 
     /// Whether its frames can be made as long as wanted: by more or fewer coordinates, or by another rate.
@@ -176,7 +184,9 @@ impl Quantizer {
     pub fn bias(self) -> Bias {
         match self {
             Self::F32 => Bias::Exact,
-            Self::F16 | Self::Int8 | Self::Ternary | Self::Sign | Self::LowRank { .. } => Bias::Biased,
+            Self::F16 | Self::Int8 | Self::Ternary | Self::Codebook { .. } | Self::Sign | Self::LowRank { .. } => {
+                Bias::Biased
+            }
             Self::Qsgd { .. } | Self::Terngrad => Bias::Unbiased,
             Self::Rotated { fit, .. } | Self::Eden { fit, .. } | Self::Common { fit, .. } => match fit {
                 Fit::Unbiased => Bias::Unbiased,
@@ -193,6 +203,7 @@ impl Quantizer {
             Self::F16 => FrameKind::F16,
             Self::Int8 => FrameKind::Int8,
             Self::Ternary => FrameKind::Ternary,
+            Self::Codebook { bits } => FrameKind::Codebook { bits },
             Self::Rotated { .. } => FrameKind::Whole(Scheme::Rotated),
             Self::Eden { .. } => FrameKind::Whole(Scheme::Eden),
             Self::Qsgd { .. } => FrameKind::Whole(Scheme::Qsgd),

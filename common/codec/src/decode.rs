@@ -6,7 +6,7 @@ use crate::{
     Error, FrameHeader, FrameKind, Layout, Limits, Scheme, Segments,
     bits::BitReader,
     body::{Frame, Part, Parts},
-    header,
+    codebook, header,
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
     range::{RangeReader, RangeStream},
     source::check_finite,
@@ -170,7 +170,7 @@ fn read<T: Target>(
     }
     let mut reader = Reader { kind, segments, target, nonzeros: 0 };
     let description = Frame { kind, nonzeros: header.nonzeros, segments };
-    let mut plain = values::Plain { width: width_of(kind) };
+    let mut plain = values::Plain(kind);
     match header.layout {
         Layout::Dense if header.values_coded => {
             let mut stream = RangeReader::new(body);
@@ -228,12 +228,11 @@ fn read_ranged<'a, P: Positions<RangeReader<'a>>>(
     reader: &mut impl Parts,
     part: &mut Part,
 ) -> Result<(), Error> {
-    if frame.kind == FrameKind::Integers {
-        frame.code(stream, positions, &mut values::Integers, reader, part)
-    } else if values_coded {
-        frame.code(stream, positions, &mut values::Levels, reader, part)
-    } else {
-        frame.code(stream, positions, &mut values::Plain { width: width_of(frame.kind) }, reader, part)
+    match frame.kind {
+        FrameKind::Integers => frame.code(stream, positions, &mut values::Integers, reader, part),
+        FrameKind::Codebook { bits } => frame.code(stream, positions, &mut codebook::Coded { bits }, reader, part),
+        _ if values_coded => frame.code(stream, positions, &mut values::Levels, reader, part),
+        kind => frame.code(stream, positions, &mut values::Plain(kind), reader, part),
     }
 }
 

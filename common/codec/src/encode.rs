@@ -6,6 +6,7 @@ use crate::{
     Codec, EntropyCoder, Error, FrameHeader, FrameKind, Layout, Quantizer, Segments, StageBytes,
     bits::{BitWriter, Stream},
     body::{Frame, Part},
+    codebook,
     encode::sent::Sent,
     header,
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
@@ -23,6 +24,10 @@ pub struct Encoder {
     sent: Sent,
     part: Part,
     scales: Scales,
+    /// One for each tensor, or none.
+    importance: Vec<f32>,
+    /// A vector times its tensors' importance.
+    weighted: Vec<f32>,
     /// A source read into memory.
     values: Vec<f32>,
     whole: Whole,
@@ -69,11 +74,18 @@ impl Encoder {
         self.whole.seed = seed;
     }
 
+    /// Multiplies magnitudes by these factors, one for each tensor, when coordinates are chosen, and at no other time:
+    /// the least important tensors are sent last. With none all count alike.
+    pub fn weigh(&mut self, importance: Vec<f32>) {
+        self.importance = importance;
+    }
+
     /// Encodes `u` and leaves in it what the frame does not carry: each coordinate minus its decoded value, one f32
     /// subtraction with the scale as it was sent. On error `u` is as it was.
     ///
     /// # Errors
-    /// [`Error::BadDensity`], [`Error::WrongLength`] or [`Error::NotFinite`].
+    /// [`Error::BadDensity`], [`Error::WrongLength`], [`Error::NotFinite`], or [`Error::BadImportance`] for factors that
+    /// are not one positive number for each tensor.
     pub fn encode_with_feedback(
         &mut self,
         codec: &Codec,
@@ -105,7 +117,8 @@ impl Encoder {
         rest: &mut impl Rest,
     ) -> Result<Encoded, Error> {
         self.begin(codec, segments, u.len())?;
-        if is_sparse(codec) && self.selection.select_above_sample(u, kept(codec, u.len()), rest)? {
+        let is_weighed = !self.importance.is_empty();
+        if is_sparse(codec) && !is_weighed && self.selection.select_above_sample(u, kept(codec, u.len()), rest)? {
             let encoded = self.encode_selected(codec, segments);
             let (indices, values) = (&self.selection.indices, &self.selection.values);
             let mut at = 0;
@@ -142,7 +155,7 @@ impl Encoder {
             return self.encode_whole(codec, segments, u);
         }
         if is_sparse(codec) {
-            self.selection.select(u, kept(codec, u.len()))?;
+            self.select(segments, u, kept(codec, u.len()))?;
             return Ok(self.encode_selected(codec, segments));
         }
         self.sent.quantize_all(codec.quantizer, segments, u)?;
@@ -158,7 +171,29 @@ impl Encoder {
     fn begin(&mut self, codec: &Codec, segments: &Segments, len: usize) -> Result<(), Error> {
         codec.validate()?;
         check_length(segments, len)?;
+        let is_factor = |factor: &f32| factor.is_finite() && *factor > 0.0;
+        let fits = self.importance.is_empty() || self.importance.len() == segments.count();
+        if !fits || !self.importance.iter().all(is_factor) {
+            return Err(Error::BadImportance { expected: segments.count(), got: self.importance.len() });
+        }
         self.sent.kind = codec.quantizer.kind();
+        Ok(())
+    }
+
+    fn select(&mut self, segments: &Segments, u: &[f32], k: usize) -> Result<(), Error> {
+        if self.importance.is_empty() {
+            return self.selection.select(u, k);
+        }
+        check_finite(0, u)?;
+        self.weighted.clear();
+        for (i, &factor) in self.importance.iter().enumerate() {
+            let weighted = u[segments.range(i)].iter().map(|value| (value * factor).clamp(-f32::MAX, f32::MAX));
+            self.weighted.extend(weighted);
+        }
+        self.selection.select(&self.weighted, k)?;
+        let Selection { indices, values, .. } = &mut self.selection;
+        values.clear();
+        values.extend(indices.iter().map(|&index| u[index as usize]));
         Ok(())
     }
 
@@ -326,7 +361,7 @@ impl Encoder {
         let kind = self.sent.kind;
         let frame = Frame { kind, nonzeros: self.sent.nonzeros as u32, segments };
         let (sent, part) = (&mut self.sent, &mut self.part);
-        let mut plain = values::Plain { width: width_of(kind) };
+        let mut plain = values::Plain(kind);
         match layout {
             Layout::Dense => unreachable!("a dense frame has no positions"),
             Layout::Raw | Layout::Rice => {
@@ -415,12 +450,11 @@ fn write_ranged<'a, P: Positions<RangeWriter<'a>>>(
     part: &mut Part,
 ) {
     let mut stream = RangeWriter::new(out);
-    let written = if frame.kind == FrameKind::Integers {
-        frame.code(&mut stream, positions, &mut values::Integers, sent, part)
-    } else if values_coded {
-        frame.code(&mut stream, positions, &mut values::Levels, sent, part)
-    } else {
-        frame.code(&mut stream, positions, &mut values::Plain { width: width_of(frame.kind) }, sent, part)
+    let written = match frame.kind {
+        FrameKind::Integers => frame.code(&mut stream, positions, &mut values::Integers, sent, part),
+        FrameKind::Codebook { bits } => frame.code(&mut stream, positions, &mut codebook::Coded { bits }, sent, part),
+        _ if values_coded => frame.code(&mut stream, positions, &mut values::Levels, sent, part),
+        kind => frame.code(&mut stream, positions, &mut values::Plain(kind), sent, part),
     };
     written.expect("what is sent is in order");
     stream.finish();
@@ -447,7 +481,7 @@ static ZEROS: [f32; source::AT_ONCE] = [0.0; source::AT_ONCE];
 
 /// Whether coordinates are chosen.
 fn is_sparse(codec: &Codec) -> bool {
-    codec.density < 1.0 || codec.quantizer == Quantizer::Ternary
+    codec.density < 1.0 || matches!(codec.quantizer, Quantizer::Ternary | Quantizer::Codebook { .. })
 }
 
 /// How many coordinates of `n` are chosen.

@@ -42,12 +42,22 @@ pub enum Error {
         bits: f64,
     },
     /// A quantizer's number of bits, levels or columns.
-    #[error("the quantizer is asked for {number} bits, levels or columns; 1 to {most} would be right")]
+    #[error("the quantizer is asked for {number} bits, levels or columns; {least} to {most} would be right")]
     BadQuantizer {
         /// The refused value.
         number: u8,
+        /// The smallest possible.
+        least: u8,
         /// The largest possible.
         most: u8,
+    },
+    /// Factors by which tensors are chosen from are no such factors.
+    #[error("{got} factors of importance for {expected} tensors; one finite number above 0 for each would be right")]
+    BadImportance {
+        /// Tensors of the model.
+        expected: usize,
+        /// Factors given.
+        got: usize,
     },
     /// The numbers of a common grid do not go together.
     #[error(

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! 0xD7  version  kind  varint coordinates  varint nonzeros  body …  crc32c (4 bytes, little endian)
-//! kind: bits 0–2 content, bits 3–5 layout or scheme, bit 6 values range-coded or announced, bit 7 reserved: zero
+//! kind: bits 0–2 content, bits 3–5 layout or scheme, bit 6 values range-coded, by codebook or announced, bit 7 zero
+//! A frame of values by codebook has their bits in one more byte before its body.
 //! ```
 
 use crate::{
-    Error, Segments, StageBytes,
+    Error, Quantizer, Segments, StageBytes,
     values::{is_scaled, width_of},
     whole,
 };
@@ -41,6 +42,11 @@ pub enum FrameKind {
     Int8,
     /// Signs with a scale per tensor.
     Ternary,
+    /// Signs and magnitudes of a codebook per tensor.
+    Codebook {
+        /// A sign and the place of a magnitude.
+        bits: u8,
+    },
     /// Exact 32-bit integers in units of [`crate::grid::UNIT`].
     Integers,
     /// Values that are not rounded one by one.
@@ -133,22 +139,26 @@ impl FrameHeader {
         }
         let unknown = Error::UnknownKind(kind_byte);
         let (low, middle) = (kind_byte & 7, usize::from(kind_byte >> 3 & 7));
+        let is_flagged = kind_byte & VALUES_CODED != 0;
         let layout = LAYOUTS.get(middle).copied().ok_or(unknown);
-        let (kind, layout) = match low {
+        let (mut kind, layout) = match low {
             WHOLE => (FrameKind::Whole(*SCHEMES.get(middle).ok_or(unknown)?), Layout::Dense),
-            PRUNED if kind_byte & VALUES_CODED != 0 => (FrameKind::Announced, layout?),
+            F16 if is_flagged => (FrameKind::Codebook { bits: 0 }, layout?),
+            PRUNED if is_flagged => (FrameKind::Announced, layout?),
             PRUNED => (FrameKind::Pruned, layout?),
             GROWN => (FrameKind::Grown, layout?),
             low => (KINDS[usize::from(low)], layout?),
         };
-        let values_coded = kind_byte & VALUES_CODED != 0 && kind != FrameKind::Announced;
+        let values_coded = is_flagged && !says_by_flag(kind);
         let ranged = matches!(layout, Layout::Enumerative | Layout::Adaptive);
         let values_ok = match kind {
             FrameKind::Int8 => !values_coded || ranged || layout == Layout::Dense,
             FrameKind::Integers => !values_coded && (ranged || layout == Layout::Dense),
-            FrameKind::Ternary | FrameKind::Pruned | FrameKind::Announced | FrameKind::Grown => {
-                !values_coded && layout != Layout::Dense
-            }
+            FrameKind::Ternary
+            | FrameKind::Codebook { .. }
+            | FrameKind::Pruned
+            | FrameKind::Announced
+            | FrameKind::Grown => !values_coded && layout != Layout::Dense,
             FrameKind::F32 | FrameKind::F16 | FrameKind::Whole(_) => !values_coded,
         };
         if !values_ok || kind_byte & RESERVED != 0 {
@@ -159,6 +169,14 @@ impl FrameHeader {
         let nonzeros = read_varint(frame, &mut body)?;
         if nonzeros > coordinates {
             return Err(Error::TooManyNonzeros { got: nonzeros.into(), limit: coordinates.into() });
+        }
+        if let FrameKind::Codebook { bits } = &mut kind {
+            *bits = *frame.get(body).ok_or(truncated)?;
+            body += 1;
+            let (least, most) = (2, Quantizer::CODEBOOK_MAX_BITS);
+            if !(least..=most).contains(bits) {
+                return Err(Error::BadQuantizer { number: *bits, least, most });
+            }
         }
         Ok(Self { kind, layout, coordinates, nonzeros, version, values_coded, body })
     }
@@ -198,16 +216,25 @@ impl FrameHeader {
             FrameKind::Whole(scheme) => {
                 (WHOLE, SCHEMES.iter().position(|&s| s == scheme).expect("every scheme is listed") as u8)
             }
+            FrameKind::Codebook { .. } => (F16, layout()),
             FrameKind::Pruned | FrameKind::Announced => (PRUNED, layout()),
             FrameKind::Grown => (GROWN, layout()),
             kind => (KINDS.iter().position(|&k| k == kind).expect("every other kind is listed") as u8, layout()),
         };
-        let flags = if self.values_coded || self.kind == FrameKind::Announced { VALUES_CODED } else { 0 };
+        let flags = if self.values_coded || says_by_flag(self.kind) { VALUES_CODED } else { 0 };
         frame.clear();
         frame.extend([MAGIC, self.version, kind | layout << 3 | flags]);
         write_varint(frame, self.coordinates);
         write_varint(frame, self.nonzeros);
+        if let FrameKind::Codebook { bits } = self.kind {
+            frame.push(bits);
+        }
     }
+}
+
+/// Whether the flag for coded values tells a kind from another that has none to code.
+fn says_by_flag(kind: FrameKind) -> bool {
+    matches!(kind, FrameKind::Codebook { .. } | FrameKind::Announced)
 }
 
 /// Ends a frame.
@@ -279,6 +306,8 @@ const RESERVED: u8 = 1 << 7;
 /// Indexed by the kind byte's low bits; the order is the format.
 const KINDS: [FrameKind; 5] =
     [FrameKind::F32, FrameKind::F16, FrameKind::Int8, FrameKind::Ternary, FrameKind::Integers];
+/// Of [`KINDS`], the one that with the flag for coded values is [`FrameKind::Codebook`].
+const F16: u8 = 1;
 /// The low bits for a vector as a whole; the middle bits are then its scheme.
 const WHOLE: u8 = 5;
 /// The low bits for the two kinds that change a mask; of the first, which has no values that could be coded, the flag for

@@ -71,6 +71,7 @@
 mod bits;
 mod body;
 mod budget;
+mod codebook;
 mod codec;
 mod common;
 pub mod container;

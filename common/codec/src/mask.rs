@@ -84,6 +84,19 @@ impl Mask {
         self.left.as_ref().map_or(&self.whole, |left| &left.segments)
     }
 
+    /// Of what there is one of for each tensor of the whole, that of the tensors that are still among
+    /// [`Self::segments`].
+    ///
+    /// # Panics
+    /// If there is not one for each.
+    #[must_use]
+    pub fn of_tensors<T: Copy>(&self, each: &[T]) -> Vec<T> {
+        assert_eq!(each.len(), self.whole.count(), "one for each tensor");
+        let Some(left) = &self.left else { return each.to_vec() };
+        let counts = counts(&self.whole, &left.words, false);
+        each.iter().zip(counts).filter(|(_, count)| *count > 0).map(|(one, _)| *one).collect()
+    }
+
     /// Whether a coordinate of the whole is left.
     #[must_use]
     pub fn contains(&self, index: usize) -> bool {
@@ -261,7 +274,14 @@ impl PartialEq for Mask {
 
 /// The tensors of what the bits leave, or of what they do not; none when that is nothing.
 fn segments_of(whole: &Segments, words: &[u64], of_others: bool) -> Option<Segments> {
-    let count = |range: std::ops::Range<usize>| {
+    let lens = counts(whole, words, of_others).filter(|&len| len > 0);
+    let segments: Vec<Segment> = lens.map(|len| Segment { len, row: len }).collect();
+    Segments::new(segments).ok()
+}
+
+/// How much of each tensor the bits leave, or do not.
+fn counts(whole: &Segments, words: &[u64], of_others: bool) -> impl Iterator<Item = usize> {
+    let count = move |range: std::ops::Range<usize>| {
         let ones = |i: usize| -> usize {
             let from = range.start.max(i * BITS) - i * BITS;
             let to = range.end.min((i + 1) * BITS) - i * BITS;
@@ -271,9 +291,7 @@ fn segments_of(whole: &Segments, words: &[u64], of_others: bool) -> Option<Segme
         let left: usize = (range.start / BITS..range.end.div_ceil(BITS)).map(ones).sum();
         if of_others { range.len() - left } else { left }
     };
-    let lens = (0..whole.count()).map(|tensor| count(whole.range(tensor))).filter(|&len| len > 0);
-    let segments: Vec<Segment> = lens.map(|len| Segment { len, row: len }).collect();
-    Segments::new(segments).ok()
+    (0..whole.count()).map(move |tensor| count(whole.range(tensor)))
 }
 
 /// The places of the bits that are set.

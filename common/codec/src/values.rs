@@ -1,11 +1,12 @@
 //! What the sent coordinates of one tensor hold. In here a value is its *code*: the bits of a float, the byte of an
-//! 8-bit level, 1 for a negative sign, the bits of an `i32`. Vectors that are rounded as a whole have none.
+//! 8-bit level, 1 for a negative sign, the bits of an `i32`; of a codebook those of its f16 with the sign. Vectors that are rounded as a whole have none.
 
 use half::f16;
 
 use crate::{
     FrameKind, Quantizer,
     bits::Stream,
+    codebook,
     model::{Frequencies, Magnitude, Tree},
     range::{Cost, RangeStream},
 };
@@ -15,10 +16,8 @@ pub(crate) trait Values<S: Stream> {
     fn values(&mut self, stream: &mut S, count: usize, codes: &mut Vec<u32>);
 }
 
-/// Codes as they are.
-pub(crate) struct Plain {
-    pub(crate) width: u32,
-}
+/// Codes of a kind without entropy coding.
+pub(crate) struct Plain(pub(crate) FrameKind);
 
 /// 8-bit levels by their frequencies, one model per tensor.
 pub(crate) struct Levels;
@@ -28,15 +27,19 @@ pub(crate) struct Integers;
 
 impl<S: Stream> Values<S> for Plain {
     fn values(&mut self, stream: &mut S, count: usize, codes: &mut Vec<u32>) {
-        if self.width == 1 {
+        if let FrameKind::Codebook { bits } = self.0 {
+            return codebook::code_plainly(stream, bits, count, codes);
+        }
+        let width = width_of(self.0);
+        if width == 1 {
             return code_flags(stream, count, codes);
         }
         codes.resize(count, 0);
-        if self.width == 0 {
+        if width == 0 {
             return;
         }
         for code in codes {
-            *code = stream.long(*code, self.width);
+            *code = stream.long(*code, width);
         }
     }
 }
@@ -79,7 +82,7 @@ impl<S: RangeStream> Values<S> for Integers {
 }
 
 /// One bit each, sixteen at a time.
-fn code_flags<S: Stream>(stream: &mut S, count: usize, flags: &mut Vec<u32>) {
+pub(crate) fn code_flags<S: Stream>(stream: &mut S, count: usize, flags: &mut Vec<u32>) {
     flags.resize(count, 0);
     for chunk in flags.chunks_mut(16) {
         let word = chunk.iter().enumerate().fold(0, |word, (i, flag)| word | flag << i);
@@ -143,7 +146,7 @@ fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
 pub(crate) fn value_of(kind: FrameKind, code: u32, scale: f32) -> f32 {
     match kind {
         FrameKind::F32 => f32::from_bits(code),
-        FrameKind::F16 => f16::from_bits(code as u16).to_f32(),
+        FrameKind::F16 | FrameKind::Codebook { .. } => f16::from_bits(code as u16).to_f32(),
         FrameKind::Int8 => f32::from(code as u8 as i8) * scale,
         // Not a branch, which would be guessed wrongly every other time.
         FrameKind::Ternary => f32::from_bits(scale.to_bits() ^ u32::from(code != 0) << 31),
@@ -171,13 +174,14 @@ fn round_level(level: f32) -> i32 {
     (level + ROUNDER).to_bits() as i32 - ROUNDER.to_bits() as i32
 }
 
-/// Bits of a code as it is.
+/// Bits of a code as it is; of a codebook's, of its sign and place.
 pub(crate) fn width_of(kind: FrameKind) -> u32 {
     match kind {
         FrameKind::F32 | FrameKind::Integers => 32,
         FrameKind::F16 => 16,
         FrameKind::Int8 => 8,
         FrameKind::Ternary => 1,
+        FrameKind::Codebook { bits } => bits.into(),
         FrameKind::Whole(_) | FrameKind::Pruned | FrameKind::Announced | FrameKind::Grown => 0,
     }
 }
@@ -195,5 +199,5 @@ pub(crate) fn round_scale(scale: f32) -> f16 {
 
 pub(crate) const LEVEL_MAX: f32 = 127.0;
 const ROUNDER: f32 = 12_582_912.0;
-const HALF_MAX: f32 = 65504.0;
+pub(crate) const HALF_MAX: f32 = 65504.0;
 const CODEBOOK_MAX: usize = 255;

@@ -56,7 +56,7 @@ impl Whole {
             Quantizer::Sign => sign::write(segments, values, out),
             Quantizer::LowRank { rank } => low_rank::write(rank.into(), seed, segments, values, out),
             Quantizer::Common { grid, fit } => common::write((grid, fit), codec.coder, seed, values, out),
-            Quantizer::F32 | Quantizer::F16 | Quantizer::Int8 | Quantizer::Ternary => {}
+            Quantizer::F32 | Quantizer::F16 | Quantizer::Int8 | Quantizer::Ternary | Quantizer::Codebook { .. } => {}
         }
         Ok(())
     }

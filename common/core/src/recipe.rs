@@ -293,6 +293,9 @@ pub struct LinkConfig {
     pub warmup_rounds: u64,
     /// Density in the first round of the warm-up.
     pub warmup_density: f64,
+    /// Factors on magnitudes when coordinates are chosen: how tensors' names begin, `=` and a factor, separated by
+    /// commas. All other tensors count once.
+    pub importance: String,
 }
 
 /// Bounds on what a client may claim or send.

@@ -272,6 +272,7 @@ fn codec_to_wire(codec: &Codec) -> v1::Codec {
         Quantizer::Sign => (9, 0, None),
         Quantizer::LowRank { rank } => (10, rank.into(), None),
         Quantizer::Common { grid, fit } => (11, grid.bits().into(), Some(fit)),
+        Quantizer::Codebook { bits } => (12, bits.into(), None),
     };
     let grid = if let Quantizer::Common { grid, .. } = codec.quantizer { Some(grid) } else { None };
     v1::Codec {
@@ -308,6 +309,7 @@ fn codec_from_wire(message: &v1::Codec) -> Result<Codec, Reject> {
             let grid = CommonGrid::from_parts(number()?, exponent, most).map_err(|_| Reject::Malformed)?;
             Quantizer::Common { grid, fit: fit()? }
         }
+        12 => Quantizer::Codebook { bits: number()? },
         _ => return Err(Reject::Malformed),
     };
     let codec = Codec { density: message.density, quantizer, coder: entry_of(&CODERS, message.coder)? };

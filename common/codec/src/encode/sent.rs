@@ -7,6 +7,7 @@ use half::f16;
 use crate::{
     Error, FrameKind, Quantizer, Segment, Segments, StageBytes,
     body::{Part, Parts},
+    codebook::Codebook,
     encode::Scales,
     header::TRAILER_BYTES,
     positions::may_see_structure,
@@ -81,6 +82,10 @@ impl Sent {
                 // None of them rounds to zero.
                 self.positions.extend(indices_here.iter().map(|index| index - range.start as u32));
                 self.codes.extend(values_here.iter().map(|&value| code_of(Quantizer::Ternary, value, scale_f32)));
+            } else if let FrameKind::Codebook { bits } = self.kind {
+                let codebook = Codebook::fit(values_here, 1 << (bits - 1));
+                self.positions.extend(indices_here.iter().map(|index| index - range.start as u32));
+                self.codes.extend(values_here.iter().map(|&value| codebook.code(value)));
             } else {
                 for (&index, &value) in indices_here.iter().zip(values_here) {
                     let code = code_of(quantizer, value, scale_f32);

@@ -195,3 +195,12 @@ fn what_cannot_be_announced_is_refused() {
         assert!(model.apply(&damaged).is_err(), "byte {at}");
     }
 }
+
+#[test]
+fn what_belongs_to_tensors_goes_with_those_that_are_left() {
+    let segments = Arc::new(Segments::new([3, 70, 2].map(|len| Segment { len, row: len }).to_vec()).unwrap());
+    assert_eq!(Mask::all(Arc::clone(&segments)).of_tensors(&['a', 'b', 'c']), ['a', 'b', 'c']);
+    let left = |is_left: &dyn Fn(usize) -> bool| Mask::new(Arc::clone(&segments), is_left).unwrap();
+    assert_eq!(left(&|i| i == 0 || i == 74).of_tensors(&['a', 'b', 'c']), ['a', 'c']);
+    assert_eq!(left(&|i| i == 72).of_tensors(&['a', 'b', 'c']), ['b']);
+}

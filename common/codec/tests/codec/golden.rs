@@ -101,6 +101,11 @@ fn check(name: &str, frame: &[u8]) {
     assert!(golden == frame, "{name} differs from its golden bytes");
 }
 
+fn name(quantizer: Quantizer) -> String {
+    let debugged = format!("{quantizer:?}");
+    debugged.split(' ').next().unwrap_or_default().to_owned()
+}
+
 #[test]
 fn frames_are_the_golden_bytes() {
     let segments = segments(&[(600, 20), (12, 12), (300, 300)]);
@@ -108,15 +113,16 @@ fn frames_are_the_golden_bytes() {
     let mut encoder = Encoder::new();
     for quantizer in QUANTIZERS {
         for coder in CODERS {
-            if coder == EntropyCoder::Auto || (coder != EntropyCoder::Adaptive && quantizer != Quantizer::Ternary) {
+            let in_each = matches!(quantizer, Quantizer::Ternary | Quantizer::Codebook { .. });
+            if coder == EntropyCoder::Auto || (coder != EntropyCoder::Adaptive && !in_each) {
                 continue;
             }
             let frame = encoder.encode(&codec(0.1, quantizer, coder), &segments, &u).unwrap().frame;
-            check(&format!("{quantizer:?}-{coder:?}").to_lowercase(), &frame);
+            check(&format!("{}-{coder:?}", name(quantizer)).to_lowercase(), &frame);
         }
         if quantizer != Quantizer::F32 {
             let frame = encoder.encode(&codec(1.0, quantizer, EntropyCoder::Adaptive), &segments, &u).unwrap().frame;
-            check(&format!("{quantizer:?}-dense").to_lowercase(), &frame);
+            check(&format!("{}-dense", name(quantizer)).to_lowercase(), &frame);
         }
     }
     encoder.seed(0x0123_4567_89ab_cdef);

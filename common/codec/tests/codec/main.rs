@@ -3,6 +3,7 @@
 mod budget;
 mod golden;
 mod hostile;
+mod importance;
 mod integers;
 mod pitfalls;
 mod round_trip;

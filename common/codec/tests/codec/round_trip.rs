@@ -3,7 +3,7 @@
 use dunlin_codec::{Decoder, Encoder, EntropyCoder, Limits, Quantizer, Segments, Sink, decode, grid};
 use proptest::prelude::*;
 
-use crate::support::{CODERS, Floats, QUANTIZERS, codec, gaussian, one_segment, round_trip, segments};
+use crate::support::{CODERS, Floats, QUANTIZERS, codec, floats, gaussian, one_segment, round_trip, segments};
 
 fn values() -> impl Strategy<Value = f32> {
     prop_oneof![
@@ -170,4 +170,35 @@ fn the_digest_is_blake3_of_the_little_endian_bytes() {
     let grid: Vec<i32> = (0..10_000).map(|n: i32| n.wrapping_mul(0x0123_4567)).collect();
     let bytes: Vec<u8> = grid.iter().flat_map(|n| n.to_le_bytes()).collect();
     assert_eq!(grid::digest(&grid), *blake3::hash(&bytes).as_bytes());
+}
+
+/// A codebook's error is at most that of one magnitude, and falls with its bits.
+#[test]
+fn a_codebook_of_more_bits_is_closer_and_a_tensor_of_few_values_has_one_magnitude() {
+    let segments = segments(&[(30_000, 100), (20, 20)]);
+    let u = gaussian(9, segments.len());
+    let mut encoder = Encoder::new();
+    let mut error = |quantizer| {
+        let mut left = u.clone();
+        let encoded = encoder.encode_with_feedback(&codec(0.1, quantizer, EntropyCoder::Auto), &segments, &mut left);
+        let decoded = floats(&encoded.unwrap().frame, &segments).unwrap();
+        let magnitudes = |range: std::ops::Range<usize>| {
+            let bits = decoded[range].iter().filter(|value| **value != 0.0).map(|value| value.abs().to_bits());
+            bits.collect::<std::collections::BTreeSet<u32>>().len()
+        };
+        let sent = u.iter().zip(&decoded).filter(|(_, decoded)| **decoded != 0.0);
+        let error: f64 = sent.map(|(u, d)| f64::from(u - d).powi(2)).sum();
+        (error, magnitudes(0..30_000), magnitudes(30_000..30_020))
+    };
+    let (ternary, one, _) = error(Quantizer::Ternary);
+    assert_eq!(one, 1);
+    let mut last = ternary;
+    for bits in 2..=Quantizer::CODEBOOK_MAX_BITS {
+        let (error, magnitudes, of_few) = error(Quantizer::Codebook { bits });
+        assert!(
+            error < 0.4 * last && magnitudes == 1 << (bits - 1) && of_few == 1,
+            "{bits} bits: {error} after {last}"
+        );
+        last = error;
+    }
 }

@@ -20,7 +20,7 @@ impl Source for Scaled {
 }
 
 #[derive(Default)]
-struct Left(Vec<f32>);
+pub(crate) struct Left(pub(crate) Vec<f32>);
 
 impl Rest for Left {
     fn take(&mut self, start: usize, values: &[f32]) {
@@ -55,7 +55,9 @@ fn a_source_gives_the_frame_and_the_residual_of_the_vector_in_memory() {
         let segments = halves(u.len());
         let in_memory: Vec<f32> = u.iter().map(|x| x * 0.5).collect();
         let source = Scaled(u, 0.5);
-        for quantizer in [Quantizer::Ternary, Quantizer::F32, Quantizer::F16, Quantizer::Int8] {
+        for quantizer in
+            [Quantizer::Ternary, Quantizer::Codebook { bits: 2 }, Quantizer::F32, Quantizer::F16, Quantizer::Int8]
+        {
             for (density, coder) in [(0.01, EntropyCoder::Auto), (0.6, EntropyCoder::Rice), (1.0, EntropyCoder::Auto)] {
                 let codec = Codec { density, quantizer, coder };
                 let mut residual = in_memory.clone();

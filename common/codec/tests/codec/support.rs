@@ -8,7 +8,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-pub(crate) const QUANTIZERS: [Quantizer; 4] = [Quantizer::F32, Quantizer::F16, Quantizer::Int8, Quantizer::Ternary];
+pub(crate) const QUANTIZERS: [Quantizer; 5] =
+    [Quantizer::F32, Quantizer::F16, Quantizer::Int8, Quantizer::Ternary, Quantizer::Codebook { bits: 3 }];
 /// One of each quantizer that takes whole vectors.
 pub(crate) fn whole_quantizers() -> Vec<Quantizer> {
     let rate = |bits| Rate::new(bits).unwrap();

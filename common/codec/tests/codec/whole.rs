@@ -206,10 +206,12 @@ fn low_rank_is_exact_for_a_matrix_of_that_rank_but_for_half_precision() {
 fn numbers_out_of_range_are_refused() {
     let refused = |density, quantizer| codec(density, quantizer, EntropyCoder::Auto).validate().unwrap_err();
     assert_eq!(refused(0.5, Quantizer::Sign), Error::NotWhole { density: 0.5 });
-    assert_eq!(refused(1.0, Quantizer::Qsgd { levels: 0 }), Error::BadQuantizer { number: 0, most: 127 });
-    assert_eq!(refused(1.0, Quantizer::LowRank { rank: 65 }), Error::BadQuantizer { number: 65, most: 64 });
+    assert_eq!(refused(1.0, Quantizer::Qsgd { levels: 0 }), Error::BadQuantizer { number: 0, least: 1, most: 127 });
+    assert_eq!(refused(1.0, Quantizer::LowRank { rank: 65 }), Error::BadQuantizer { number: 65, least: 1, most: 64 });
     let eden = Quantizer::Eden { bits: 5, fit: Fit::Unbiased };
-    assert_eq!(refused(1.0, eden), Error::BadQuantizer { number: 5, most: 4 });
+    let codebook = |bits| refused(0.1, Quantizer::Codebook { bits });
+    assert_eq!([1, 5].map(codebook), [1, 5].map(|number| Error::BadQuantizer { number, least: 2, most: 4 }));
+    assert_eq!(refused(1.0, eden), Error::BadQuantizer { number: 5, least: 1, most: 4 });
     for bits in [0.0, 0.09, 8.1, -1.0, f64::INFINITY] {
         assert_eq!(Rate::new(bits), Err(Error::BadRate { bits }));
     }

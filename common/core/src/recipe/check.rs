@@ -162,7 +162,16 @@ fn link((link, keys): (&LinkConfig, &LinkKeys), is_part: bool) -> Option<Conflic
             format!("at least `{name}.density`, which is {}", link.density),
         );
     }
+    if let Err(entry) = link.importance() {
+        let right =
+            "how names of tensors begin, = and a factor from 0.001 to 1000, such as \"fc3=4\", with commas between";
+        return conflict_of(keys.importance, quoted(entry), right);
+    }
     let (quantizer, word) = (link.quantizer(), link.quantizer.word());
+    if !link.importance.is_empty() && (quantizer.is_whole() || is_part) {
+        let right = "\"\", because coordinates are not chosen by magnitude here; leave out either";
+        return conflict_of(keys.importance, quoted(&link.importance), right);
+    }
     let is_fitted = matches!(quantizer, Quantizer::Rotated { .. } | Quantizer::Eden { .. } | Quantizer::Common { .. });
     if quantizer.is_whole() && link.density < 1.0 && !is_part {
         return conflict_of(
@@ -417,6 +426,7 @@ struct LinkKeys {
     density: &'static [&'static str],
     bits: &'static [&'static str],
     feedback: &'static [&'static str],
+    importance: &'static [&'static str],
 }
 
 const UPLINK: LinkKeys = LinkKeys {
@@ -426,6 +436,7 @@ const UPLINK: LinkKeys = LinkKeys {
     density: &["uplink.density", "uplink.quantizer"],
     bits: &["uplink.bits", "uplink.quantizer"],
     feedback: &["uplink.feedback", "uplink.fit", "uplink.quantizer"],
+    importance: &["uplink.importance", "uplink.quantizer", "common.coordinates"],
 };
 
 const DOWNLINK: LinkKeys = LinkKeys {
@@ -435,6 +446,7 @@ const DOWNLINK: LinkKeys = LinkKeys {
     density: &["downlink.density", "downlink.quantizer"],
     bits: &["downlink.bits", "downlink.quantizer"],
     feedback: &["downlink.feedback", "downlink.fit", "downlink.quantizer"],
+    importance: &["downlink.importance", "downlink.quantizer"],
 };
 
 fn classes(recipe: &Recipe) -> Option<Conflict> {

@@ -101,22 +101,24 @@ const MODELS: [&str; ModelKind::BUILT_IN.len()] = {
     words
 };
 const QUANTIZERS: Form = Form::Choice(&[
-    "f32", "f16", "int8", "ternary", "rotated", "eden", "qsgd", "terngrad", "sign", "low-rank", "common",
+    "f32", "f16", "int8", "ternary", "codebook", "rotated", "eden", "qsgd", "terngrad", "sign", "low-rank", "common",
 ]);
 const FITS: Form = Form::Choice(&["unbiased", "least-error"]);
 const BITS: Form = Form::Real(Included(0.1), Included(8.0));
 const RANK: Form = Form::Whole(1, 64);
-const QUANTIZER_DOC: &str = "What becomes of each value that is sent; ternary keeps its sign and one scale per tensor. From rotated on whole \
+const QUANTIZER_DOC: &str = "What becomes of each value that is sent; ternary keeps its sign and one scale per tensor, codebook its sign and one of 2, 4 or 8 magnitudes fitted to the tensor. From rotated on whole \
      vectors are sent, so the density must be 1: rotated is the shortest; eden (DRIVE with 1 bit), qsgd, terngrad, sign \
      and low-rank are for comparison; common makes integers on a grid that is the same for all, which can be added by who \
      does not see them.";
-const BITS_DOC: &str = "Bits per coordinate of rotated, with its headers; whole ones of eden, 1 to 4, and of qsgd and common, \
-     2 to 8 with the sign.";
+const BITS_DOC: &str = "Bits per coordinate of rotated, with its headers; whole ones of eden, 1 to 4, and with the sign of codebook, 2 to 4, and of \
+     qsgd and common, 2 to 8.";
 const FIT_DOC: &str = "Scale of rotated and eden, and rounding of common: least-error needs feedback, unbiased must not have it and lets \
      errors of many clients cancel. qsgd and terngrad are always unbiased.";
 const CLIP: Form = Form::Real(Included(1e-6), Included(MAX_SCALE));
 const CLIP_DOC: &str = "Largest magnitude of a value of common, the same for all clients; its step is 2^(⌈log₂ clip⌉ + 1 − bits). What is \
      beyond is cut off, and tried again where there is feedback.";
+const IMPORTANCE_DOC: &str = "Factors on magnitudes when the largest are chosen, 0.001 to 1000: how names of tensors begin, = and a factor, separated \
+     by commas, such as fc3=4, conv1.weight=0.5. Of two that fit the later one holds; other tensors count once.";
 const RANK_DOC: &str = "Columns of the two thin matrices that low-rank makes of each.";
 const CODERS: Form = Form::Choice(&["auto", "raw", "rice", "enumerative", "adaptive"]);
 
@@ -373,6 +375,7 @@ pub const KEYS: &[Key] = &[
         "Rounds over which the density falls geometrically from warmup_density to density; 0 means no warm-up.",
     ),
     key("uplink.warmup_density", "", SHARE, "Density in the first round of the warm-up."),
+    key("uplink.importance", "", Form::Text, IMPORTANCE_DOC),
     key(
         "common.coordinates",
         "",
@@ -417,6 +420,7 @@ pub const KEYS: &[Key] = &[
         "Rounds over which the density falls geometrically from warmup_density to density; 0 means no warm-up.",
     ),
     key("downlink.warmup_density", "", SHARE, "Density in the first round of the warm-up."),
+    key("downlink.importance", "", Form::Text, IMPORTANCE_DOC),
     key(
         "pruning.density",
         "",

@@ -1,6 +1,7 @@
 //! What becomes of the values that travel: the words of a recipe, and what the codec makes of them.
 
 use super::LinkConfig;
+use crate::Layout;
 use dunlin_codec::{CommonGrid, Fit, Quantizer, Rate};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,8 @@ pub enum QuantizerKind {
     Int8,
     /// To a sign and a scale per tensor.
     Ternary,
+    /// To a sign and one of a few magnitudes fitted to the tensor.
+    Codebook,
     /// Whole blocks: rotated, to a grid, entropy-coded, in so many bits per coordinate.
     Rotated,
     /// Whole blocks: rotated, to centroids, in a fixed number of bits (EDEN; DRIVE with one).
@@ -41,6 +44,7 @@ impl QuantizerKind {
             Self::F16 => "f16",
             Self::Int8 => "int8",
             Self::Ternary => "ternary",
+            Self::Codebook => "codebook",
             Self::Rotated => "rotated",
             Self::Eden => "eden",
             Self::Qsgd => "qsgd",
@@ -54,6 +58,7 @@ impl QuantizerKind {
     /// The numbers of whole bits that it can have, where they must be whole.
     pub(super) fn whole_bits(self) -> Option<(u8, u8)> {
         match self {
+            Self::Codebook => Some((2, Quantizer::CODEBOOK_MAX_BITS)),
             Self::Eden => Some((1, Quantizer::EDEN_MAX_BITS)),
             Self::Qsgd => Some((2, 8)),
             Self::Common => Some((CommonGrid::LEAST_BITS, CommonGrid::MOST_BITS)),
@@ -63,6 +68,11 @@ impl QuantizerKind {
 }
 
 impl LinkConfig {
+    /// The least factor of importance.
+    pub const LEAST_FACTOR: f32 = 0.001;
+    /// The greatest factor of importance.
+    pub const MOST_FACTOR: f32 = 1000.0;
+
     /// What the codec does with each value, with the numbers that it needs.
     #[must_use]
     pub fn quantizer(&self) -> Quantizer {
@@ -71,6 +81,7 @@ impl LinkConfig {
             QuantizerKind::F16 => Quantizer::F16,
             QuantizerKind::Int8 => Quantizer::Int8,
             QuantizerKind::Ternary => Quantizer::Ternary,
+            QuantizerKind::Codebook => Quantizer::Codebook { bits: self.bits as u8 },
             QuantizerKind::Rotated => Quantizer::Rotated { rate: Rate::nearest(self.bits), fit: self.fit },
             QuantizerKind::Eden => Quantizer::Eden { bits: self.bits as u8, fit: self.fit },
             // A sign and b − 1 bits of magnitude.
@@ -80,6 +91,36 @@ impl LinkConfig {
             QuantizerKind::LowRank => Quantizer::LowRank { rank: self.rank },
             QuantizerKind::Common => Quantizer::Common { grid: self.grid(), fit: self.fit },
         }
+    }
+
+    /// How names of tensors begin, and the factor on the magnitudes of those tensors; a later one goes first.
+    ///
+    /// # Errors
+    /// With what is no such pair.
+    pub fn importance(&self) -> Result<Vec<(&str, f32)>, &str> {
+        let entries = self.importance.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let pair = |entry| {
+            let (start, factor) = str::split_once(entry, '=').ok_or(entry)?;
+            let factor: f32 = factor.trim().parse().map_err(|_| entry)?;
+            let is_right = !start.trim().is_empty() && (Self::LEAST_FACTOR..=Self::MOST_FACTOR).contains(&factor);
+            if is_right { Ok((start.trim(), factor)) } else { Err(entry) }
+        };
+        entries.map(pair).collect()
+    }
+
+    /// The factor of each tensor of a model; none where all count alike.
+    ///
+    /// # Errors
+    /// With how a name is to begin that no tensor's does.
+    pub fn factors(&self, layout: &Layout) -> Result<Vec<f32>, &str> {
+        let pairs = self.importance()?;
+        let names = || layout.tensors().iter().map(|tensor| tensor.name.as_str());
+        if let Some((start, _)) = pairs.iter().find(|(start, _)| !names().any(|name| name.starts_with(start))) {
+            return Err(start);
+        }
+        let factor =
+            |name: &str| pairs.iter().rev().find(|(start, _)| name.starts_with(start)).map_or(1.0, |pair| pair.1);
+        Ok(if pairs.is_empty() { Vec::new() } else { names().map(factor).collect() })
     }
 
     /// The common grid of these bits and this bound.
@@ -104,6 +145,29 @@ impl Default for LinkConfig {
             feedback: 0.9,
             warmup_rounds: 0,
             warmup_density: 0.1,
+            importance: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TensorSpec;
+
+    #[test]
+    fn each_tensor_has_the_factor_of_the_last_beginning_that_fits_and_the_others_one() {
+        let names = ["fc1.weight", "fc1.bias", "fc2.weight", "fc10.weight"];
+        let layout = Layout::new(names.map(|name| TensorSpec::new(name, [2])).to_vec()).unwrap();
+        let factors = |importance: &str| {
+            let link = LinkConfig { importance: importance.to_owned(), ..LinkConfig::default() };
+            link.factors(&layout).map_err(str::to_owned)
+        };
+        assert_eq!(factors(""), Ok(vec![]));
+        assert_eq!(factors("fc1=3 , fc1.bias = 0.5,"), Ok(vec![3.0, 0.5, 1.0, 3.0]));
+        assert_eq!(factors("fc2=2, fc3=4"), Err("fc3".to_owned()));
+        for wrong in ["fc1", "fc1=", "=2", "fc1=nan", "fc1=-1", "fc1=0.0001", "fc1=1001", "fc1=inf"] {
+            assert_eq!(factors(wrong), Err(wrong.to_owned()));
         }
     }
 }

@@ -464,6 +464,26 @@ fn keys_that_do_not_fit_each_other_are_refused() {
              `uplink.quantizer` is \"common\"",
         ),
         (
+            &["uplink.quantizer=codebook", "uplink.bits=5"],
+            "--set uplink.bits=5: `uplink.bits` is 5; it must be a whole number from 2 to 4, because `uplink.quantizer` is \
+             \"codebook\"",
+        ),
+        (
+            &["uplink.importance=fc3=2, fc1"],
+            "--set uplink.importance=fc3=2, fc1: `uplink.importance` is \"fc1\"; it must be how names of tensors begin, = \
+             and a factor from 0.001 to 1000, such as \"fc3=4\", with commas between",
+        ),
+        (
+            &["downlink.importance=fc3=0"],
+            "--set downlink.importance=fc3=0: `downlink.importance` is \"fc3=0\"; it must be how names of tensors begin, = \
+             and a factor from 0.001 to 1000, such as \"fc3=4\", with commas between",
+        ),
+        (
+            &["common.coordinates=cyclic", "uplink.importance=fc3=2"],
+            "--set uplink.importance=fc3=2: `uplink.importance` is \"fc3=2\"; it must be \"\", because coordinates are not \
+             chosen by magnitude here; leave out either",
+        ),
+        (
             &["common.coordinates=cyclic", "limits.update_bytes=900"],
             "--set limits.update_bytes=900: `limits.update_bytes` is 900; it must be 0, because `common.coordinates` is \
              not \"own\": how many there are is the same for all clients",
@@ -616,6 +636,7 @@ fn every_quantizer_has_a_recipe_and_gets_its_numbers() {
         ("f16", &[], Quantizer::F16),
         ("int8", &[], Quantizer::Int8),
         ("ternary", &[], Quantizer::Ternary),
+        ("codebook", &["uplink.bits=3"], Quantizer::Codebook { bits: 3 }),
         ("rotated", &["uplink.bits=0.7"], Quantizer::Rotated { rate: Rate::nearest(0.7), fit: Fit::LeastError }),
         ("eden", &["uplink.bits=1", none, "uplink.fit=unbiased"], Quantizer::Eden { bits: 1, fit: unbiased }),
         ("qsgd", &["uplink.bits=4", none], Quantizer::Qsgd { levels: 7 }),

@@ -80,7 +80,8 @@ fn a_width_is_said_in_millionths_and_nothing_said_is_the_whole_model() {
 #[test]
 fn every_codec_reads_back_and_a_density_outside_its_range_is_refused() {
     for coder in CODERS {
-        for quantizer in [Quantizer::F32, Quantizer::F16, Quantizer::Int8, Quantizer::Ternary] {
+        let codebook = Quantizer::Codebook { bits: 2 };
+        for quantizer in [Quantizer::F32, Quantizer::F16, Quantizer::Int8, Quantizer::Ternary, codebook] {
             let codec = Codec { density: 0.5, quantizer, coder };
             assert_eq!(codec_from_wire(&codec_to_wire(&codec)), Ok(codec));
         }
