@@ -1,8 +1,8 @@
 //! The store as a witness: it keeps what it is given, crashes on request, and holds every record against the promises.
 
-use dunlin::codec::{MaskedGrid, Segments, grid};
+use dunlin::codec::{FrameHeader, Limits, Mask, MaskedGrid, Segment, Segments, decode, grid};
 use dunlin::core::message::UpdateHeader;
-use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, RunId};
+use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, Recipe, RunId};
 use dunlin::server::packet::Packet;
 use dunlin::server::store::{MemoryStore, Record, Restored, RunRow, Store, StoreError};
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ pub(crate) struct Contents {
 
 /// All that was ever made durable, in short.
 pub(crate) struct Ledger {
-    quorum: usize,
+    recipe: Recipe,
     /// Examples of each client, by coordinate.
     examples: BTreeMap<ClientId, (usize, u32)>,
     pub term: u32,
@@ -34,8 +34,8 @@ pub(crate) struct Ledger {
     /// Digest of each version; the last one's integers are in `model`.
     pub versions: BTreeMap<ModelVersion, Digest>,
     model: MaskedGrid,
-    /// The digest of each update ever accepted, by client and round, and whether it was aggregated.
-    received: BTreeMap<(ClientId, u64), (Digest, bool)>,
+    /// Each update ever accepted, by client and round.
+    received: BTreeMap<(ClientId, u64), Received>,
     pub accepted_total: u64,
     pub aggregated_total: u64,
     pub dropped_total: u64,
@@ -52,7 +52,16 @@ struct Open {
     round: u64,
     base: ModelVersion,
     members: Vec<ClientId>,
+    /// The coordinates that updates are about; none where they are announced with the model, which no packet holds.
+    sent: Option<Arc<Mask>>,
     accepted: BTreeMap<ClientId, UpdateHeader>,
+}
+
+struct Received {
+    digest: Digest,
+    aggregated: bool,
+    /// What the update has at its client's coordinate; it has nothing elsewhere.
+    value: f32,
 }
 
 impl Disk {
@@ -108,11 +117,11 @@ impl Store for Disk {
 }
 
 impl Ledger {
-    pub(crate) fn new(segments: Segments, quorum: u32, examples: BTreeMap<ClientId, (usize, u32)>) -> Self {
+    pub(crate) fn new(segments: Segments, recipe: Recipe, examples: BTreeMap<ClientId, (usize, u32)>) -> Self {
         let zeros = vec![0; segments.len()];
         let model = MaskedGrid::whole(Arc::new(segments), zeros).unwrap();
         Self {
-            quorum: quorum as usize,
+            recipe,
             examples,
             term: 0,
             round: 0,
@@ -143,8 +152,13 @@ impl Ledger {
 
     /// Whether an update was made durable, and if so, whether it was aggregated.
     pub(crate) fn fate(&self, header: &UpdateHeader) -> Option<bool> {
-        let (digest, aggregated) = self.received.get(&(header.client.clone(), header.round.number))?;
-        (*digest == header.digest).then_some(*aggregated)
+        let received = self.received.get(&(header.client.clone(), header.round.number))?;
+        (received.digest == header.digest).then_some(received.aggregated)
+    }
+
+    /// What an update that was made durable has at its client's coordinate.
+    pub(crate) fn value(&self, header: &UpdateHeader) -> f32 {
+        self.received[&(header.client.clone(), header.round.number)].value
     }
 
     /// Whether an update of this client may count in the open round.
@@ -183,32 +197,35 @@ impl Ledger {
             Record::RoundOpened { round, base, members, .. } => self.opened(*round, *base, members),
             Record::UpdateAccepted { header, frame } => {
                 assert_eq!(Digest::of(frame), header.digest);
-                self.accepted(header);
+                self.accepted(header, frame);
             }
             Record::Published { version, digest, packet, summary } => {
                 assert_eq!(*version, self.version().next(), "versions grow by one");
                 let open = self.open.take().expect("only an open round publishes");
                 assert_eq!((summary.round, summary.version), (open.round, version.0));
-                assert!(open.accepted.len() >= self.quorum, "published with {} updates", open.accepted.len());
+                assert!(open.accepted.len() >= self.quorum(), "published with {} updates", open.accepted.len());
                 assert_eq!(summary.clients as usize, open.accepted.len(), "all accepted updates are in the summary");
                 let mut model = self.model.clone();
                 for frame in Packet::parse(packet.clone()).unwrap().frames() {
                     model.apply(frame).unwrap();
                 }
-                assert_eq!(Digest(model.digest()), *digest, "the packet leads to the version");
+                // That of an announced version is also about its coordinates, and clients hold it against both.
+                if !self.recipe.common.is_announced() {
+                    assert_eq!(Digest(model.digest()), *digest, "the packet leads to the version");
+                }
                 self.assert_each_accepted_update_counts_once(&open, model.values());
                 self.model = model;
                 self.versions.insert(*version, *digest);
-                for (client, header) in &open.accepted {
-                    self.received.insert((client.clone(), open.round), (header.digest, true));
+                for client in open.accepted.into_keys() {
+                    self.received.get_mut(&(client, open.round)).expect("it was accepted").aggregated = true;
                 }
-                self.aggregated_total += open.accepted.len() as u64;
+                self.aggregated_total += u64::from(summary.clients);
                 self.published += 1;
             }
             Record::Abandoned { summary } => {
                 let open = self.open.take().expect("only an open round is abandoned");
                 assert_eq!(summary.round, open.round);
-                assert!(self.stopped || open.accepted.len() < self.quorum, "a round with its quorum was abandoned");
+                assert!(self.stopped || open.accepted.len() < self.quorum(), "a round with its quorum was abandoned");
                 self.dropped_total += open.accepted.len() as u64;
                 self.abandoned += 1;
             }
@@ -230,29 +247,48 @@ impl Ledger {
         assert_eq!(base, self.version(), "a round starts from the newest durable version");
         assert!(members.is_sorted_by(|a, b| a < b), "a member is chosen once: {members:?}");
         self.round = round;
-        self.open = Some(Open { round, base, members: members.to_vec(), accepted: BTreeMap::new() });
+        let sent = (!self.recipe.common.is_announced()).then(|| self.recipe.sent_mask(round, &self.model));
+        self.open = Some(Open { round, base, members: members.to_vec(), sent, accepted: BTreeMap::new() });
     }
 
-    fn accepted(&mut self, header: &UpdateHeader) {
+    fn quorum(&self) -> usize {
+        self.recipe.quorum() as usize
+    }
+
+    fn accepted(&mut self, header: &UpdateHeader, frame: &[u8]) {
         let open = self.open.as_mut().expect("updates are accepted in an open round only");
         assert_eq!(header.round.number, open.round, "an update counts in its own round");
         assert!(open.members.contains(&header.client), "only members of the cohort count: {}", header.client);
         assert_eq!(header.base, open.base, "only updates on the round's base count");
-        let (_, examples) = self.examples.get(&header.client).expect("the hostile client never counts");
+        let (coordinate, examples) = self.examples.get(&header.client).expect("the hostile client never counts");
         assert_eq!(header.examples, *examples);
         let before = open.accepted.insert(header.client.clone(), header.clone());
         assert_eq!(before, None, "an update counts at most once");
-        self.received.insert((header.client.clone(), open.round), (header.digest, false));
+        let len = FrameHeader::parse(frame).expect("what is accepted can be read").coordinates as usize;
+        let segments = Segments::new(vec![Segment { len, row: len }]).unwrap();
+        let mut values = vec![0.0; len];
+        decode(frame, &segments, &Limits::for_segments(&segments), &mut values).expect("what is accepted can be read");
+        let value: f32 = values.iter().sum();
+        let steps = (value / STEP).round();
+        let is_some = steps >= 1.0 && (value - steps * STEP).abs() < TOLERANCE;
+        let is_right = match &open.sent {
+            Some(sent) => sent.scatter(&values)[*coordinate] == value && sent.contains(*coordinate) == is_some,
+            None => true,
+        };
+        let others = values.iter().filter(|&&other| other != 0.0 && other != value).count();
+        assert!(is_right && (is_some || value == 0.0) && others == 0, "{header:?}: {values:?}");
+        let received = Received { digest: header.digest, aggregated: false, value };
+        self.received.insert((header.client.clone(), open.round), received);
         self.accepted_total += 1;
     }
 
-    /// The oracle: the mean of unit vectors, weighted by examples, has eᵢ's share at i and nothing elsewhere.
+    /// The oracle: the mean of steps along unit vectors, weighted by examples, has eᵢ's share at i and nothing elsewhere.
     fn assert_each_accepted_update_counts_once(&self, open: &Open, model: &[i32]) {
         let weight: u32 = open.accepted.values().map(|header| header.examples).sum();
         let mut expected = vec![0.0; model.len()];
         for header in open.accepted.values() {
             let (coordinate, examples) = self.examples[&header.client];
-            expected[coordinate] = STEP * examples as f32 / weight as f32;
+            expected[coordinate] = self.value(header) * examples as f32 / weight as f32;
         }
         let moved = |(now, before): (&i32, &i32)| (now - before) as f32 * grid::UNIT;
         let moved: Vec<f32> = model.iter().zip(self.model.values()).map(moved).collect();
@@ -275,7 +311,7 @@ impl Contents {
 }
 
 /// f32 arithmetic on coordinates below 64 errs by 2⁻¹⁸ at most; an update that counts twice moves them by far more.
-const TOLERANCE: f32 = 1e-5;
+pub(crate) const TOLERANCE: f32 = 1e-5;
 
 /// What a crash looks like to the engine.
 pub(crate) const CRASH: &str = "the machine lost power";

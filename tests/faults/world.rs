@@ -81,7 +81,7 @@ impl World {
         let ids = (0..HONEST).map(|i| ClientId::numbered("client", i as u32));
         let examples: BTreeMap<_, _> = ids.enumerate().map(|(i, id)| (id, (i, 3 + 2 * i as u32))).collect();
         let peers = examples.iter().map(|(id, &(i, examples))| Peer::new(id.clone(), token(i), examples)).collect();
-        let ledger = Ledger::new(segments.clone(), recipe.quorum(), examples);
+        let ledger = Ledger::new(segments.clone(), recipe.clone(), examples);
         let disk = Disk::new(recipe.limits.packet_ring, ledger);
         let engine = server::open(&recipe, &layout, &disk);
         let mut world = Self {
@@ -221,6 +221,7 @@ impl World {
                 let peer = choice % self.peers.len();
                 self.peers[peer].token = token(HONEST + self.now as usize + choice);
                 self.peers[peer].state = MemoryState::default();
+                self.peers[peer].counted = (0.0, 0.0);
                 self.peers[peer].model = None;
                 self.peers[peer].restart();
             }

@@ -1,7 +1,7 @@
 //! A client: what it decides, carries out and keeps.
 
 use super::{Parcel, Request, World};
-use crate::ledger::STEP;
+use crate::ledger::{STEP, TOLERANCE};
 use dunlin::client::participant::{Action, End, Event, Participant};
 use dunlin::client::state::{ClientState, MemoryState};
 use dunlin::client::trainer::{Progress, Trainer, TrainerError, Work};
@@ -22,6 +22,8 @@ pub(super) struct Peer {
     pub(super) participant: Participant,
     /// What outlives its crashes.
     pub(super) state: MemoryState,
+    /// What it trained and what it sent, of updates with a receipt.
+    pub(super) counted: (f32, f32),
     pub(super) model: Option<(ModelVersion, MaskedGrid)>,
     pub(super) at: At,
     pub(super) calls: u64,
@@ -42,7 +44,7 @@ impl Peer {
     pub(super) fn new(id: ClientId, token: Token, examples: u32) -> Self {
         let participant = Participant::new(id.clone(), token, 0);
         let state = MemoryState::default();
-        Self { id, token, examples, participant, state, model: None, at: At::Work, calls: 0 }
+        Self { id, token, examples, participant, state, counted: (0.0, 0.0), model: None, at: At::Work, calls: 0 }
     }
 
     pub(super) fn can_step(&self, now: u64) -> bool {
@@ -157,9 +159,15 @@ impl World {
                 return peer.participant.on(Event::Trained(header));
             }
             Action::Commit(header) => {
-                let fate = self.disk.lock().ledger.fate(&header);
-                assert_ne!(fate, None, "{} got a receipt before its update was durable", peer.id);
+                let ledger = &self.disk.lock().ledger;
+                assert_ne!(ledger.fate(&header), None, "{} got a receipt before its update was durable", peer.id);
                 peer.state.commit().unwrap();
+                peer.counted = (peer.counted.0 + STEP, peer.counted.1 + ledger.value(&header));
+                // Nothing is lost and nothing is sent twice.
+                let left = peer.state.residual(&Arc::new(self.segments.clone())).unwrap();
+                let left = left.map_or(0.0, |left| left.values[number].to_f32());
+                let (trained, sent) = peer.counted;
+                assert!((trained - sent - left).abs() < TOLERANCE, "{}: {trained} - {sent} left {left}", peer.id);
                 return peer.participant.on(Event::Done);
             }
             Action::Abandon(header, reject) => {
