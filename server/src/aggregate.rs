@@ -161,11 +161,14 @@ impl Aggregator for ExactSum {
             return Err(Error::Empty);
         }
         let divisor = self.weight as f64 * self.scale.unit().recip();
-        vectorised(|| {
-            for (out, &sum) in out.iter_mut().zip(&self.sums) {
-                *out = (sum as f64 / divisor) as f32;
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (out, &sum) in out.iter_mut().zip(&self.sums) {
+                    *out = (sum as f64 / divisor) as f32;
+                }
+            },
+        );
         Ok(())
     }
 
@@ -251,6 +254,7 @@ struct Fixed {
 
 impl Fixed {
     /// The value in units, ties to even; out of bounds and NaN become a bound, so that a sum never overflows.
+    #[inline(always)]
     fn units(self, value: f32) -> i64 {
         let scaled = (f64::from(value) * self.per_unit).max(-self.max).min(self.max);
         // In [2⁵², 2⁵³) the spacing of f64 is 1, so the addition rounds and the low bits are the integer.
@@ -274,11 +278,15 @@ impl Sink for Weighted<'_> {
 
     fn add_dense(&mut self, start: usize, values: &[f32]) {
         let Some(sums) = self.sums.get_mut(start..) else { return };
-        vectorised(|| {
-            for (sum, &value) in sums.iter_mut().zip(values) {
-                *sum = sum.wrapping_add(self.fixed.units(value).wrapping_mul(self.weight));
-            }
-        });
+        let (fixed, weight) = (self.fixed, self.weight);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (sum, &value) in sums.iter_mut().zip(values) {
+                    *sum = sum.wrapping_add(fixed.units(value).wrapping_mul(weight));
+                }
+            },
+        );
     }
 }
 

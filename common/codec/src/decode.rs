@@ -1,17 +1,18 @@
 //! From a frame back to values.
 
-use half::f16;
+use half::{f16, slice::HalfFloatSliceExt};
 
 use crate::{
     Error, FrameHeader, FrameKind, Layout, Limits, Scheme, Segments,
     bits::BitReader,
     body::{Frame, Part, Parts},
-    codebook, header,
+    codebook,
+    header::{self, Sealed},
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
     range::{RangeReader, RangeStream},
     source::check_finite,
     values::{self, Values, is_scaled, value_of, width_of},
-    whole,
+    vectorised, whole,
 };
 
 /// Where decoded values go: usually a sum that grows by them.
@@ -159,12 +160,19 @@ fn read<T: Target>(
     target: T,
     part: &mut Part,
 ) -> Result<usize, Error> {
-    let (header, body) = header::open(frame, segments, limits)?;
+    let (header, sealed) = header::open(frame, segments, limits)?;
     let kind = header.kind;
     if !T::takes(kind) {
         return Err(Error::WrongKind { got: kind });
     }
     let bytes = frame.len();
+    if header.layout == Layout::Dense && !header.values_coded && !matches!(kind, FrameKind::Whole(_)) {
+        let mut reader = Reader { kind, segments, target, nonzeros: 0 };
+        let read = reader.read_dense(sealed, bytes).and_then(|()| reader.expect_nonzeros(&header));
+        // What is wrong with values that were damaged on the way is that.
+        return if read.is_err() { sealed.checked().and(read) } else { read };
+    }
+    let body = sealed.checked()?;
     if let FrameKind::Whole(scheme) = kind {
         return read_whole(scheme, &header, body, bytes, segments, target);
     }
@@ -177,7 +185,7 @@ fn read<T: Target>(
             reader.read_coded_levels(&mut stream, part)?;
             stream.finish(bytes)?;
         }
-        Layout::Dense => reader.read_dense(body, bytes)?,
+        Layout::Dense => unreachable!("read above"),
         Layout::Raw => {
             let mut stream = BitReader::new(body);
             description.code(&mut stream, &mut Plain, &mut plain, &mut reader, part)?;
@@ -199,10 +207,7 @@ fn read<T: Target>(
             stream.finish(bytes)?;
         }
     }
-    if reader.nonzeros != u64::from(header.nonzeros) {
-        return Err(Error::WrongNonzeros { expected: header.nonzeros.into(), got: reader.nonzeros });
-    }
-    Ok(header.nonzeros as usize)
+    reader.expect_nonzeros(&header)
 }
 
 fn read_whole<T: Target>(
@@ -244,6 +249,14 @@ struct Reader<'a, T> {
 }
 
 impl<T: Target> Reader<'_, T> {
+    /// As many as the header says.
+    fn expect_nonzeros(&self, header: &FrameHeader) -> Result<usize, Error> {
+        if self.nonzeros != u64::from(header.nonzeros) {
+            return Err(Error::WrongNonzeros { expected: header.nonzeros.into(), got: self.nonzeros });
+        }
+        Ok(header.nonzeros as usize)
+    }
+
     fn scale(&self, segment: usize, bits: u16) -> Result<f32, Error> {
         let scale = f16::from_bits(bits);
         if !is_scaled(self.kind) || (scale.is_finite() && scale > f16::ZERO) {
@@ -271,7 +284,8 @@ impl<T: Target> Reader<'_, T> {
         Ok(())
     }
 
-    fn read_dense(&mut self, body: &[u8], frame_bytes: usize) -> Result<(), Error> {
+    fn read_dense(&mut self, sealed: Sealed<'_>, frame_bytes: usize) -> Result<(), Error> {
+        let (body, mut checksum) = (sealed.unchecked(), sealed.begin());
         let (width, scale_bytes) = (width_of(self.kind) as usize / 8, if is_scaled(self.kind) { 2 } else { 0 });
         let expected = self.segments.len() * width + self.segments.count() * scale_bytes;
         match body.len().checked_sub(expected) {
@@ -285,8 +299,10 @@ impl<T: Target> Reader<'_, T> {
             let (scale, after) = rest.split_at(scale_bytes);
             let (values, after) = after.split_at(range.len() * width);
             rest = after;
+            checksum = crc32c::crc32c_append(checksum, scale);
             let scale = self.scale(i, if let [a, b] = *scale { u16::from_le_bytes([a, b]) } else { 0 })?;
             for (start, values) in range.step_by(RUN).zip(values.chunks(RUN * width)) {
+                checksum = crc32c::crc32c_append(checksum, values);
                 match width {
                     1 => self.run(start, values.iter().map(|&b| b.into()), scale)?,
                     2 => {
@@ -300,7 +316,7 @@ impl<T: Target> Reader<'_, T> {
                 }
             }
         }
-        Ok(())
+        sealed.compare(checksum)
     }
 }
 
@@ -386,14 +402,47 @@ impl<S: Sink> Target for ToFloats<'_, S> {
     ) -> Result<u64, Error> {
         let mut buffer = [0.0; RUN];
         let values = &mut buffer[..codes.len()];
-        decode_values(kind, codes, scale, values);
-        check_finite(start, values)?;
+        let nonzeros = if kind == FrameKind::F16 {
+            // Slices of these are converted with the processor's own instructions, and single ones with a call each.
+            let mut halves = [f16::ZERO; RUN];
+            let halves = &mut halves[..codes.len()];
+            halves.iter_mut().zip(codes).for_each(|(half, code)| *half = f16::from_bits(code as u16));
+            halves.convert_to_f32_slice(values);
+            vectorised(
+                #[inline(always)]
+                || nonzeros_if_finite(values),
+            )
+        } else {
+            vectorised(
+                #[inline(always)]
+                || {
+                    decode_values(kind, codes, scale, values);
+                    nonzeros_if_finite(values)
+                },
+            )
+        };
+        let Some(nonzeros) = nonzeros else {
+            check_finite(start, values)?;
+            unreachable!("one of them is not finite");
+        };
         self.0.add_dense(start, values);
-        Ok(values.iter().map(|&value| u32::from(value != 0.0)).sum::<u32>().into())
+        Ok(nonzeros.into())
     }
 }
 
+/// How many are not zero; nothing when one is not finite.
+#[inline(always)]
+fn nonzeros_if_finite(values: &[f32]) -> Option<u32> {
+    let (mut nonzeros, mut finite) = (0, true);
+    for value in values {
+        nonzeros += u32::from(*value != 0.0);
+        finite &= value.is_finite();
+    }
+    finite.then_some(nonzeros)
+}
+
 /// Kinds are told apart here and not for each value, and the loops never leave early: then they vectorise.
+#[inline(always)]
 fn decode_values(kind: FrameKind, codes: impl Iterator<Item = u32>, scale: f32, values: &mut [f32]) {
     let pairs = values.iter_mut().zip(codes);
     match kind {

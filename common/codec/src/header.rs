@@ -255,22 +255,53 @@ pub(crate) fn admit(frame: &[u8], segments: &Segments, limits: &Limits) -> Resul
     Ok(header)
 }
 
-/// Checks all that [`admit`] does and the checksum; returns the header and the body.
+/// A frame's content, of which nobody has computed the checksum yet.
+#[derive(Clone, Copy)]
+pub(crate) struct Sealed<'a> {
+    head: &'a [u8],
+    body: &'a [u8],
+    expected: u32,
+}
+
+impl<'a> Sealed<'a> {
+    /// The body, once the checksum is right.
+    pub(crate) fn checked(self) -> Result<&'a [u8], Error> {
+        self.compare(crc32c::crc32c_append(self.begin(), self.body))?;
+        Ok(self.body)
+    }
+
+    /// The body for who adds up the checksum on the way, which saves reading it twice: from [`Self::begin`] with
+    /// [`crc32c::crc32c_append`], to be handed to [`Self::compare`].
+    pub(crate) fn unchecked(self) -> &'a [u8] {
+        self.body
+    }
+
+    /// The checksum of what is before the body.
+    pub(crate) fn begin(self) -> u32 {
+        crc32c::crc32c(self.head)
+    }
+
+    /// Whether the checksum is right.
+    pub(crate) fn compare(self, got: u32) -> Result<(), Error> {
+        let expected = self.expected;
+        if expected == got { Ok(()) } else { Err(Error::Checksum { expected, got }) }
+    }
+}
+
+/// Checks all that [`admit`] does; returns the header and the rest.
 pub(crate) fn open<'a>(
     frame: &'a [u8],
     segments: &Segments,
     limits: &Limits,
-) -> Result<(FrameHeader, &'a [u8]), Error> {
+) -> Result<(FrameHeader, Sealed<'a>), Error> {
     let header = admit(frame, segments, limits)?;
     let Some((content, trailer)) = frame.split_last_chunk::<TRAILER_BYTES>() else {
         return Err(Error::Truncated { got: frame.len() });
     };
-    let body = content.get(header.body..).ok_or(Error::Truncated { got: frame.len() })?;
-    let (expected, got) = (u32::from_le_bytes(*trailer), crc32c::crc32c(content));
-    if expected != got {
-        return Err(Error::Checksum { expected, got });
-    }
-    Ok((header, body))
+    let Some((head, body)) = content.split_at_checked(header.body) else {
+        return Err(Error::Truncated { got: frame.len() });
+    };
+    Ok((header, Sealed { head, body, expected: u32::from_le_bytes(*trailer) }))
 }
 
 fn read_varint(frame: &[u8], at: &mut usize) -> Result<u32, Error> {
