@@ -1,8 +1,12 @@
 //! Distillation at the end of a round: the mean of the clients' models learns what those models say together.
 //!
 //! It is work for seconds or minutes, so it is handed out as a [`Job`] for another thread, while the engine goes on
-//! answering. A job is a function of the updates that are durable: a server that was killed meanwhile does it again from
-//! its beginning, with the same result.
+//! answering. A job is a function of the updates that are durable: a server that was killed meanwhile does it again, with
+//! the same result; what the data directory has of it already it does not do twice.
+
+mod kept;
+#[cfg(test)]
+mod tests;
 
 use crate::decoding::decode;
 use crate::vet::Rules;
@@ -10,13 +14,15 @@ use bytes::Bytes;
 use dunlin_codec::{Mask, MaskedGrid, grid};
 use dunlin_core::recipe::DistillationConfig;
 use dunlin_core::report::Distilled;
-use dunlin_core::{Recipe, Seed};
+use dunlin_core::{Digest, Recipe, Seed};
 use dunlin_nn::Threads;
 use dunlin_nn::data::{self, Dataset, Examples, Split};
 use dunlin_nn::model::{Device, Model};
-use dunlin_nn::train::{DistillTask, Lesson, distill};
+use dunlin_nn::train::{DistillTask, Keep, Lesson, distill};
+use kept::Kept;
 use rand::RngCore;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Called with the steps done and all steps: one for each teacher, and then those of the student.
@@ -36,6 +42,9 @@ pub trait Distill: Send {
         student: &mut Vec<f32>,
         progress: Progress<'_>,
     ) -> Result<Distilled, dunlin_nn::Error>;
+
+    /// The round of the last distillation is durable: nobody will ask for it again.
+    fn settled(&mut self) {}
 }
 
 /// What a distillation is made of.
@@ -56,6 +65,16 @@ impl Request {
     #[must_use]
     pub fn new(round: u64, base: Arc<MaskedGrid>, rules: Arc<Rules>, frames: Vec<Bytes>) -> Self {
         Self { round, mask: Arc::clone(base.mask()), base, rules, frames }
+    }
+
+    /// Of all that tells this request and this student from others.
+    fn key(&self, recipe: Digest, student: &[f32]) -> Digest {
+        let mut all = self.round.to_le_bytes().to_vec();
+        all.extend(recipe.0);
+        all.extend(self.base.digest());
+        self.frames.iter().for_each(|frame| all.extend(Digest::of(frame).0));
+        all.extend(student.iter().flat_map(|value| value.to_le_bytes()));
+        Digest::of(&all)
     }
 
     /// How many models there are.
@@ -128,6 +147,9 @@ pub struct ServerSet {
     config: DistillationConfig,
     seed: Seed,
     threads: Threads,
+    recipe: Digest,
+    /// Where a distillation is kept while it goes on.
+    dir: Option<PathBuf>,
 }
 
 impl ServerSet {
@@ -150,7 +172,14 @@ impl ServerSet {
                 remedy: "it holds no example; raise data.server_share, or name another source".into(),
             });
         }
-        Ok(Some(Self { model, examples, config: config.clone(), seed, threads: Threads::one() }))
+        let (config, recipe) = (config.clone(), Digest(recipe.digest()));
+        Ok(Some(Self { model, examples, config, seed, threads: Threads::one(), recipe, dir: None }))
+    }
+
+    /// Keeps a distillation in this directory while it goes on, so that a server that is killed does not begin it again.
+    #[must_use]
+    pub fn kept_in(self, dir: PathBuf) -> Self {
+        Self { dir: Some(dir), ..self }
     }
 
     /// Computes on this device.
@@ -211,15 +240,24 @@ impl Distill for ServerSet {
         student: &mut Vec<f32>,
         progress: Progress<'_>,
     ) -> Result<Distilled, dunlin_nn::Error> {
-        let Self { model, examples, config, seed, threads } = self;
+        let Self { model, examples, config, seed, threads, recipe, dir } = self;
         let teachers = request.teachers() as u64;
-        let mut lesson = Lesson::new(examples);
-        for index in 0..request.teachers() {
-            let teacher = request.teacher(index).expect("a frame that was vetted is decoded");
-            lesson.add(model, &teacher, examples, threads)?;
-            progress(index as u64 + 1, teachers + 1);
-        }
-        let before = lesson.agreement(model, student, examples, threads)?;
+        let key = request.key(*recipe, student);
+        let mut kept = dir.as_deref().and_then(|dir| Kept::open(dir, key));
+        let (lesson, before) = if let Some(kept) = &kept {
+            tracing::info!(round = request.round, "a distillation is taken up where it was left");
+            kept.lesson()
+        } else {
+            let mut lesson = Lesson::new(examples);
+            for index in 0..request.teachers() {
+                let teacher = request.teacher(index).expect("a frame that was vetted is decoded");
+                lesson.add(model, &teacher, examples, threads)?;
+                progress(index as u64 + 1, teachers + 1);
+            }
+            let before = lesson.agreement(model, student, examples, threads)?;
+            kept = dir.as_deref().map(|dir| Kept::begin(dir, key, lesson.clone(), before));
+            (lesson, before)
+        };
         let task = DistillTask {
             config,
             seed: seed.derive_n("round", request.round),
@@ -230,8 +268,16 @@ impl Distill for ServerSet {
             progress(teachers + done, teachers + total);
             ControlFlow::Continue(())
         };
-        let loss = distill(model, examples, &lesson, student, &task, &mut stepped)?;
+        let mut nowhere = ();
+        let keep = kept.as_mut().map_or(&mut nowhere as &mut dyn Keep, |kept| kept);
+        let loss = distill(model, examples, &lesson, student, &task, keep, &mut stepped)?;
         let agreement = lesson.agreement(model, student, examples, threads)?;
         Ok(Distilled { teachers: lesson.teachers(), examples: examples.len() as u64, loss, before, agreement })
+    }
+
+    fn settled(&mut self) {
+        if let Some(dir) = &self.dir {
+            Kept::remove(dir);
+        }
     }
 }

@@ -335,6 +335,11 @@ impl Engine {
         let timer = Instant::now();
         self.store.commit(batch)?;
         self.timings.sync += timer.elapsed();
+        if batch.iter().any(|record| matches!(record, Record::Published { .. }))
+            && let Some(distiller) = &mut self.distiller
+        {
+            distiller.settled();
+        }
         for record in batch.drain(..) {
             match record {
                 Record::UpdateAccepted { header, frame } => {

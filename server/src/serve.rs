@@ -86,7 +86,7 @@ pub async fn open(options: &Options) -> Result<(Driver, Handle), ServeError> {
         let split = data::load(&recipe.data, &recipe.data_seed())?;
         let model = Model::new(&recipe.model, split.train.input())?;
         let evaluator = TestSet::new(&recipe, &split)?;
-        let distiller = ServerSet::new(&recipe, &split)?;
+        let distiller = ServerSet::new(&recipe, &split)?.map(|set| set.kept_in(options.data_dir.clone()));
         let store = SqliteStore::open(&options.data_dir, runtime)?.with_packet_ring(recipe.limits.packet_ring);
         let start = Start {
             layout: model.layout().clone(),

@@ -129,7 +129,7 @@ pub(crate) fn run(args: &DistillArgs) -> Done {
         spinner.set_message(format!("step {done} of {total}"));
         ControlFlow::Continue(())
     };
-    let loss = distill(&mut student, &train, &lesson, &mut params, &task, &mut progress).map_err(of_data)?;
+    let loss = distill(&mut student, &train, &lesson, &mut params, &task, &mut (), &mut progress).map_err(of_data)?;
     spinner.finish_and_clear();
     let agreement = lesson.agreement(&mut student, &params, &train, &threads).map_err(of_data)?;
     let accuracy = evaluate(&mut student, &test, &params, &threads).map_err(of_data)?.accuracy();

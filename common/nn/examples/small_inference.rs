@@ -1,4 +1,5 @@
-//! Speed of inference with small weights against dense f32 as in training, on one thread: lines of model, kernels,
+//! Speed of inference with small weights, and of dense layers in the engine that runs those, against dense f32 as in
+//! training, on one thread: lines of model, kernels,
 //! density, batch, examples per second (the median of seven passes, all variants in turn within each), the ratio to
 //! dense, and the weights' bytes in memory:
 //! `cargo run --release -p dunlin-nn --example small_inference [MODEL…]`
@@ -49,7 +50,8 @@ fn measure(name: &str) -> Result<(), Box<dyn std::error::Error>> {
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 2f32.powi(24))
         .collect();
 
-    let mut engines = Vec::new();
+    let engine = Engine::new(&model, &stored(&dense, None), &Calibration::new(), Kernels::Dense)?;
+    let mut engines = vec![("engine 1".to_owned(), engine)];
     for density in [0.2, 0.1, 0.05, 0.02] {
         let mut pruned = dense.clone();
         prune(&mut pruned, Keep::Density(density), true);

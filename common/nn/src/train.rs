@@ -6,7 +6,7 @@ mod optimizer;
 mod tests;
 mod trivial;
 
-pub use distill::{DistillTask, Lesson, distill};
+pub use distill::{DistillTask, Halfway, Keep, Lesson, distill};
 
 use crate::data::{Examples, augment};
 use crate::model::{Gradients, Model, Target};
@@ -18,7 +18,7 @@ use dunlin_core::recipe::{Augment, ModelKind, TrainingConfig};
 use dunlin_core::{Rng, Seed};
 use optimizer::Optimizer;
 use rand::RngCore;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 /// What is asked of a client in one round.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +110,7 @@ fn steps(
     let batch = if config.batch == 0 { data.len() } else { (config.batch as usize).min(data.len()) };
     let mut optimizer = Optimizer::new(config, task.round, model.layout().len(), start).within(task.mask);
     let order = data.indices().to_vec();
-    let (loss, steps) = passes(order, (config.epochs, batch), &task.seed, progress, |epoch, steps, rows| {
+    let (loss, steps) = passes(order, (0..config.epochs, batch), &task.seed, progress, |epoch, steps, rows| {
         let augmentation = (config.augment != Augment::None)
             .then(|| (config.augment, task.seed.derive_n("augment", u64::from(epoch))));
         let noise = task.seed.derive_n("step", steps);
@@ -129,22 +129,29 @@ fn steps(
 }
 
 /// Passes over rows, each in a new order, in batches of which the last may be smaller: `step` gets the pass, the number of
-/// steps before it and its rows, and returns their mean loss. Returns the mean loss over the last pass and the steps.
+/// steps before it and its rows, and returns their mean loss. Passes before `epochs` begins count as done. Returns the mean
+/// loss over the last pass and the steps.
 ///
 /// # Errors
 /// [`Error::Stopped`] when `progress`, called after each step with (steps done, steps in total), breaks; and those of
 /// `step`.
 pub(crate) fn passes(
     mut order: Vec<u32>,
-    (epochs, batch): (u32, usize),
+    (epochs, batch): (Range<u32>, usize),
     seed: &Seed,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     mut step: impl FnMut(u32, u64, &[u32]) -> Result<f64, Error>,
 ) -> Result<(f64, u64), Error> {
-    let total = u64::from(epochs) * order.len().div_ceil(batch) as u64;
+    let in_pass = order.len().div_ceil(batch) as u64;
+    let total = u64::from(epochs.end) * in_pass;
     let (mut steps, mut loss_sum) = (0, 0.0);
-    for epoch in 0..epochs {
+    for epoch in 0..epochs.end {
+        // The order of a pass comes from that of the one before.
         shuffle(&mut order, &mut seed.derive_n("epoch", u64::from(epoch)).rng());
+        if epoch < epochs.start {
+            steps += in_pass;
+            continue;
+        }
         loss_sum = 0.0;
         for rows in order.chunks(batch) {
             loss_sum += step(epoch, steps, rows)? * rows.len() as f64;

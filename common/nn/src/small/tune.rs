@@ -75,7 +75,7 @@ impl Compressed {
         model.freeze(std::iter::empty())?;
         let batch = (tuning.batch.max(1) as usize).min(data.len());
         let rows = data.indices().to_vec();
-        let (loss, steps) = passes(rows, (tuning.epochs, batch), &tuning.seed, progress, |_, steps, rows| {
+        let (loss, steps) = passes(rows, (0..tuning.epochs, batch), &tuning.seed, progress, |_, steps, rows| {
             model.load(&params)?;
             let trained = &*model;
             let count = rows.len() * trained.input().targets;

@@ -1,6 +1,6 @@
 //! Distillation: a student learns what teachers say about examples whose labels nobody needs to know.
 
-use super::optimizer::Optimizer;
+use super::optimizer::{Memory, Optimizer};
 use super::{EVALUATION_BATCH, expect_input, gather, loss_of, passes};
 use crate::data::Examples;
 use crate::model::{Gradients, Model, Target};
@@ -8,6 +8,7 @@ use crate::{Error, Threads, ops};
 use dunlin_codec::Mask;
 use dunlin_core::Seed;
 use dunlin_core::recipe::{DistillationConfig, OptimizerKind, TrainingConfig};
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
 /// What is asked of a student.
@@ -23,9 +24,34 @@ pub struct DistillTask<'a> {
     pub mask: Option<&'a Mask>,
 }
 
+/// A distillation between two of its passes: all that is needed to go on with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Halfway {
+    passes: u32,
+    params: Vec<f32>,
+    memory: Memory,
+}
+
+/// Where a distillation is kept while it goes on, for another process to take it up; `()` keeps nothing.
+pub trait Keep {
+    /// What was kept of the same distillation.
+    fn take(&mut self) -> Option<Halfway>;
+
+    /// Keeps it, between two passes.
+    fn keep(&mut self, halfway: Halfway);
+}
+
+impl Keep for () {
+    fn take(&mut self) -> Option<Halfway> {
+        None
+    }
+
+    fn keep(&mut self, _: Halfway) {}
+}
+
 /// What teachers say about some examples: the mean of their logits, [examples, classes], which is what `FedDF` has a
 /// student learn (Lin et al. 2020, <https://arxiv.org/abs/2006.07242>).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Lesson {
     sums: Vec<f64>,
     teachers: u32,
@@ -117,7 +143,8 @@ impl Lesson {
 /// T²·KL(teachers ‖ student) at temperature T, plus `labels` times the cross-entropy of the labels where that weight is
 /// above 0. Returns the mean loss per answer over the last pass, in nats.
 ///
-/// `progress` is called after each step with (steps done, steps in total).
+/// What `keep` has of it already is not done again; the result is the same. `progress` is called after each step with
+/// (steps done, steps in total).
 ///
 /// # Errors
 /// As [`super::train`].
@@ -127,6 +154,7 @@ pub fn distill(
     lesson: &Lesson,
     params: &mut Vec<f32>,
     task: &DistillTask<'_>,
+    keep: &mut dyn Keep,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<f64, Error> {
     student.expect_len(params)?;
@@ -135,8 +163,14 @@ pub fn distill(
         return Err(Error::NoExamples);
     }
     student.freeze(std::iter::empty())?;
+    let fits = |kept: &Halfway| kept.params.len() == params.len() && kept.passes < task.config.epochs;
+    let kept = keep.take().filter(fits);
+    let done = kept.map(|kept| {
+        params.clone_from(&kept.params);
+        (kept.passes, kept.memory)
+    });
     student.swap(params)?;
-    let result = steps(student, data, &lesson.logits(), task, progress);
+    let result = steps(student, data, &lesson.logits(), task, done, keep, progress);
     student.swap(params)?;
     let (loss, steps) = result?;
     if params.iter().any(|value| !value.is_finite()) {
@@ -150,6 +184,8 @@ fn steps(
     data: &Examples,
     teacher: &[f32],
     task: &DistillTask<'_>,
+    done: Option<(u32, Memory)>,
+    keep: &mut dyn Keep,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<(f64, u64), Error> {
     let DistillTask { config, seed, threads, mask } = *task;
@@ -159,10 +195,20 @@ fn steps(
         ..TrainingConfig::default()
     };
     let mut optimizer = Optimizer::new(&training, 1, student.layout().len(), &[]).within(mask);
+    let mut pass = 0;
+    if let Some((passes, memory)) = done {
+        pass = passes;
+        optimizer = optimizer.remembering(memory);
+    }
     let per_example = student.input().targets * student.input().classes;
     let batch = (config.batch as usize).min(data.len());
     let order: Vec<u32> = (0..data.len() as u32).collect();
-    passes(order, (config.epochs, batch), &seed, progress, |_, steps, places| {
+    passes(order, (pass..config.epochs, batch), &seed, progress, |epoch, steps, places| {
+        if epoch > pass {
+            pass = epoch;
+            let params = student.with_parameters(|params| params.clone())?;
+            keep.keep(Halfway { passes: epoch, params, memory: optimizer.memory() });
+        }
         let noise = seed.derive_n("step", steps);
         let count = places.len() * student.input().targets;
         let parts: Vec<_> = places.chunks(places.len().div_ceil(threads.count())).enumerate().collect();
@@ -225,7 +271,8 @@ mod tests {
         let before = lesson.agreement(&mut student, &params, &examples, &threads).unwrap();
         let config = DistillationConfig { epochs: 20, learning_rate: 0.01, ..DistillationConfig::default() };
         let task = DistillTask { config: &config, seed: Seed::from_u64(3), threads: &threads, mask: None };
-        let mut run = |params: &mut Vec<f32>| distill(&mut student, &examples, &lesson, params, &task, go_on).unwrap();
+        let mut run =
+            |params: &mut Vec<f32>| distill(&mut student, &examples, &lesson, params, &task, &mut (), go_on).unwrap();
         let mut again = params.clone();
         let loss = run(&mut params);
         assert_eq!((run(&mut again), &again), (loss, &params), "the same task gives the same student");
@@ -233,5 +280,58 @@ mod tests {
         assert!(before < 0.4 && agreement > 0.93, "{before} became {agreement}");
         let accuracy = evaluate(&mut student, &test, &params, &threads).unwrap().accuracy();
         assert!(accuracy > 0.9, "{accuracy}");
+    }
+
+    /// Keeps the last, and how often it was given one.
+    #[derive(Default)]
+    struct Last(Option<Halfway>, u32);
+
+    impl Keep for Last {
+        fn take(&mut self) -> Option<Halfway> {
+            self.0.take()
+        }
+
+        fn keep(&mut self, halfway: Halfway) {
+            self.0 = Some(halfway);
+            self.1 += 1;
+        }
+    }
+
+    #[test]
+    fn a_distillation_that_is_taken_up_after_any_pass_ends_as_one_that_was_never_left() {
+        let split = data::load(&DataConfig::default(), &Seed::from_u64(1)).unwrap();
+        let all = Examples::all(split.train);
+        let examples = Examples::new(Arc::clone(all.dataset()), (0..200).collect::<Vec<u32>>()).unwrap();
+        let (input, threads) = (*all.dataset().input(), Threads::one());
+        let mut model = Model::new(ModelKind::Softmax, &input).unwrap();
+        let (teacher, start) = (model.init(&Seed::from_u64(1)), model.init(&Seed::from_u64(2)));
+        let mut lesson = Lesson::new(&examples);
+        lesson.add(&mut model, &teacher, &examples, &threads).unwrap();
+        let config = DistillationConfig { epochs: 4, batch: 30, ..DistillationConfig::default() };
+        let task = DistillTask { config: &config, seed: Seed::from_u64(3), threads: &threads, mask: None };
+        // Seven steps a pass; ends after so many.
+        let mut run = |keep: &mut Last, until: u64| {
+            let (mut params, mut first) = (start.clone(), 0);
+            let mut progress = |done, total| {
+                assert_eq!(total, 28);
+                first = if first == 0 { done } else { first };
+                if done == until { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let result = distill(&mut model, &examples, &lesson, &mut params, &task, keep, &mut progress);
+            (result.ok(), params, first)
+        };
+        let mut undisturbed = Last::default();
+        let (loss, params, _) = run(&mut undisturbed, u64::MAX);
+        assert_eq!((undisturbed.1, loss.is_some()), (3, true));
+        for until in [3, 7, 8, 16, 27] {
+            let mut keep = Last::default();
+            assert_eq!(run(&mut keep, until).0, None);
+            let (again, same, first) = run(&mut keep, u64::MAX);
+            assert_eq!((again, &same), (loss, &params), "left after {until} steps");
+            assert_eq!(first, (until - 1) / 7 * 7 + 1, "nothing is done twice that was kept");
+        }
+        // What was kept of another distillation is none of this one.
+        let other = Halfway { params: vec![0.0; 3], ..undisturbed.0.unwrap() };
+        assert_eq!(run(&mut Last(Some(other), 0), u64::MAX).1, params);
     }
 }

@@ -5,6 +5,7 @@ use crate::ops::{elements_of, vectorised};
 use crate::{Error, Threads};
 use dunlin_codec::Mask;
 use dunlin_core::recipe::{OptimizerKind, TrainingConfig};
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -21,6 +22,14 @@ pub(super) struct Optimizer<'a> {
     second: Vec<f32>,
     /// 1 for each coordinate that is left of the model and 0 for the others; empty when all are.
     left: Arc<[f32]>,
+    steps: i32,
+}
+
+/// What an optimizer remembers of its steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Memory {
+    first: Vec<f32>,
+    second: Vec<f32>,
     steps: i32,
 }
 
@@ -84,6 +93,19 @@ impl<'a> Optimizer<'a> {
         let clip_norm = config.clip_norm;
         let left = Arc::from([]);
         Self { rule, penalties, clip_norm, start, first: vec![0.0; first], second: vec![0.0; second], left, steps: 0 }
+    }
+
+    /// What it remembers of the steps so far.
+    pub(super) fn memory(&self) -> Memory {
+        Memory { first: self.first.clone(), second: self.second.clone(), steps: self.steps }
+    }
+
+    /// As another one that remembered this; the same again when that was for another model or rule.
+    pub(super) fn remembering(mut self, memory: Memory) -> Self {
+        if (memory.first.len(), memory.second.len()) == (self.first.len(), self.second.len()) {
+            (self.first, self.second, self.steps) = (memory.first, memory.second, memory.steps);
+        }
+        self
     }
 
     /// Leaves alone what a mask does not leave: without a gradient, no rule moves a weight that is zero.
