@@ -6,7 +6,8 @@ use dunlin_codec::container::{Values, Width};
 /// tensors of fewer than two axes.
 ///
 /// A scale is the one of some that has the least squared error: that at which the largest value just fits, and smaller
-/// ones, which clip a few values and place all others better; with four bits that halves the error.
+/// ones, which clip a few values and place all others better; with four bits that halves the error. Where all values are
+/// levels of a scale already, as those of a model that was trained so, they stay what they are.
 ///
 /// # Panics
 /// When a value is not finite.
@@ -16,7 +17,9 @@ pub fn quantize(values: &[f32], shape: &[usize], width: Width) -> Values {
     let mut scales = Vec::with_capacity(channels);
     let mut levels = Vec::with_capacity(values.len());
     for row in values.chunks(values.len().div_ceil(channels).max(1)) {
-        let scale = best_scale(row, width);
+        let best = best_scale(row, width);
+        let is_exact = |scale: f32| row.iter().all(|&value| f32::from(level(value, scale, width)) * scale == value);
+        let scale = if is_exact(best) { best } else { exact_scale(row, width).unwrap_or(best) };
         levels.extend(row.iter().map(|&value| level(value, scale, width)));
         scales.push(scale);
     }
@@ -56,6 +59,28 @@ pub(crate) fn best_scale(row: &[f32], width: Width) -> f32 {
         }
     }
     best.1
+}
+
+/// The scale, a brain float, of which all values of a row are levels; nothing where there is none.
+fn exact_scale(row: &[f32], width: Width) -> Option<f32> {
+    let most = f32::from(width.level_max());
+    let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    // The greatest common divisor: remainders of floats are exact.
+    let mut divisor = 0f32;
+    for value in row.iter().filter(|value| **value != 0.0) {
+        let mut rest = value.abs();
+        while rest != 0.0 {
+            (divisor, rest) = (rest, divisor % rest);
+        }
+        if divisor * most < largest {
+            return None;
+        }
+    }
+    let mut parts = (1..=width.level_max()).map(|part| (divisor / f32::from(part), f32::from(part)));
+    let fits = |&(scale, part): &(f32, f32)| {
+        scale.is_normal() && scale.to_bits() & 0xffff == 0 && scale * part == divisor && scale * most >= largest
+    };
+    parts.find(fits).map(|(scale, _)| scale)
 }
 
 /// The nearest level, halves to even as in ONNX.
