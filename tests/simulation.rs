@@ -485,6 +485,34 @@ fn weights_of_few_bits_are_trained_judged_and_written() {
 }
 
 #[test]
+fn steps_between_weights_of_few_bits_are_learned_sent_and_averaged() {
+    for (format, least) in [("int4", 0.85), ("ternary", 0.75)] {
+        let weights = format!("model.weights={format}");
+        let sets = ["rounds.count=20", &weights, "model.steps=learned", "uplink.density=0.1", "downlink.density=0.1"];
+        let recipe = recipe(&sets);
+        let outcome = Simulation::new(recipe.clone()).run().unwrap();
+        assert!(outcome.report.accuracy > least, "{format}: {:?}", outcome.report);
+
+        // What is written is judged as the server judged it.
+        let split = dunlin::nn::data::load(&recipe.data, &recipe.data_seed()).unwrap();
+        let model = dunlin::nn::model::Model::new(&recipe.model, split.test.input()).unwrap();
+        let (mut deployed, params) = model.deployed(&outcome.params).unwrap();
+        assert!(deployed.layout().tensors().iter().all(|tensor| !tensor.name.ends_with(".step")));
+        let test = dunlin::nn::data::Examples::all(split.test);
+        let judged = dunlin::nn::train::evaluate(&mut deployed, &test, &params, &dunlin::nn::Threads::one()).unwrap();
+        assert_eq!(judged.accuracy(), outcome.report.accuracy);
+
+        let initial = model.init(&recipe.model_seed());
+        let steps = outcome.params[params.len()..].iter().zip(&initial[params.len()..]);
+        assert!(steps.clone().any(|(step, initial)| step != initial) && steps.clone().all(|(step, _)| *step > 0.0));
+        if format == "ternary" {
+            let grpc = Simulation::new(recipe).transport(Transport::Grpc).run().unwrap();
+            assert_eq!(grpc.report.model_digest, outcome.report.model_digest);
+        }
+    }
+}
+
+#[test]
 fn the_server_learns_from_the_clients_models_what_their_mean_has_lost() {
     let skewed = [
         "data.alpha=0.1",

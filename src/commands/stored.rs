@@ -67,7 +67,7 @@ impl StoredRun {
             return Err(Failure::other(format!("run {run} has published no model yet")));
         }
         let (model, params) = model.resulting(engine.recipe(), engine.params()).map_err(of_data)?;
-        let params = model.deployed(&params).map_err(of_data)?;
+        let (model, params) = model.deployed(&params).map_err(of_data)?;
         Ok(OpenRun { engine, model, params, participants, _runtime: runtime })
     }
 }

@@ -17,7 +17,7 @@ pub use common::{CommonConfig, Coordinates};
 pub use distillation::{Distillation, DistillationConfig};
 pub use keys::{Form, KEYS, Key};
 pub use link::QuantizerKind;
-pub use model::{Arithmetic, ModelConfig, ModelKind, UnknownModel, WeightFormat};
+pub use model::{Arithmetic, ModelConfig, ModelKind, Steps, UnknownModel, WeightFormat};
 pub use parse::{Place, Problem, RecipeError};
 pub use pruning::{Importance, Pattern, PruningConfig, Rewind, Schedule, Scope, Statistic, UnknownPattern};
 pub use size::{BadWidth, SizeConfig, Width};

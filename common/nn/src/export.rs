@@ -64,14 +64,15 @@ impl Results<'_> {
         write(&dir.join("rounds.jsonl"), &lines(self.rounds)?)?;
         write(&dir.join("clients.jsonl"), &lines(self.clients)?)?;
         let deployed = self.model.deployed(self.params);
-        let deployed = deployed.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
-        let mut about = self.model.about();
+        let (model, params) =
+            deployed.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+        let mut about = model.about();
         about.extend([
             ("format".to_owned(), "dunlin".to_owned()),
             ("name".to_owned(), self.report.name.clone()),
             ("model_digest".to_owned(), self.report.model_digest.clone()),
         ]);
-        write(&dir.join("model.safetensors"), &safetensors(self.model.layout(), &deployed, &about)?)
+        write(&dir.join("model.safetensors"), &safetensors(model.layout(), &params, &about)?)
     }
 }
 

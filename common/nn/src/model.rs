@@ -6,6 +6,7 @@ mod device;
 mod input;
 mod plan;
 mod registry;
+mod steps;
 mod weights;
 
 pub(crate) use arch::GROUPS as NORM_GROUPS;
@@ -15,6 +16,7 @@ pub use device::device;
 pub use input::InputShape;
 pub use plan::{Extent, Operation, Plan, Planner, Step, Value};
 pub use registry::register;
+pub(crate) use steps::LEAST_STEP;
 pub use weights::round_weights;
 
 use crate::Error;
@@ -23,9 +25,10 @@ use crate::small::Channels;
 use candle_core::{CpuStorage, DType, InplaceOp1, Tensor, Var};
 use device::Remote;
 use dunlin_codec::Mask;
-use dunlin_core::recipe::{ModelConfig, ModelKind, Pattern};
+use dunlin_core::recipe::{ModelConfig, ModelKind, Pattern, Steps, WeightFormat};
 use dunlin_core::{Layout, Recipe, Seed};
 use std::sync::Arc;
+use steps::LearnedSteps;
 use weights::Rounded;
 
 /// A model: an architecture and one set of parameters.
@@ -39,6 +42,7 @@ pub struct Model {
     /// Whether the architecture's forward pass may be recorded on a tape: it uses nothing but [`crate::ops`].
     is_taped: bool,
     layout: Layout,
+    /// Of the architecture's tensors; learned steps come behind them.
     init: Vec<Init>,
     /// Whether each tensor of the layout is trained.
     trained: Vec<bool>,
@@ -101,7 +105,8 @@ impl Model {
         }
         let mut parameters = Parameters::default();
         architecture.parameters(input, &mut parameters)?;
-        let (specs, init) = parameters.into_parts();
+        let (mut specs, init) = parameters.into_parts();
+        specs.extend(LearnedSteps::specs(&config, &specs));
         let layout = Layout::new(specs)
             .map_err(|error| Error::config("model.kind", config.kind.to_string(), error.to_string()))?;
         // The trivial model stands for a large one in measurements of everything else, so it takes no memory.
@@ -109,7 +114,7 @@ impl Model {
         let flat = Var::zeros(if is_trivial { 0 } else { layout.len() }, dtype, &Device::Cpu)?;
         let views = if is_trivial { Vec::new() } else { views(&flat.as_detached_tensor(), &layout)? };
         let trained = vec![true; layout.tensors().len()];
-        let rounded = if is_trivial { None } else { Rounded::new(config.weights, &layout, dtype)? };
+        let rounded = if is_trivial { None } else { Rounded::new(config.weights, &layout, init.len(), dtype)? };
         let input = *input;
         Ok(Self { config, input, architecture, is_taped, layout, init, trained, flat, views, rounded, remote: None })
     }
@@ -155,7 +160,7 @@ impl Model {
         if expected != actual {
             return Err(Error::ParameterCount { expected, actual });
         }
-        let left = Channels::of(&self.layout).and_then(|channels| channels.left(mask));
+        let left = self.channels().and_then(|channels| channels.left(mask));
         left.map(|left| self.with_channels(&left)).transpose()
     }
 
@@ -168,7 +173,7 @@ impl Model {
         self.expect_len(params)?;
         let mut params = params.to_vec();
         let (config, input) = (self.config.clone(), &self.input);
-        let Some(channels) = Channels::of(&self.layout) else { return Ok((Self::new(config, input)?, params)) };
+        let Some(channels) = self.channels() else { return Ok((Self::new(config, input)?, params)) };
         let left = channels.alive(&params);
         if let Some(mask) = channels.mask(Arc::new(self.layout.segments()), &left) {
             mask.gather(&mut params);
@@ -183,7 +188,7 @@ impl Model {
     /// When there are not as many parameters as the layout has.
     pub(crate) fn lean(&self, params: &[f32]) -> Result<Option<(Self, Mask)>, Error> {
         self.expect_len(params)?;
-        let Some(channels) = Channels::of(&self.layout).filter(Channels::are_normed) else { return Ok(None) };
+        let Some(channels) = self.channels().filter(Channels::are_normed) else { return Ok(None) };
         let left = channels.alive(params);
         match channels.mask(Arc::new(self.layout.segments()), &left).filter(|mask| !mask.is_all()) {
             Some(mask) => Ok(Some((self.with_channels(&left)?, mask))),
@@ -200,6 +205,11 @@ impl Model {
         if has_lost_channels { self.compacted(&params) } else { Ok((self, params)) }
     }
 
+    /// The layers that may lose channels; none where that would leave their steps.
+    fn channels(&self) -> Option<Channels> {
+        if self.init.len() == self.layout.tensors().len() { Channels::of(&self.layout) } else { None }
+    }
+
     fn with_channels(&self, left: &[Vec<bool>]) -> Result<Self, Error> {
         let count = |left: &Vec<bool>| left.iter().filter(|&&is_left| is_left).count().to_string();
         let channels = left.iter().map(count).collect::<Vec<_>>().join(", ");
@@ -210,15 +220,21 @@ impl Model {
         }
     }
 
-    /// The parameters that a model computes with whose trained ones are these: those that belong into a file.
+    /// The model that belongs into a file, and its parameters: those that a model computes with whose trained ones are
+    /// `params`. It rounds nothing itself, and has no steps.
     ///
     /// # Errors
     /// When there are not as many as the layout has.
-    pub fn deployed(&self, params: &[f32]) -> Result<Vec<f32>, Error> {
+    pub fn deployed(&self, params: &[f32]) -> Result<(Self, Vec<f32>), Error> {
         self.expect_len(params)?;
         let mut deployed = params.to_vec();
-        round_weights(self.config.weights, &self.layout, &mut deployed);
-        Ok(deployed)
+        if let Some(rounded) = &self.rounded {
+            rounded.round(&mut deployed);
+        }
+        let config = ModelConfig { weights: WeightFormat::F32, steps: Steps::Fitted, ..self.config.clone() };
+        let model = Self::new(config, &self.input)?;
+        deployed.truncate(model.layout.len());
+        Ok((model, deployed))
     }
 
     /// Decides which tensors are trained: all but those whose names begin with one of `frozen`.
@@ -251,7 +267,13 @@ impl Model {
         self.trained[index]
     }
 
-    /// Names and shapes of the parameters in their order in the flat vector.
+    /// Whether a tensor of the layout holds steps between rounded weights: no penalty is put on it.
+    pub(crate) fn is_step(&self, index: usize) -> bool {
+        index >= self.init.len()
+    }
+
+    /// Names and shapes of the parameters in their order in the flat vector: those of the architecture and, where steps
+    /// are learned, a vector `NAME.step` for each tensor that is rounded.
     #[must_use]
     pub const fn layout(&self) -> &Layout {
         &self.layout
@@ -285,6 +307,9 @@ impl Model {
         let mut flat = Vec::with_capacity(self.layout.len());
         for (tensor, init) in self.layout.tensors().iter().zip(&self.init) {
             init.fill(&seed.derive("init").derive(&tensor.name), tensor.len(), &mut flat);
+        }
+        if let Some(steps) = self.rounded.as_ref().and_then(Rounded::steps) {
+            steps.init(&mut flat);
         }
         flat
     }
@@ -328,12 +353,9 @@ impl Model {
         let flat = self.flat.as_tensor();
         let tensors = match &self.rounded {
             None => views(flat, &self.layout)?,
-            // Gradients go straight through the rounding.
-            Some(rounded) => views(&(flat + (rounded.flat().detach() - flat.detach())?)?, &self.layout)?,
+            Some(rounded) => rounded.straight_through(flat)?,
         };
-        with_arithmetic(self.config.arithmetic, || {
-            Ok(self.architecture.forward(&self.input, &mut Graph::candle(), x, &tensors)?)
-        })
+        with_arithmetic(self.config.arithmetic, || Ok(self.pass(&mut Graph::candle(), x, &tensors)?))
     }
 
     /// The logits of rows that lie one after the other, in the same way, for one who has no tensors.
@@ -350,12 +372,16 @@ impl Model {
     pub(crate) fn infer(&self, x: &Tensor) -> Result<Tensor, Error> {
         if let Some(remote) = &self.remote {
             let x = x.to_device(remote.device())?;
-            let logits = self.architecture.forward(&self.input, &mut Graph::composed(), &x, &remote.views()?)?;
+            let logits = self.pass(&mut Graph::composed(), &x, &remote.views()?)?;
             return Ok(logits.to_device(&Device::Cpu)?);
         }
-        with_arithmetic(self.config.arithmetic, || {
-            Ok(self.architecture.forward(&self.input, &mut Graph::candle(), x, self.computed())?)
-        })
+        with_arithmetic(self.config.arithmetic, || Ok(self.pass(&mut Graph::candle(), x, self.computed())?))
+    }
+
+    /// The architecture's forward pass with some of the layout's tensors.
+    fn pass(&self, graph: &mut Graph<'_>, x: &Tensor, tensors: &[Tensor]) -> candle_core::Result<Tensor> {
+        let own = tensors.get(..self.init.len()).unwrap_or(tensors);
+        self.architecture.forward(&self.input, graph, x, own)
     }
 
     /// The gradients of a batch's loss: the sum over all its targets, of which there are [`InputShape::targets`] to an
@@ -370,16 +396,15 @@ impl Model {
         count: usize,
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
-        if let Some(remote) = &self.remote {
-            return self.gradients_elsewhere(remote, x, (target, count), noise);
+        let mut gradients = with_arithmetic(self.config.arithmetic, || match &self.remote {
+            Some(remote) => self.gradients_elsewhere(remote, x, (target, count), noise),
+            None if self.is_taped => self.gradients_by_tape(x, (target, count), noise),
+            None => self.gradients_by_candle(x, (target, count), noise),
+        })?;
+        if let Some(rounded) = &self.rounded {
+            rounded.backward(self.flat.as_tensor(), &self.trained, &mut gradients.tensors)?;
         }
-        with_arithmetic(self.config.arithmetic, || {
-            if self.is_taped {
-                self.gradients_by_tape(x, (target, count), noise)
-            } else {
-                self.gradients_by_candle(x, (target, count), noise)
-            }
-        })
+        Ok(gradients)
     }
 
     fn gradients_by_tape(
@@ -444,7 +469,7 @@ impl Model {
         tensors: &[Tensor],
         (target, count): (Target<'_>, usize),
     ) -> Result<Tensor, Error> {
-        let logits = self.architecture.forward(&self.input, &mut graph, x, tensors)?;
+        let logits = self.pass(&mut graph, x, tensors)?;
         Ok(match target {
             Target::Labels(labels) => cross_entropy(&mut graph, &logits, labels, count)?,
             Target::Teacher { logits: teacher, temperature } => {

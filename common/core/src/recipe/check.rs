@@ -1,5 +1,6 @@
 //! What a recipe must fulfil beyond the form of each key: the rules that tie keys together.
 
+mod model;
 mod size;
 
 use super::parse::Problem;
@@ -24,6 +25,7 @@ pub(super) struct Conflict {
 /// Each key by itself is taken to be of its [`Form`](super::Form).
 pub(super) fn conflict(recipe: &Recipe) -> Option<Conflict> {
     data(recipe)
+        .or_else(|| model::steps(recipe))
         .or_else(|| training(recipe))
         .or_else(|| rounds(recipe))
         .or_else(|| links(recipe))

@@ -174,6 +174,14 @@ pub const KEYS: &[Key] = &[
          one for each tensor; vectors are not rounded. The model that a run writes has the rounded weights.",
     ),
     key(
+        "model.steps",
+        "",
+        Form::Choice(&["fitted", "learned"]),
+        "Where the scales of int8, int4 and ternary come from: fitted takes those that suit the weights, anew in every \
+         step; learned makes them parameters, which are trained with the weights (LSQ, Esser et al. 2020), as many as \
+         are fitted, and are sent and averaged like all others, but never pruned and under no penalty.",
+    ),
+    key(
         "data.source",
         "",
         Form::Source,

@@ -20,6 +20,8 @@ pub struct ModelConfig {
     pub arithmetic: Arithmetic,
     /// What the weights that it computes with are rounded to.
     pub weights: WeightFormat,
+    /// Where the steps between rounded weights come from; [`Steps::Learned`] needs a format that [has some](WeightFormat::largest_level).
+    pub steps: Steps,
 }
 
 impl Default for ModelConfig {
@@ -31,6 +33,7 @@ impl Default for ModelConfig {
             channels: String::new(),
             arithmetic: Arithmetic::Fast,
             weights: WeightFormat::F32,
+            steps: Steps::Fitted,
         }
     }
 }
@@ -79,6 +82,42 @@ pub enum WeightFormat {
     Ternary,
     /// A sign, and a scale for each tensor.
     Binary,
+}
+
+impl WeightFormat {
+    /// The largest level of weights that are whole multiples of a step; nothing for f32, which is not rounded, and binary,
+    /// which has no level 0.
+    #[must_use]
+    pub const fn largest_level(self) -> Option<u8> {
+        match self {
+            Self::F32 | Self::Binary => None,
+            Self::Int8 => Some(127),
+            Self::Int4 => Some(7),
+            Self::Ternary => Some(1),
+        }
+    }
+
+    /// The word for it in recipes.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+            Self::Ternary => "ternary",
+            Self::Binary => "binary",
+        }
+    }
+}
+
+/// Where the steps between rounded weights come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Steps {
+    /// From the weights, whenever they are rounded.
+    #[default]
+    Fitted,
+    /// They are parameters, trained with the weights (Esser et al. 2020, <https://arxiv.org/abs/1902.08153>).
+    Learned,
 }
 
 /// A built-in architecture, or one that the user's program registers with the library.

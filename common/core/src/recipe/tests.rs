@@ -571,6 +571,39 @@ fn sizes_need_a_whole_one_and_a_model_that_has_parts() {
 }
 
 #[test]
+fn learned_steps_need_levels_and_a_model_that_stays_whole() {
+    let refusal = |sets: &[&str]| {
+        load("", &[&["model.steps=learned"], sets].concat()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let int4 = "model.weights=int4";
+    for fine in [
+        &[int4][..],
+        &["model.weights=int8", "model.kind=own:mine"],
+        &["model.weights=ternary", "pruning.density=0.5", "common.coordinates=random"],
+        &[int4, "size=[{}]"],
+    ] {
+        assert_eq!(refusal(fine), Ok(()), "{fine:?}");
+    }
+    let levels = "which has no levels; those of int8, int4 and ternary are multiples of a step";
+    for (sets, reason) in [
+        (&[][..], format!("`model.weights` is \"f32\", {levels}")),
+        (&["model.weights=binary"], format!("`model.weights` is \"binary\", {levels}")),
+        (
+            &[int4, "pruning.density=0.5", "pruning.pattern=channels"],
+            "`pruning.pattern` is \"channels\", which takes filters and units away and would leave their steps".into(),
+        ),
+        (
+            &[int4, "size=[{}, {width=0.5}]"],
+            "`size.width` is 0.5 for some clients, whose slices have no steps".to_owned(),
+        ),
+    ] {
+        let error = refusal(sets).unwrap_err();
+        let message = format!("`model.steps` is \"learned\"; it must be \"fitted\", because {reason}");
+        assert!(error.ends_with(&message), "{error}");
+    }
+}
+
+#[test]
 fn a_split_by_key_needs_no_file_where_rows_say_whose_they_are() {
     for source in ["shakespeare", "heart", "sentiment", "text:plays", "npz:a.npz", "safetensors:a.safetensors"] {
         let sets = [format!("data.source={source}"), "data.partition=key".to_owned()];

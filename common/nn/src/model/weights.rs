@@ -1,5 +1,6 @@
 //! Weights of few bits in training: the model computes with rounded ones, and what is trained moves behind them.
 
+use super::steps::LearnedSteps;
 use super::views;
 use crate::Error;
 use crate::ops::{vectorised, with_elements};
@@ -16,19 +17,22 @@ use dunlin_core::recipe::WeightFormat;
 pub(super) struct Rounded {
     format: WeightFormat,
     layout: Layout,
+    /// None where scales are fitted.
+    steps: Option<LearnedSteps>,
     flat: Var,
     views: Vec<Tensor>,
 }
 
 impl Rounded {
-    /// None where weights stay as they are.
-    pub(super) fn new(format: WeightFormat, layout: &Layout, dtype: DType) -> Result<Option<Self>, Error> {
+    /// None where weights stay as they are. Tensors of the layout behind the first `own` are steps.
+    pub(super) fn new(format: WeightFormat, layout: &Layout, own: usize, dtype: DType) -> Result<Option<Self>, Error> {
         if format == WeightFormat::F32 {
             return Ok(None);
         }
         let flat = Var::zeros(layout.len(), dtype, &Device::Cpu)?;
         let views = views(&flat.as_detached_tensor(), layout)?;
-        Ok(Some(Self { format, layout: layout.clone(), flat, views }))
+        let steps = LearnedSteps::of(format, layout, own);
+        Ok(Some(Self { format, layout: layout.clone(), steps, flat, views }))
     }
 
     /// The tensors of the layout.
@@ -41,12 +45,54 @@ impl Rounded {
         self.flat.as_tensor()
     }
 
+    /// The steps that are learned.
+    pub(super) fn steps(&self) -> Option<&LearnedSteps> {
+        self.steps.as_ref()
+    }
+
+    /// Rounds a model's parameters, in place.
+    pub(super) fn round(&self, params: &mut [f32]) {
+        match &self.steps {
+            Some(steps) => steps.round(params),
+            None => round_weights(self.format, &self.layout, params),
+        }
+    }
+
+    /// The tensors of the layout, rounded, as candle's operations on what is trained: with the gradients of
+    /// [`Self::backward`].
+    pub(super) fn straight_through(&self, trained: &Tensor) -> Result<Vec<Tensor>, Error> {
+        let mut tensors = views(&(trained + (self.flat().detach() - trained.detach())?)?, &self.layout)?;
+        match &self.steps {
+            Some(steps) if trained.dtype() == DType::F32 => {
+                steps.straight_through(trained, &self.layout, &mut tensors)?;
+            }
+            _ => {}
+        }
+        Ok(tensors)
+    }
+
+    /// Turns gradients with respect to rounded weights into those with respect to what is trained.
+    pub(super) fn backward(
+        &self,
+        trained: &Tensor,
+        is_trained: &[bool],
+        tensors: &mut [Option<Tensor>],
+    ) -> candle_core::Result<()> {
+        match &self.steps {
+            Some(steps) if trained.dtype() == DType::F32 => {
+                with_elements::<f32, _>(trained, |params| steps.backward(params, |i| is_trained[i], tensors))
+            }
+            // They go straight through.
+            _ => Ok(()),
+        }
+    }
+
     /// Rounds what is trained.
     pub(super) fn follow(&self, trained: &Tensor) -> candle_core::Result<()> {
         match trained.dtype() {
-            DType::F32 => with_elements::<f32, _>(trained, |values| {
-                self.flat.inplace_op1(&Round { values, format: self.format, layout: &self.layout })
-            }),
+            DType::F32 => {
+                with_elements::<f32, _>(trained, |values| self.flat.inplace_op1(&Round { values, rounded: self }))
+            }
             // Gradient checks look at layers, not at rounding.
             _ => self.flat.set(trained),
         }
@@ -56,8 +102,7 @@ impl Rounded {
 /// Overwrites a variable with rounded values.
 struct Round<'a> {
     values: &'a [f32],
-    format: WeightFormat,
-    layout: &'a Layout,
+    rounded: &'a Rounded,
 }
 
 impl InplaceOp1 for Round<'_> {
@@ -66,9 +111,9 @@ impl InplaceOp1 for Round<'_> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, _: &candle_core::Layout) -> candle_core::Result<()> {
-        let CpuStorage::F32(rounded) = storage else { candle_core::bail!("round: weights are rounded in f32") };
-        rounded.copy_from_slice(self.values);
-        round_weights(self.format, self.layout, rounded);
+        let CpuStorage::F32(values) = storage else { candle_core::bail!("round: weights are rounded in f32") };
+        values.copy_from_slice(self.values);
+        self.rounded.round(values);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The client's optimizer, written on slices: one pass over the parameters' memory per step.
 
-use crate::model::{Gradients, Model};
+use crate::model::{Gradients, LEAST_STEP, Model};
 use crate::ops::{elements_of, vectorised};
 use crate::{Error, Threads};
 use dunlin_codec::Mask;
@@ -54,6 +54,24 @@ struct Penalties {
     weight_decay: f32,
     proximal: f32,
     shrink: f32,
+}
+
+impl Rule {
+    #[inline(always)]
+    fn without_decay(self) -> Self {
+        match self {
+            Self::Adam { rate, .. } => Self::Adam { rate, decay: 0.0 },
+            other => other,
+        }
+    }
+}
+
+impl Penalties {
+    /// Without what draws weights to zero.
+    #[inline(always)]
+    fn of_steps(self) -> Self {
+        Self { weight_decay: 0.0, shrink: 0.0, ..self }
+    }
 }
 
 const BETA_1: f32 = 0.9;
@@ -136,7 +154,7 @@ impl<'a> Optimizer<'a> {
                 return Err(candle_core::Error::Msg(problem).into());
             }
             let left = left.get(range.clone()).unwrap_or_default();
-            tensors.push(TensorGradient { range, parts: gradients, left });
+            tensors.push(TensorGradient { range, parts: gradients, left, is_step: model.is_step(index) });
         }
         self.penalties.scale = self.clip_scale(&tensors);
         model.with_parameters(|weights| {
@@ -209,6 +227,8 @@ struct TensorGradient<'a> {
     parts: Vec<&'a [f32]>,
     /// What it is multiplied by, element by element; empty for nothing.
     left: &'a [f32],
+    /// Whether it is one of steps, which stay positive and are under no penalty.
+    is_step: bool,
 }
 
 impl TensorGradient<'_> {
@@ -279,7 +299,20 @@ impl Share<'_> {
             for block in blocks(range) {
                 let within = block.start - tensor.range.start..block.end - tensor.range.start;
                 let gradient = tensor.block(within, &mut buffer);
-                self.step_block(block.start - self.offset..block.end - self.offset, gradient, &mut penalised);
+                let block = block.start - self.offset..block.end - self.offset;
+                if !tensor.is_step {
+                    self.step_block(block, gradient, &mut penalised);
+                    continue;
+                }
+                let penalties = (self.rule, self.penalties);
+                self.rule = self.rule.without_decay();
+                self.penalties = self.penalties.of_steps();
+                self.step_block(block.clone(), gradient, &mut penalised);
+                (self.rule, self.penalties) = penalties;
+                for step in &mut self.weights[block] {
+                    // What is beyond zero comes back; NaN stays.
+                    *step = if step.abs() < LEAST_STEP { LEAST_STEP } else { step.abs() };
+                }
             }
         }
     }
@@ -355,7 +388,7 @@ mod tests {
         for gradient in gradients {
             optimizer.steps += 1;
             for share in optimizer.shares(&mut weight, 1) {
-                share.step(&[TensorGradient { range: 0..1, parts: vec![&[*gradient]], left: &[] }]);
+                share.step(&[TensorGradient { range: 0..1, parts: vec![&[*gradient]], left: &[], is_step: false }]);
             }
             trace.push(weight[0]);
         }
@@ -432,6 +465,7 @@ mod tests {
                 parts: parts.iter().map(|part| &part[range.clone()]).collect(),
                 range,
                 left: &[],
+                is_step: false,
             };
             let tensors = [tensor(0..cut), tensor(cut..n)];
             for _ in 0..2 {
