@@ -368,7 +368,8 @@ fn a_model_is_made_small_judged_exported_and_made_large_again() {
         (judgement["correct"].as_u64().unwrap(), judgement["kernels"].as_str().unwrap().to_owned())
     };
     let (whole, kernels) = judge(&model, &["--kernels", "training"]);
-    assert_eq!((judge(&model, &[]), kernels.as_str()), ((whole, "dense".to_owned()), "dense, as in training"));
+    assert_eq!((judge(&model, &[]), kernels.as_str()), ((whole, kernels.clone()), "dense, as in training"));
+    assert_eq!(judge(&model, &["--batch", "1"]), (whole, "dense".to_owned()));
     let (sparse, kernels) = judge(&path("small.dnl"), &[]);
     assert!(kernels.contains("sparse") && sparse + 60 > whole, "{sparse} of {whole} with {kernels}");
     let (int8, kernels) = judge(&path("int8.dnl"), &[]);

@@ -72,7 +72,7 @@ struct RunArgs {
 /// See [`Kernels`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum KernelKind {
-    /// For each layer what its tensor is made for: int8, sparse or dense
+    /// For each layer what its tensor is made for: int8, sparse or dense; all dense in batches as in training
     Auto,
     /// Dense f32
     Dense,
@@ -117,8 +117,8 @@ impl Runner {
 }
 
 impl RunArgs {
-    /// What runs the model, and the rows to run it on.
-    fn open(&self) -> Result<(Runner, Arc<Dataset>), Failure> {
+    /// What runs the model on so many rows at a time, and the rows to run it on.
+    fn open(&self, batch: usize) -> Result<(Runner, Arc<Dataset>), Failure> {
         let file = ModelFile::read(&self.file)?;
         let split = load(&self.data)?;
         let mut model = file.model(&self.architecture, Some(split.test.input()))?;
@@ -147,14 +147,20 @@ impl RunArgs {
             ranges = measured(&model, &file.tensors, &split)?;
         }
         let engine = Engine::new(&model, &file.tensors, &ranges, kernels).map_err(of_data)?;
+        // The engine is made for small weights and for single rows.
+        let is_small = engine.kernels().any(|word| word != "dense");
+        if self.kernels == KernelKind::Auto && !is_small && batch >= BATCHED {
+            model.load(&file.params(&model)?).map_err(of_data)?;
+            return Ok((Runner::Training(Box::new(model)), split.test));
+        }
         Ok((Runner::Engine(engine), split.test))
     }
 }
 
 pub(crate) fn eval(args: &EvalArgs) -> Done {
-    let (runner, test) = args.run.open()?;
-    let (classes, targets) = (test.input().classes, test.input().targets);
     let batch = args.batch.max(1);
+    let (runner, test) = args.run.open(batch)?;
+    let (classes, targets) = (test.input().classes, test.input().targets);
     let (mut correct, mut loss, mut spent) = (0u64, 0f64, 0f64);
     let rows: Vec<u32> = (0..test.len() as u32).collect();
     for rows in rows.chunks(batch) {
@@ -204,7 +210,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Done {
 }
 
 pub(crate) fn predict(args: &PredictArgs) -> Done {
-    let (runner, test) = args.run.open()?;
+    let (runner, test) = args.run.open(1)?;
     let (classes, targets) = (test.input().classes, test.input().targets);
     let rows = args.rows.unwrap_or(usize::MAX).min(test.len()) as u32;
     for row in 0..rows {
@@ -254,6 +260,9 @@ struct Prediction {
     truth: u32,
     probabilities: Vec<f64>,
 }
+
+/// Rows at a time from which the layers that training uses are the quicker ones.
+const BATCHED: usize = 8;
 
 /// The probabilities that logits stand for.
 fn chances(logits: &[f32]) -> Vec<f64> {
