@@ -283,9 +283,7 @@ impl<'a> Simulation<'a> {
                 Arc::new(whole.map_err(SimulationError::Workplace)?.with_device(device))
             }
         };
-        if let Some(client) =
-            clients.iter().find(|client| recipe.widths().all(|width| width != workplace.width(client)))
-        {
+        if let Some(client) = clients.iter().find(|client| !recipe.has_width(workplace.width(client))) {
             return Err(SimulationError::Width { client: client.clone(), width: workplace.width(client) });
         }
         let (layout, initial) = workplace.model().map_err(SimulationError::Workplace)?;

@@ -163,7 +163,7 @@ impl Shared {
 
     fn prepared_for(&self, welcome: &Welcome, run: &PreparedRun, width: Width) -> Result<Prepared, ClientError> {
         let (recipe, workplace) = (Arc::clone(&run.recipe), Arc::clone(&run.workplace));
-        if recipe.widths().all(|known| known != width) {
+        if !recipe.has_width(width) {
             let known: Vec<String> = recipe.widths().map(|known| known.to_string()).collect();
             return Err(ClientError::UnknownWidth { width, known: known.join(", ") });
         }
@@ -440,10 +440,7 @@ async fn evaluate(
     let client = client.clone();
     let result: Result<Evaluation, TrainerError> = blocking(move || {
         let _permit = permit;
-        let mut params = model.floats();
-        if let Some(slice) = &prepared.slice {
-            params = slice.mask().scatter(&params);
-        }
+        let params = Slice::whole_floats(prepared.slice.as_ref(), &model);
         prepared.workplace.trainer(&client)?.evaluate(&params)
     })
     .await;

@@ -97,15 +97,6 @@ impl Assignment<'_> {
     fn left(&self) -> &Mask {
         self.slice.map_or(&**self.base.mask(), Slice::mask)
     }
-
-    /// The broadcast model as a trainer takes it: whole, with zeros for what the client does not have.
-    fn params(&self) -> Vec<f32> {
-        let params = self.base.floats();
-        match self.slice {
-            Some(slice) => slice.mask().scatter(&params),
-            None => params,
-        }
-    }
 }
 
 /// Trains from the broadcast model and encodes u = Δ + βˢ·e, where Δ is the change
@@ -127,7 +118,7 @@ pub fn train_and_encode(
         return observe_and_encode(assignment, statistic, trainer, encoder, progress);
     }
     let mask = base.mask();
-    let mut params = assignment.params();
+    let mut params = Slice::whole_floats(assignment.slice, base);
     let round = task.round.number;
     let loss = trainer.train(&work_of(assignment), &mut params, progress)?;
     assignment.left().gather(&mut params);

@@ -251,7 +251,7 @@ impl Coordinator {
         let recipe = &self.config.recipe;
         let is_sized = !recipe.size.is_empty();
         let client = self.clients.get_mut(id).expect("an authenticated client is registered");
-        if recipe.widths().all(|known| known != width) || client.width.is_some_and(|known| known != width) {
+        if !recipe.has_width(width) || client.width.is_some_and(|known| known != width) {
             return Err(self.refuse(Reject::WrongWidth, Some(id)));
         }
         if client.width.replace(width).is_none() && is_sized {

@@ -70,10 +70,11 @@ impl Rules {
     /// The rules for updates of a frame's length: those for the whole model where no size has it.
     #[must_use]
     pub fn for_frame(&self, frame: &[u8]) -> &Self {
-        let header = FrameHeader::parse(frame).ok();
-        let of = header
-            .and_then(|header| self.smaller.iter().find(|rules| rules.segments().len() == header.coordinates as usize));
-        of.unwrap_or(self)
+        FrameHeader::parse(frame).map_or(self, |header| self.for_header(&header))
+    }
+
+    fn for_header(&self, header: &FrameHeader) -> &Self {
+        self.smaller.iter().find(|rules| rules.segments().len() == header.coordinates as usize).unwrap_or(self)
     }
 
     /// The part of the model that the updates are about; nothing for the whole.
@@ -127,7 +128,7 @@ impl Rules {
     /// Why the frame cannot count.
     pub fn vet_frame(&self, frame: &[u8]) -> Result<Vetted, Reject> {
         let parsed = FrameHeader::parse(frame).map_err(|error| reason(&error))?;
-        self.for_frame(frame).vet_parsed(&parsed, frame)
+        self.for_header(&parsed).vet_parsed(&parsed, frame)
     }
 
     fn vet_parsed(&self, parsed: &FrameHeader, frame: &[u8]) -> Result<Vetted, Reject> {
@@ -164,7 +165,8 @@ impl Rules {
 
     /// The sizes of the stages of a frame that was vetted before.
     pub(crate) fn stages_of(&self, frame: &[u8]) -> Result<StageBytes, Error> {
-        Ok(FrameHeader::parse(frame)?.stages(self.for_frame(frame).segments(), frame))
+        let header = FrameHeader::parse(frame)?;
+        Ok(header.stages(self.for_header(&header).segments(), frame))
     }
 }
 

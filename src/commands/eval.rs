@@ -141,7 +141,7 @@ impl RunArgs {
             return Ok((Runner::Training(Box::new(model)), split.test));
         }
         // For the sentence that says what does not fit.
-        file.params(&model)?;
+        let params = file.params(&model)?;
         let mut ranges = file.ranges();
         if ranges.is_empty() && self.calibrate {
             ranges = measured(&model, &file.tensors, &split)?;
@@ -150,7 +150,7 @@ impl RunArgs {
         // The engine is made for small weights and for single rows.
         let is_small = engine.kernels().any(|word| word != "dense");
         if self.kernels == KernelKind::Auto && !is_small && batch >= BATCHED {
-            model.load(&file.params(&model)?).map_err(of_data)?;
+            model.load(&params).map_err(of_data)?;
             return Ok((Runner::Training(Box::new(model)), split.test));
         }
         Ok((Runner::Engine(engine), split.test))

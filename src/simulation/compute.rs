@@ -74,10 +74,7 @@ impl Bench {
         let task = match &job.task {
             Task::Train(task) => task,
             Task::Evaluate => {
-                let mut params = job.model.floats();
-                if let Some(slice) = &job.slice {
-                    params = slice.mask().scatter(&params);
-                }
+                let params = Slice::whole_floats(job.slice.as_deref(), &job.model);
                 return Ok(Done::Evaluated(trainer.evaluate(&params)?));
             }
         };

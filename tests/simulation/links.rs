@@ -1,8 +1,14 @@
 //! What updates and models are made of on their way.
 
 use crate::{ROUGH, recipe, timeless};
-use dunlin::Simulation;
 use dunlin::simulation::Transport;
+use dunlin::{Simulation, SimulationOutcome};
+
+/// The last loss against that of the first round.
+fn assert_loss_falls_below(share: f64, outcome: &SimulationOutcome, sets: &[&str]) {
+    let (first, last) = (outcome.rounds[0].loss.unwrap(), outcome.report.loss);
+    assert!(last < share * first, "{sets:?}: {first} became {last}");
+}
 
 #[test]
 fn a_federation_learns_with_each_quantizer_of_whole_vectors() {
@@ -17,8 +23,8 @@ fn a_federation_learns_with_each_quantizer_of_whole_vectors() {
     for quantizer in quantizers {
         let sets = [quantizer, &["uplink.density=1", "downlink.density=0.2", "rounds.count=8"]].concat();
         let outcome = Simulation::new(recipe(&sets)).run().unwrap();
-        let (first, report) = (outcome.rounds[0].loss.unwrap(), &outcome.report);
-        assert!(report.loss < 0.8 * first, "{quantizer:?}: {first} became {}", report.loss);
+        assert_loss_falls_below(0.8, &outcome, quantizer);
+        let report = &outcome.report;
         assert!(report.bytes.up * 6 < report.bytes.up_dense, "{quantizer:?}: {:?}", report.bytes);
     }
 }
@@ -132,8 +138,8 @@ fn every_quantizer_goes_with_common_coordinates() {
     for quantizer in quantizers {
         let sets = [quantizer, &["uplink.density=0.2", "common.coordinates=cyclic", "rounds.count=10"]].concat();
         let outcome = Simulation::new(recipe(&sets)).run().unwrap();
-        let (first, report) = (outcome.rounds[0].loss.unwrap(), &outcome.report);
-        assert!(report.loss < 0.95 * first, "{quantizer:?}: {first} became {}", report.loss);
+        assert_loss_falls_below(0.95, &outcome, quantizer);
+        let report = &outcome.report;
         assert!(report.bytes.up * 4 < report.bytes.up_dense, "{quantizer:?}: {:?}", report.bytes);
     }
 }
@@ -154,8 +160,8 @@ fn codebooks_and_important_tensors_make_one_model_over_either_transport() {
         "pruning.steps=3",
     ];
     let outcome = Simulation::new(recipe(&sets)).run().unwrap();
-    let (first, report) = (outcome.rounds[0].loss.unwrap(), &outcome.report);
-    assert!(report.loss < 0.7 * first, "{first} became {}", report.loss);
+    assert_loss_falls_below(0.7, &outcome, &sets);
+    let report = &outcome.report;
     let grpc = Simulation::new(recipe(&sets)).transport(Transport::Grpc).run().unwrap();
     assert_eq!(grpc.report.model_digest, report.model_digest);
     let plain = Simulation::new(recipe(&sets[..2])).run().unwrap();

@@ -10,7 +10,7 @@ use crate::{
     header::{self, Sealed},
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
     range::{RangeReader, RangeStream},
-    source::check_finite,
+    source::{check_finite, not_finite},
     values::{self, Values, is_scaled, value_of, width_of},
     vectorised, whole,
 };
@@ -180,12 +180,12 @@ fn read<T: Target>(
     let description = Frame { kind, nonzeros: header.nonzeros, segments };
     let mut plain = values::Plain(kind);
     match header.layout {
-        Layout::Dense if header.values_coded => {
+        // As they are they were read above.
+        Layout::Dense => {
             let mut stream = RangeReader::new(body);
             reader.read_coded_levels(&mut stream, part)?;
             stream.finish(bytes)?;
         }
-        Layout::Dense => unreachable!("read above"),
         Layout::Raw => {
             let mut stream = BitReader::new(body);
             description.code(&mut stream, &mut Plain, &mut plain, &mut reader, part)?;
@@ -421,10 +421,7 @@ impl<S: Sink> Target for ToFloats<'_, S> {
                 },
             )
         };
-        let Some(nonzeros) = nonzeros else {
-            check_finite(start, values)?;
-            unreachable!("one of them is not finite");
-        };
+        let nonzeros = nonzeros.ok_or_else(|| not_finite(start, values))?;
         self.0.add_dense(start, values);
         Ok(nonzeros.into())
     }

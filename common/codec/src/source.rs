@@ -68,8 +68,14 @@ pub(crate) fn check_finite(start: usize, values: &[f32]) -> Result<(), Error> {
     if values.iter().fold(true, |finite, value| finite & value.is_finite()) {
         return Ok(());
     }
+    Err(not_finite(start, values))
+}
+
+/// Names the first of `values`, which begin at `start`, that is not finite; there is one.
+#[cold]
+pub(crate) fn not_finite(start: usize, values: &[f32]) -> Error {
     let at = values.iter().position(|value| !value.is_finite()).unwrap_or_default();
-    Err(Error::NotFinite { index: start + at, nan: values[at].is_nan() })
+    Error::NotFinite { index: start + at, nan: values[at].is_nan() }
 }
 
 /// Values read at a time.

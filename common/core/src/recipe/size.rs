@@ -130,6 +130,12 @@ impl Recipe {
         only.into_iter().chain(self.size.iter().map(|size| size.width))
     }
 
+    /// Whether clients may have this width.
+    #[must_use]
+    pub fn has_width(&self, width: Width) -> bool {
+        self.widths().any(|known| known == width)
+    }
+
     /// The widths of the clients that have the recipe's parts of the data, by the number of the part: each size gets its
     /// share of them, dealt at random from the recipe's seed.
     #[must_use]

@@ -77,6 +77,17 @@ impl Slice {
         self.segments.len()
     }
 
+    /// What a client of a slice, or of the whole model without one, holds: as a trainer takes it, whole, with zeros for
+    /// what the client does not have.
+    #[must_use]
+    pub fn whole_floats(slice: Option<&Self>, held: &MaskedGrid) -> Vec<f32> {
+        let params = held.floats();
+        match slice {
+            Some(slice) => slice.mask.scatter(&params),
+            None => params,
+        }
+    }
+
     /// The smaller model's integers.
     ///
     /// # Panics
