@@ -119,6 +119,7 @@ fn messages() -> BTreeMap<String, Vec<u8>> {
         base: CatchUpBase::Held,
         version: ModelVersion(6),
         digest: Digest([4; 32]),
+        checksum: Some(5),
         frame_lens: vec![100, 2000],
     };
     let join = Join { protocol: 1, client: session.client.clone(), token: session.token };

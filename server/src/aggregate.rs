@@ -35,11 +35,12 @@ pub trait Aggregator: Send {
     /// Updates counted.
     fn updates(&self) -> u32;
 
-    /// Writes the aggregate of the updates counted.
+    /// Writes the aggregate of the updates counted, and forgets them: a sum is as large as several models, and is gone
+    /// through once for both.
     ///
     /// # Errors
     /// [`Error::Empty`] when there are none.
-    fn aggregate(&self, out: &mut [f32]) -> Result<(), Error>;
+    fn aggregate(&mut self, out: &mut [f32]) -> Result<(), Error>;
 
     /// Forgets all updates.
     fn clear(&mut self);
@@ -141,8 +142,13 @@ impl Aggregator for ExactSum {
     fn add_values(&mut self, values: &[(u32, f32)], weight: u32) -> Result<(), Error> {
         let total = self.scale.check(self.weight, weight.into())?;
         let mut weighted = self.weighted(weight.into());
-        for &(index, value) in values {
-            weighted.add(index as usize, value);
+        for values in values.chunks(TOGETHER) {
+            // A sum does not fit into the cache. Loads that nothing waits for wait for memory together.
+            let there = values.iter().map(|&(index, _)| weighted.sums.get(index as usize));
+            std::hint::black_box(there.fold(0, |bits, sum| bits | sum.copied().unwrap_or(0)));
+            for &(index, value) in values {
+                weighted.add(index as usize, value);
+            }
         }
         self.weight = total;
         self.updates += 1;
@@ -153,7 +159,7 @@ impl Aggregator for ExactSum {
         self.updates
     }
 
-    fn aggregate(&self, out: &mut [f32]) -> Result<(), Error> {
+    fn aggregate(&mut self, out: &mut [f32]) -> Result<(), Error> {
         if out.len() != self.sums.len() {
             return Err(Error::OtherScale);
         }
@@ -164,18 +170,21 @@ impl Aggregator for ExactSum {
         vectorised(
             #[inline(always)]
             || {
-                for (out, &sum) in out.iter_mut().zip(&self.sums) {
-                    *out = (sum as f64 / divisor) as f32;
+                for (out, sum) in out.iter_mut().zip(&mut self.sums) {
+                    *out = (std::mem::take(sum) as f64 / divisor) as f32;
                 }
             },
         );
+        (self.weight, self.updates) = (0, 0);
         Ok(())
     }
 
     fn clear(&mut self) {
-        self.sums.fill(0);
-        self.weight = 0;
-        self.updates = 0;
+        // An update without weight leaves no trace.
+        if self.weight > 0 {
+            self.sums.fill(0);
+        }
+        (self.weight, self.updates) = (0, 0);
     }
 }
 
@@ -289,6 +298,9 @@ impl Sink for Weighted<'_> {
         );
     }
 }
+
+/// Coordinates that are fetched together.
+const TOGETHER: usize = 128;
 
 /// 1.5·2⁵²: adding it rounds to an integer.
 const ROUNDER: f64 = 6_755_399_441_055_744.0;

@@ -29,6 +29,8 @@ pub struct Broadcast {
     packet_ring: u32,
     /// The frame behind all others, where coordinates are announced with the version.
     announcement: Option<Bytes>,
+    /// Of the model; worked out by whoever first needs it.
+    checksum: OnceLock<u32>,
     /// For clients that have a part of the model.
     sliced: Vec<Sliced>,
     /// Integers are sent as they are.
@@ -71,8 +73,8 @@ impl Broadcast {
         }
         let digest = Digest(model.digest());
         let (announcement, plans) = (announcement(&model), Mutex::default());
-        let (sliced, plain) = (Vec::new(), false);
-        Self { initial, version, digest, model, packets: kept, packet_ring, announcement, sliced, plain, plans }
+        let (checksum, sliced, plain) = (OnceLock::new(), Vec::new(), false);
+        Self { initial, version, digest, model, packets: kept, packet_ring, announcement, checksum, sliced, plain, plans }
     }
 
     /// The same, but with integers sent as they are: for links where time is the budget.
@@ -98,6 +100,7 @@ impl Broadcast {
             digest,
             announcement: announcement(&model),
             model,
+            checksum: OnceLock::new(),
             packets,
             packet_ring: self.packet_ring,
             sliced,
@@ -254,7 +257,10 @@ impl Broadcast {
         }
         // However many frames lead to it, the client gets one model.
         stages.dense = 4 * self.model.mask().whole().len() as u64;
-        Plan { catch_up: CatchUp { base, version: self.version, digest: self.digest, frame_lens }, frames, stages }
+        let is_held = base == CatchUpBase::Held;
+        let checksum = is_held.then(|| *self.checksum.get_or_init(|| self.model.checksum()));
+        let catch_up = CatchUp { base, version: self.version, digest: self.digest, checksum, frame_lens };
+        Plan { catch_up, frames, stages }
     }
 }
 

@@ -289,7 +289,7 @@ impl Engine {
                         // Nobody hears of it before what follows, often the next round's opening, is durable with it.
                         Effect::Publish(closed) => {
                             let timer = Instant::now();
-                            self.model.step(closed.number, &self.sum)?;
+                            self.model.step(closed.number, &mut self.sum)?;
                             self.timings.publish += timer.elapsed();
                             match self.distillation(&closed)? {
                                 Some(job) => {

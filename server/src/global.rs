@@ -171,7 +171,7 @@ impl GlobalModel {
     /// # Errors
     /// When there are no updates, the model diverges or cannot be encoded; after any but the first the model is of no
     /// further use.
-    pub fn publish(&mut self, round: u64, updates: &dyn Aggregator) -> Result<Published, Error> {
+    pub fn publish(&mut self, round: u64, updates: &mut dyn Aggregator) -> Result<Published, Error> {
         self.step(round, updates)?;
         self.send(round)
     }
@@ -180,7 +180,7 @@ impl GlobalModel {
     ///
     /// # Errors
     /// As [`Self::publish`].
-    pub fn step(&mut self, round: u64, updates: &dyn Aggregator) -> Result<(), Error> {
+    pub fn step(&mut self, round: u64, updates: &mut dyn Aggregator) -> Result<(), Error> {
         let sent = self.recipe.sent_mask(round, &self.broadcast);
         self.mean.resize(sent.len(), 0.0);
         updates.aggregate(&mut self.mean)?;

@@ -126,14 +126,23 @@ impl IntegerSink for Steps {
 /// BLAKE3 of the integers in little-endian bytes: equal digests mean equal models, on every machine.
 pub fn digest(grid: &[i32]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    if cfg!(target_endian = "little") {
-        hasher.update(bytemuck::cast_slice(grid));
-    } else {
-        for n in grid {
-            hasher.update(&n.to_le_bytes());
-        }
-    }
+    for_bytes(grid, |bytes| _ = hasher.update(bytes));
     hasher.finalize().into()
+}
+
+/// Goes on with a CRC-32C over the integers in little-endian bytes.
+pub(crate) fn checksum(mut before: u32, grid: &[i32]) -> u32 {
+    for_bytes(grid, |bytes| before = crc32c::crc32c_append(before, bytes));
+    before
+}
+
+/// The integers in little-endian bytes, in one piece or several.
+fn for_bytes(grid: &[i32], mut each: impl FnMut(&[u8])) {
+    if cfg!(target_endian = "little") {
+        each(bytemuck::cast_slice(grid));
+    } else {
+        grid.iter().for_each(|n| each(&n.to_le_bytes()));
+    }
 }
 
 struct Grid<'a>(&'a mut [i32]);
@@ -141,6 +150,23 @@ struct Grid<'a>(&'a mut [i32]);
 impl Sink for Grid<'_> {
     fn add(&mut self, index: usize, value: f32) {
         self.0[index] = self.0[index].saturating_add(round(value));
+    }
+
+    fn add_sparse(&mut self, start: usize, positions: &[u32], values: &[f32]) {
+        let grid = &mut self.0[start..];
+        for (positions, values) in positions.chunks(TOGETHER).zip(values.chunks(TOGETHER)) {
+            let mut steps = [0; TOGETHER];
+            vectorised(
+                #[inline(always)]
+                || steps.iter_mut().zip(values).for_each(|(step, &value)| *step = round(value)),
+            );
+            // A model does not fit into the cache. Loads that nothing waits for wait for memory together.
+            std::hint::black_box(positions.iter().fold(0, |bits, &position| bits | grid[position as usize]));
+            for (&position, step) in positions.iter().zip(steps) {
+                let value = &mut grid[position as usize];
+                *value = value.saturating_add(step);
+            }
+        }
     }
 }
 
@@ -155,5 +181,8 @@ impl IntegerSink for Grid<'_> {
 fn round(value: f32) -> i32 {
     (value * UNITS_PER_ONE).round_ties_even() as i32
 }
+
+/// Coordinates that are fetched together.
+const TOGETHER: usize = 128;
 
 const UNITS_PER_ONE: f32 = 16_777_216.0;

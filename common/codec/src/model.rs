@@ -22,13 +22,23 @@ impl Learning {
 
     #[inline]
     pub(crate) fn code<S: RangeStream>(&mut self, stream: &mut S, choice: bool) -> bool {
-        // In 2^-18, and by construction never certain.
-        let choice = stream.choice(3 * u32::from(self.slow) + u32::from(self.fast), choice);
+        let choice = stream.choice(self.p(), choice);
+        self.learn(choice);
+        choice
+    }
+
+    /// In 2^-18, and by construction never certain.
+    #[inline]
+    fn p(self) -> u32 {
+        3 * u32::from(self.slow) + u32::from(self.fast)
+    }
+
+    #[inline]
+    fn learn(&mut self, choice: bool) {
         let rate = RATES[usize::from(self.seen)];
         self.slow = toward(self.slow, choice, rate);
         self.fast = toward(self.fast, choice, rate.max(FAST_RATE));
         self.seen = self.seen.saturating_add(1);
-        choice
     }
 }
 
@@ -161,12 +171,18 @@ impl Tree {
 
     #[inline]
     pub(crate) fn code<S: RangeStream>(&mut self, stream: &mut S, symbol: u32) -> u32 {
-        let mut node = 1;
+        let nodes = &mut self.nodes[..1 << self.depth];
+        let within = nodes.len() - 1;
+        let (mut node, mut p) = (1, nodes[1 & within].p());
         for level in (0..self.depth).rev() {
-            let choice = self.nodes[node].code(stream, symbol >> level & 1 != 0);
+            // Both that may be next are looked up before it is known which is: a reader waits for nothing but the choice.
+            let next = [2 * node, 2 * node + 1].map(|node| nodes[node & within].p());
+            let choice = stream.choice(p, symbol >> level & 1 != 0);
+            nodes[node & within].learn(choice);
+            p = std::hint::select_unpredictable(choice, next[1], next[0]);
             node = node << 1 | usize::from(choice);
         }
-        node as u32 & ((1 << self.depth) - 1)
+        node as u32 & within as u32
     }
 }
 
@@ -239,11 +255,14 @@ impl Magnitude {
             return 1;
         }
         let next = &mut self.next[class as usize];
+        let after = [next[1].p(), next[2].p()];
         let first = next[0].code(stream, value >> (class - 1) & 1 != 0);
         if class == 1 {
             return 2 | u32::from(first);
         }
-        let second = next[1 + usize::from(first)].code(stream, value >> (class - 2) & 1 != 0);
+        let p = std::hint::select_unpredictable(first, after[1], after[0]);
+        let second = stream.choice(p, value >> (class - 2) & 1 != 0);
+        next[1 + usize::from(first)].learn(second);
         let rest = class - 2;
         let top = 4 | u32::from(first) << 1 | u32::from(second);
         top << rest | stream.long(value & ((1 << rest) - 1), rest)

@@ -100,12 +100,9 @@ impl RangeStream for RangeWriter<'_> {
     #[inline]
     fn choice(&mut self, p: u32, choice: bool) -> bool {
         let bound = split(self.range, p);
-        if choice {
-            self.range = bound;
-        } else {
-            self.advance(bound);
-            self.range -= bound;
-        }
+        // Selects instead of branches: the choice is what no branch predictor knows.
+        self.advance(bound & u32::from(choice).wrapping_sub(1));
+        self.range = std::hint::select_unpredictable(choice, bound, self.range - bound);
         self.normalize();
         choice
     }

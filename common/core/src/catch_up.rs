@@ -29,6 +29,14 @@ pub enum CatchUpError {
         /// What is wrong with it.
         source: dunlin_codec::Error,
     },
+    /// What the frames made of the held model is not what the server has.
+    #[error("the model has checksum {got:08x} and should have {expected:08x}")]
+    WrongChecksum {
+        /// The server's checksum.
+        expected: u32,
+        /// The result's checksum.
+        got: u32,
+    },
     /// The result is not the model that the server has.
     #[error("the model has digest {got} and should have {expected}")]
     WrongDigest {
@@ -39,7 +47,8 @@ pub enum CatchUpError {
     },
 }
 
-/// Applies the frames in order and checks the result's digest.
+/// Applies the frames in order and checks the result: by its digest, or by its checksum if there is one and the base was
+/// held, which was checked when it arrived.
 ///
 /// `seeded` is the initial model, of which nothing was pruned yet. A held model that nobody else refers to is changed in
 /// place instead of copied.
@@ -69,6 +78,10 @@ pub fn apply(
         let applied = model.apply(frame.as_ref());
         applied.map_err(|source| CatchUpError::Frame { index, count: frames.len(), source })?;
     }
+    if let (CatchUpBase::Held, Some(expected)) = (catch_up.base, catch_up.checksum) {
+        let got = model.checksum();
+        return if got == expected { Ok(model) } else { Err(CatchUpError::WrongChecksum { expected, got }) };
+    }
     let got = Digest(model.digest());
     if got != catch_up.digest {
         return Err(CatchUpError::WrongDigest { expected: catch_up.digest, got });
@@ -96,7 +109,8 @@ mod tests {
 
     fn catch_up(base: CatchUpBase, frames: &[Vec<u8>], result: [i32; 4]) -> CatchUp {
         let frame_lens = frames.iter().map(|frame| frame.len() as u32).collect();
-        CatchUp { base, version: ModelVersion(3), digest: Digest(grid::digest(&result)), frame_lens }
+        let checksum = (base == CatchUpBase::Held).then(|| model(result).checksum());
+        CatchUp { base, version: ModelVersion(3), digest: Digest(grid::digest(&result)), checksum, frame_lens }
     }
 
     #[test]
@@ -135,8 +149,8 @@ mod tests {
         frames.push(Encoder::new().encode_integers(half.segments(), &[0, 0, 5]).unwrap().frame);
         let result = MaskedGrid::new(half, vec![10, 10, 15]).unwrap();
         let frame_lens = frames.iter().map(|frame| frame.len() as u32).collect();
-        let digest = Digest(result.digest());
-        let pruned = CatchUp { base: CatchUpBase::Held, version: ModelVersion(3), digest, frame_lens };
+        let (digest, checksum) = (Digest(result.digest()), Some(result.checksum()));
+        let pruned = CatchUp { base: CatchUpBase::Held, version: ModelVersion(3), digest, checksum, frame_lens };
         assert_eq!(apply(&pruned, &frames, Some(Arc::new(model([10; 4]))), &model([0; 4])), Ok(result));
     }
 
@@ -145,7 +159,13 @@ mod tests {
         let frames = [frame([1, 0, 0, 0])];
         let promised = catch_up(CatchUpBase::Held, &frames, [1, 0, 0, 0]);
         let drifted = apply(&promised, &frames, Some(Arc::new(model([0, 0, 1, 0]))), &model([0; 4]));
+        assert!(matches!(drifted, Err(CatchUpError::WrongChecksum { .. })));
+        // As from a server of the version before.
+        let promised = CatchUp { checksum: None, ..promised };
+        let drifted = apply(&promised, &frames, Some(Arc::new(model([0, 0, 1, 0]))), &model([0; 4]));
         assert!(matches!(drifted, Err(CatchUpError::WrongDigest { .. })));
+        let fresh = apply(&catch_up(CatchUpBase::Seeded, &frames, [1, 0, 0, 0]), &frames, None, &model([0, 1, 0, 0]));
+        assert!(matches!(fresh, Err(CatchUpError::WrongDigest { .. })));
     }
 
     #[test]

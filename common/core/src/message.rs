@@ -197,6 +197,9 @@ pub struct CatchUp {
     pub version: ModelVersion,
     /// Digest of the integers of that version.
     pub digest: Digest,
+    /// A checksum of them, where they are built on what the client holds and has checked before; none from a server that
+    /// knows of no checksums.
+    pub checksum: Option<u32>,
     /// Length of each frame that follows, in bytes.
     pub frame_lens: Vec<u32>,
 }

@@ -347,6 +347,7 @@ impl From<&CatchUp> for v1::CatchUp {
             base: number_in(&BASES, &plan.base),
             version: plan.version.0,
             digest: plan.digest.0.to_vec().into(),
+            checksum: plan.checksum,
             frame_lens: plan.frame_lens.clone(),
         }
     }
@@ -363,6 +364,7 @@ impl TryFrom<v1::CatchUp> for CatchUp {
             base: entry_of(&BASES, message.base)?,
             version: ModelVersion(message.version),
             digest: Digest(array(&message.digest)?),
+            checksum: message.checksum,
             frame_lens: message.frame_lens,
         })
     }

@@ -86,9 +86,11 @@ impl Aggregator for SlicedSum {
         self.parts().map(|part| part.updates).sum()
     }
 
-    fn aggregate(&self, out: &mut [f32]) -> Result<(), Error> {
+    fn aggregate(&mut self, out: &mut [f32]) -> Result<(), Error> {
         if self.slices.iter().all(|(_, sum)| sum.weight == 0) {
-            return self.whole.aggregate(out);
+            self.whole.aggregate(out)?;
+            self.slices.iter_mut().for_each(|(_, sum)| sum.clear());
+            return Ok(());
         }
         if out.len() != self.whole.sums.len() {
             return Err(Error::OtherScale);
@@ -110,6 +112,8 @@ impl Aggregator for SlicedSum {
             }
             *out = if weight > 0 { (sum as f64 / (weight as f64 * per_unit)) as f32 } else { 0.0 };
         }
+        drop(parts);
+        self.clear();
         Ok(())
     }
 

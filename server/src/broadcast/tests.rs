@@ -261,7 +261,7 @@ fn another_model_than_the_client_says_it_holds_is_noticed() {
     let plan = history.broadcast.catch_up(Some(ModelVersion(1)));
     let wrong = Some(Arc::clone(&history.models[0]));
     let arrived = catch_up::apply(&plan.catch_up, &plan.frames, wrong, &history.models[0]);
-    assert!(matches!(arrived, Err(CatchUpError::WrongDigest { .. })));
+    assert!(matches!(arrived, Err(CatchUpError::WrongChecksum { .. })));
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
         let rules = rules.with_slices(model.slices());
         uncheckpointed.0 += add(&mut sum, &rules, &row.updates)?;
         uncheckpointed.1 += 1;
-        let published = model.publish(row.round, &sum)?;
+        let published = model.publish(row.round, &mut sum)?;
         if (published.version, published.digest) != (row.version, row.digest) {
             return Err(EngineError::Replay { round: row.round, expected: row.digest, got: published.digest });
         }

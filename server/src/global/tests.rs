@@ -41,8 +41,8 @@ fn updates(model: &GlobalModel, round: u64) -> SlicedSum {
 }
 
 fn publish(model: &mut GlobalModel, round: u64) -> Published {
-    let sum = updates(model, round);
-    model.publish(round, &sum).unwrap()
+    let mut sum = updates(model, round);
+    model.publish(round, &mut sum).unwrap()
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn packets_lead_clients_to_the_broadcast_model() {
         for round in 1..=4 {
             let Published { version, digest, packet, stages } = publish(&mut model, round);
             let frame_lens = packet.frames().iter().map(|frame| frame.len() as u32).collect();
-            let way = CatchUp { base: CatchUpBase::Held, version, digest, frame_lens };
+            let way = CatchUp { base: CatchUpBase::Held, version, digest, checksum: None, frame_lens };
             held = catch_up::apply(&way, packet.frames(), Some(Arc::new(held)), &seeded).unwrap();
             assert_eq!((version, stages.coded), (ModelVersion(round), packet.frame_bytes()));
         }
@@ -99,7 +99,7 @@ fn what_a_packet_leaves_behind_is_sent_later_only_with_feedback() {
         };
         let before = model.broadcast_f32();
         for round in 2..=15 {
-            model.publish(round, &nothing).unwrap();
+            model.publish(round, &mut nothing.clone()).unwrap();
         }
         assert_eq!(before != target, catches_up);
         let off = model.broadcast_f32().iter().zip(&target).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -173,7 +173,7 @@ fn a_model_that_diverges_names_the_parameter() {
     let frame = Encoder::new().encode(&codec, model.mask().segments(), &values).unwrap().frame;
     let segments = model.mask().segments();
     sum.add_frame(&frame, segments, &Limits::for_segments(segments), 1).unwrap();
-    let error = model.publish(1, &sum).unwrap_err();
+    let error = model.publish(1, &mut sum).unwrap_err();
     assert!(matches!(&error, Error::Diverged { parameter, .. } if parameter == "fc.bias[3]"), "{error}");
     let not_finite = GlobalModel::new(&recipe, &layout(), &vec![f32::NAN; layout().len()]).map(drop).unwrap_err();
     assert!(not_finite.to_string().starts_with("the model diverged: fc.weight[0] is NaN"), "{not_finite}");
@@ -182,8 +182,8 @@ fn a_model_that_diverges_names_the_parameter() {
 #[test]
 fn a_round_without_updates_publishes_nothing() {
     let mut model = model(&recipe(0.1, QuantizerKind::Ternary));
-    let (before, empty) = (model.checkpoint(), model.sum(1));
-    assert_eq!(model.publish(1, &empty), Err(Error::Aggregate(aggregate::Error::Empty)));
+    let (before, mut empty) = (model.checkpoint(), model.sum(1));
+    assert_eq!(model.publish(1, &mut empty), Err(Error::Aggregate(aggregate::Error::Empty)));
     assert_eq!(model.checkpoint(), before);
 }
 
@@ -216,8 +216,8 @@ fn packets_lead_clients_through_pruning_and_all_that_is_kept_shrinks() {
         let mut model = model(&recipe);
         let mut held = Arc::unwrap_or_clone(model.broadcast_grid());
         for round in 1..=6 {
-            let sum = updates_within(&model, &recipe, round);
-            let published = model.publish(round, &sum).unwrap();
+            let mut sum = updates_within(&model, &recipe, round);
+            let published = model.publish(round, &mut sum).unwrap();
             for frame in published.packet.frames() {
                 held.apply(frame).unwrap();
             }
@@ -242,8 +242,8 @@ fn a_ticket_goes_back_to_its_round_and_its_control_to_other_values() {
         let mut model = model(&recipe);
         let mut versions = vec![model.broadcast_f32()];
         for round in 1..=rounds {
-            let sum = updates_within(&model, &recipe, round);
-            model.publish(round, &sum).unwrap();
+            let mut sum = updates_within(&model, &recipe, round);
+            model.publish(round, &mut sum).unwrap();
             versions.push(model.broadcast_f32());
         }
         (model.mask().clone(), versions)
@@ -270,8 +270,8 @@ fn a_step_whose_round_was_abandoned_is_made_up_for() {
     let mut model = model(&recipe);
     let left: Vec<usize> = [1, 3, 5, 6]
         .map(|round| {
-            let sum = updates_within(&model, &recipe, round);
-            let packet = model.publish(round, &sum).unwrap().packet;
+            let mut sum = updates_within(&model, &recipe, round);
+            let packet = model.publish(round, &mut sum).unwrap().packet;
             assert_eq!(packet.changes_mask(), round == 3 || round == 5, "round {round}");
             model.mask().len()
         })
@@ -291,11 +291,11 @@ fn what_is_announced_survives_pruning_and_checkpoints() {
         let mut model = model(&recipe);
         let mut held = Arc::unwrap_or_clone(model.broadcast_grid());
         for round in 1..=6 {
-            let sum = updates_within(&model, &recipe, round);
+            let mut sum = updates_within(&model, &recipe, round);
             let mut restored =
                 GlobalModel::from_checkpoint(&recipe, &layout(), &initial(), &model.checkpoint()).unwrap();
-            let published = model.publish(round, &sum).unwrap();
-            assert_eq!(restored.publish(round, &sum), Ok(published.clone()), "{sets:?}, round {round}");
+            let published = model.publish(round, &mut sum.clone()).unwrap();
+            assert_eq!(restored.publish(round, &mut sum), Ok(published.clone()), "{sets:?}, round {round}");
             assert_eq!(restored.checkpoint(), model.checkpoint());
             for frame in published.packet.frames() {
                 held.apply(frame).unwrap();

@@ -125,6 +125,21 @@ impl MaskedGrid {
         hasher.finalize().into()
     }
 
+    /// CRC-32C of all that the digest is of: the bits of what is announced, if something is, those of the mask, if
+    /// something was pruned, and the integers. It tells a model from one that a mistake made of it, in a quarter of the
+    /// digest's time, and not from one that somebody made to look like it.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        let mut checksum = 0;
+        if let Some(announced) = &self.announced {
+            checksum = crc32c::crc32c_append(checksum, &announced.to_bytes());
+        }
+        if !self.mask.is_all() {
+            checksum = crc32c::crc32c_append(checksum, &self.mask.to_bytes());
+        }
+        grid::checksum(checksum, &self.values)
+    }
+
     fn digest_of_model(&self) -> [u8; 32] {
         let values = grid::digest(&self.values);
         if self.mask.is_all() {

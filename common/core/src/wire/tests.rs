@@ -172,11 +172,14 @@ fn catch_ups_uploads_and_offsets_read_back() {
         base: CatchUpBase::Held,
         version: ModelVersion(3),
         digest: Digest([9; 32]),
+        checksum: Some(7),
         frame_lens: vec![1, 2, 3],
     };
-    assert_eq!(CatchUp::try_from(v1::CatchUp::from(&plan)), Ok(plan));
-    let endless =
-        v1::CatchUp { base: 1, version: 1, digest: vec![0; 32].into(), frame_lens: vec![1; MAX_CATCH_UP_FRAMES + 1] };
+    let plain = CatchUp { base: CatchUpBase::Zero, checksum: None, ..plan.clone() };
+    assert_eq!(CatchUp::try_from(v1::CatchUp::from(&plan)), Ok(plan.clone()));
+    assert_eq!(CatchUp::try_from(v1::CatchUp::from(&plain)), Ok(plain));
+    let frame_lens = vec![1; MAX_CATCH_UP_FRAMES + 1];
+    let endless = v1::CatchUp { frame_lens, ..v1::CatchUp::from(&plan) };
     assert_eq!(CatchUp::try_from(endless), Err(Reject::Malformed));
     let receipt = Receipt { round: RoundId { term: 1, number: 2 }, digest: Digest([1; 32]), duplicate: true };
     for answer in [Ok(Uploaded::Receipt(receipt)), Ok(Uploaded::Retry(Waiting::Busy, 7)), Err(Reject::Late)] {

@@ -53,7 +53,9 @@ fn add(sum: &mut SlicedSum, update: &Sent) {
 
 fn mean(sum: &SlicedSum) -> Vec<u32> {
     let mut out = vec![f32::NAN; layout().len()];
+    let mut sum = sum.clone();
     sum.aggregate(&mut out).unwrap();
+    assert_eq!((sum.updates(), sum.aggregate(&mut out.clone())), (0, Err(Error::Empty)), "they are forgotten");
     out.into_iter().map(f32::to_bits).collect()
 }
 
