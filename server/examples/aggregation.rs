@@ -10,6 +10,7 @@ use std::time::Instant;
 const UPDATES: usize = 10;
 const ROUNDS: usize = 21;
 const EXAMPLES: u32 = 600;
+const TOGETHER: usize = 4;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let n = std::env::args().nth(1).map_or(Ok(1_663_370), |n| n.parse())?;
@@ -19,16 +20,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let scale = Scale::for_recipe(UPDATES as u32, 1_000_000, 16.0);
     let mut sum = ExactSum::new(n, scale);
     let mut mean = vec![0.0; n];
-    for (name, density, quantizer) in [
-        ("f32", 1.0, Quantizer::F32),
-        ("f16", 1.0, Quantizer::F16),
-        ("int8", 1.0, Quantizer::Int8),
-        ("ternary-1%", 0.01, Quantizer::Ternary),
+    for (name, density, quantizer, coder) in [
+        ("f32", 1.0, Quantizer::F32, EntropyCoder::Raw),
+        ("f16", 1.0, Quantizer::F16, EntropyCoder::Raw),
+        ("int8", 1.0, Quantizer::Int8, EntropyCoder::Raw),
+        ("ternary-1%", 0.01, Quantizer::Ternary, EntropyCoder::Auto),
+        ("ternary-1%-rice", 0.01, Quantizer::Ternary, EntropyCoder::Rice),
     ] {
         if only.as_ref().is_some_and(|only| only != name) {
             continue;
         }
-        let coder = if density < 1.0 { EntropyCoder::Auto } else { EntropyCoder::Raw };
         let codec = Codec { density, quantizer, coder };
         let frames = (0..UPDATES as u32)
             .map(|client| Ok(Encoder::new().encode(&codec, &segments, &noise(client, n))?.frame))
@@ -37,8 +38,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for _ in 0..ROUNDS {
             let timer = Instant::now();
             sum.clear();
-            for frame in &frames {
-                sum.add_frame(frame, &segments, &limits, EXAMPLES)?;
+            for frames in frames.chunks(TOGETHER) {
+                if frames.iter().all(|frame| dunlin_codec::is_plain_dense(frame)) {
+                    let updates: Vec<_> = frames.iter().map(|frame| (&**frame, EXAMPLES)).collect();
+                    sum.add_dense(&updates, &segments, &limits)?;
+                } else {
+                    for frame in frames {
+                        sum.add_frame(frame, &segments, &limits, EXAMPLES)?;
+                    }
+                }
             }
             sum.aggregate(&mut mean)?;
             seconds.push(timer.elapsed().as_secs_f64());

@@ -87,6 +87,33 @@ impl ExactSum {
         Self { sums: vec![0; len], scale, weight: 0, updates: 0 }
     }
 
+    /// Counts several dense updates of floats (see [`dunlin_codec::is_plain_dense`]) together, each with its weight: the
+    /// sum, larger than all of them, is gone through once and not for each.
+    ///
+    /// # Errors
+    /// As [`Aggregator::add_frame`]; then none of them counts.
+    pub fn add_dense(&mut self, updates: &[(&[u8], u32)], segments: &Segments, limits: &Limits) -> Result<(), Error> {
+        if segments.len() != self.sums.len() {
+            return Err(Error::OtherScale);
+        }
+        let weight = updates.iter().map(|&(_, weight)| u64::from(weight)).sum();
+        let total = self.scale.check(self.weight, weight)?;
+        let frames: Vec<&[u8]> = updates.iter().map(|&(frame, _)| frame).collect();
+        let mut pour = |sign: i64| {
+            dunlin_codec::decode_together(&frames, segments, limits, |i, start, values| {
+                self.weighted(sign * i64::from(updates[i].1)).add_dense(start, values);
+            })
+        };
+        if let Err((_, error)) = pour(1) {
+            // As in `add_frame`.
+            let _same_error = pour(-1);
+            return Err(Error::Frame(error));
+        }
+        self.weight = total;
+        self.updates += updates.len() as u32;
+        Ok(())
+    }
+
     /// Adds another sum, such as that of a part of the cohort.
     ///
     /// # Errors
@@ -143,9 +170,7 @@ impl Aggregator for ExactSum {
         let total = self.scale.check(self.weight, weight.into())?;
         let mut weighted = self.weighted(weight.into());
         for values in values.chunks(TOGETHER) {
-            // A sum does not fit into the cache. Loads that nothing waits for wait for memory together.
-            let there = values.iter().map(|&(index, _)| weighted.sums.get(index as usize));
-            std::hint::black_box(there.fold(0, |bits, sum| bits | sum.copied().unwrap_or(0)));
+            fetch(weighted.sums, values.iter().map(|&(index, _)| index));
             for &(index, value) in values {
                 weighted.add(index as usize, value);
             }
@@ -285,6 +310,28 @@ impl Sink for Weighted<'_> {
         }
     }
 
+    fn add_sparse(&mut self, start: usize, positions: &[u32], values: &[f32]) {
+        let Some(sums) = self.sums.get_mut(start..) else { return };
+        for (positions, values) in positions.chunks(TOGETHER).zip(values.chunks(TOGETHER)) {
+            let mut units = [0; TOGETHER];
+            let (fixed, weight) = (self.fixed, self.weight);
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (units, &value) in units.iter_mut().zip(values) {
+                        *units = fixed.units(value).wrapping_mul(weight);
+                    }
+                },
+            );
+            fetch(sums, positions.iter().copied());
+            for (&position, units) in positions.iter().zip(units) {
+                if let Some(sum) = sums.get_mut(position as usize) {
+                    *sum = sum.wrapping_add(units);
+                }
+            }
+        }
+    }
+
     fn add_dense(&mut self, start: usize, values: &[f32]) {
         let Some(sums) = self.sums.get_mut(start..) else { return };
         let (fixed, weight) = (self.fixed, self.weight);
@@ -297,6 +344,14 @@ impl Sink for Weighted<'_> {
             },
         );
     }
+}
+
+/// Brings the sums at `indices` into the cache, in which all of them have no room: loads that nothing waits for wait for
+/// memory together.
+#[inline]
+fn fetch(sums: &[i64], indices: impl Iterator<Item = u32>) {
+    let there = indices.map(|index| sums.get(index as usize).copied().unwrap_or(0));
+    std::hint::black_box(there.fold(0, |bits, sum| bits | sum));
 }
 
 /// Coordinates that are fetched together.

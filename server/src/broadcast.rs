@@ -74,7 +74,19 @@ impl Broadcast {
         let digest = Digest(model.digest());
         let (announcement, plans) = (announcement(&model), Mutex::default());
         let (checksum, sliced, plain) = (OnceLock::new(), Vec::new(), false);
-        Self { initial, version, digest, model, packets: kept, packet_ring, announcement, checksum, sliced, plain, plans }
+        Self {
+            initial,
+            version,
+            digest,
+            model,
+            packets: kept,
+            packet_ring,
+            announcement,
+            checksum,
+            sliced,
+            plain,
+            plans,
+        }
     }
 
     /// The same, but with integers sent as they are: for links where time is the budget.

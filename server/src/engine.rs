@@ -19,7 +19,7 @@ use crate::global::{self, GlobalModel};
 use crate::store::{Record, Store, StoreError};
 use crate::vet::{Rules, Vetted};
 use bytes::Bytes;
-use dunlin_codec::StageBytes;
+use dunlin_codec::{StageBytes, is_plain_dense};
 use dunlin_core::message::{Receipt, Session, UpdateHeader, Welcome};
 use dunlin_core::recipe::{Evaluated, Width};
 use dunlin_core::report::{
@@ -340,17 +340,12 @@ impl Engine {
         {
             distiller.settled();
         }
+        let timer = Instant::now();
+        self.add_up(batch)?;
+        self.timings.sum += timer.elapsed();
         for record in batch.drain(..) {
             match record {
                 Record::UpdateAccepted { header, frame } => {
-                    let timer = Instant::now();
-                    let rules = self.rules.for_frame(&frame);
-                    let segments = rules.segments();
-                    match self.decoded.remove(&header.client) {
-                        Some(values) => self.sum.add_values_of(segments.len(), &values, header.examples)?,
-                        None => self.sum.add_frame(&frame, segments, rules.limits(), header.examples)?,
-                    }
-                    self.timings.sum += timer.elapsed();
                     self.uncheckpointed.0 += frame.len() as u64;
                     self.participants.insert(header.client.clone());
                     if self.recipe.is_distilled(header.round.number) {
@@ -362,6 +357,26 @@ impl Engine {
                 Record::RoundOpened { .. } => self.round_started = Instant::now(),
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Adds the accepted updates to the sum, dense ones of the whole model a few at a time.
+    fn add_up(&mut self, batch: &[Record]) -> Result<(), EngineError> {
+        let whole = self.rules.segments();
+        let mut dense = Vec::new();
+        for record in batch {
+            let Record::UpdateAccepted { header, frame } = record else { continue };
+            let rules = self.rules.for_frame(frame);
+            let segments = rules.segments();
+            match self.decoded.remove(&header.client) {
+                Some(values) => self.sum.add_values_of(segments.len(), &values, header.examples)?,
+                None if rules.slice().is_none() && is_plain_dense(frame) => dense.push((&**frame, header.examples)),
+                None => self.sum.add_frame(frame, segments, rules.limits(), header.examples)?,
+            }
+        }
+        for updates in dense.chunks(ADDED_TOGETHER) {
+            self.sum.add_dense(updates, whole, self.rules.limits())?;
         }
         Ok(())
     }
@@ -584,6 +599,9 @@ impl Engine {
 fn size_evaluation(width: Width, params: usize, result: &Evaluation) -> SizeEvaluation {
     SizeEvaluation { width, params: params as u64, accuracy: result.accuracy(), loss: result.loss() }
 }
+
+/// Dense updates that are added in one go through the sum: more gain little, and hold up the first receipts.
+const ADDED_TOGETHER: usize = 4;
 
 /// Rounds that a restart computes again at most.
 const MAX_ROUNDS_WITHOUT_CHECKPOINT: u64 = 50;

@@ -1,13 +1,17 @@
 //! From a frame back to values.
 
+mod dense;
+
+pub use dense::{decode_together, is_plain_dense};
+
+use dense::{DenseRuns, Run};
 use half::{f16, slice::HalfFloatSliceExt};
 
 use crate::{
     Error, FrameHeader, FrameKind, Layout, Limits, Scheme, Segments,
     bits::BitReader,
     body::{Frame, Part, Parts},
-    codebook,
-    header::{self, Sealed},
+    codebook, header,
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
     range::{RangeReader, RangeStream},
     source::{check_finite, not_finite},
@@ -168,7 +172,8 @@ fn read<T: Target>(
     let bytes = frame.len();
     if header.layout == Layout::Dense && !header.values_coded && !matches!(kind, FrameKind::Whole(_)) {
         let mut reader = Reader { kind, segments, target, nonzeros: 0 };
-        let read = reader.read_dense(sealed, bytes).and_then(|()| reader.expect_nonzeros(&header));
+        let read = DenseRuns::new(kind, segments, sealed, bytes).and_then(|runs| reader.read_dense(runs));
+        let read = read.and_then(|()| reader.expect_nonzeros(&header));
         // What is wrong with values that were damaged on the way is that.
         return if read.is_err() { sealed.checked().and(read) } else { read };
     }
@@ -257,14 +262,6 @@ impl<T: Target> Reader<'_, T> {
         Ok(header.nonzeros as usize)
     }
 
-    fn scale(&self, segment: usize, bits: u16) -> Result<f32, Error> {
-        let scale = f16::from_bits(bits);
-        if !is_scaled(self.kind) || (scale.is_finite() && scale > f16::ZERO) {
-            return Ok(scale.to_f32());
-        }
-        Err(Error::BadScale { segment })
-    }
-
     /// Takes the values of a range of the flat vector, of which some may be zero; at most [`RUN`] of them.
     fn run(&mut self, start: usize, codes: impl ExactSizeIterator<Item = u32>, scale: f32) -> Result<(), Error> {
         self.nonzeros += self.target.run(self.kind, start, codes, scale)?;
@@ -274,7 +271,7 @@ impl<T: Target> Reader<'_, T> {
     fn read_coded_levels<S: RangeStream>(&mut self, stream: &mut S, part: &mut Part) -> Result<(), Error> {
         for i in 0..self.segments.count() {
             let range = self.segments.range(i);
-            let scale = self.scale(i, stream.bits(0, 16) as u16)?;
+            let scale = scale_of(self.kind, i, stream.bits(0, 16) as u16)?;
             part.codes.clear();
             values::Levels.values(stream, range.len(), &mut part.codes);
             for (start, codes) in range.step_by(RUN).zip(part.codes.chunks(RUN)) {
@@ -284,39 +281,19 @@ impl<T: Target> Reader<'_, T> {
         Ok(())
     }
 
-    fn read_dense(&mut self, sealed: Sealed<'_>, frame_bytes: usize) -> Result<(), Error> {
-        let (body, mut checksum) = (sealed.unchecked(), sealed.begin());
-        let (width, scale_bytes) = (width_of(self.kind) as usize / 8, if is_scaled(self.kind) { 2 } else { 0 });
-        let expected = self.segments.len() * width + self.segments.count() * scale_bytes;
-        match body.len().checked_sub(expected) {
-            None => return Err(Error::Truncated { got: frame_bytes }),
-            Some(0) => {}
-            Some(left) => return Err(Error::TrailingBytes(left)),
+    fn read_dense(&mut self, mut runs: DenseRuns<'_>) -> Result<(), Error> {
+        while let Some(run) = runs.next()? {
+            self.read_run(run)?;
         }
-        let mut rest = body;
-        for i in 0..self.segments.count() {
-            let range = self.segments.range(i);
-            let (scale, after) = rest.split_at(scale_bytes);
-            let (values, after) = after.split_at(range.len() * width);
-            rest = after;
-            checksum = crc32c::crc32c_append(checksum, scale);
-            let scale = self.scale(i, if let [a, b] = *scale { u16::from_le_bytes([a, b]) } else { 0 })?;
-            for (start, values) in range.step_by(RUN).zip(values.chunks(RUN * width)) {
-                checksum = crc32c::crc32c_append(checksum, values);
-                match width {
-                    1 => self.run(start, values.iter().map(|&b| b.into()), scale)?,
-                    2 => {
-                        let codes = values.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b).into());
-                        self.run(start, codes, scale)?;
-                    }
-                    _ => {
-                        let codes = values.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b));
-                        self.run(start, codes, scale)?;
-                    }
-                }
-            }
+        runs.finish()
+    }
+
+    fn read_run(&mut self, Run { start, bytes, scale }: Run<'_>) -> Result<(), Error> {
+        match width_of(self.kind) {
+            8 => self.run(start, bytes.iter().map(|&b| b.into()), scale),
+            16 => self.run(start, bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b).into()), scale),
+            _ => self.run(start, bytes.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)), scale),
         }
-        sealed.compare(checksum)
     }
 }
 
@@ -325,13 +302,21 @@ impl<T: Target> Parts for Reader<'_, T> {
 
     fn store(&mut self, segment: usize, part: &Part) -> Result<(), Error> {
         let start = self.segments.range(segment).start;
-        let scale = self.scale(segment, part.scale)?;
+        let scale = scale_of(self.kind, segment, part.scale)?;
         for (positions, codes) in part.positions.chunks(RUN).zip(part.codes.chunks(RUN)) {
             self.target.sparse(self.kind, (start, positions), codes, scale)?;
         }
         self.nonzeros += part.positions.len() as u64;
         Ok(())
     }
+}
+
+fn scale_of(kind: FrameKind, segment: usize, bits: u16) -> Result<f32, Error> {
+    let scale = f16::from_bits(bits);
+    if !is_scaled(kind) || (scale.is_finite() && scale > f16::ZERO) {
+        return Ok(scale.to_f32());
+    }
+    Err(Error::BadScale { segment })
 }
 
 /// Turns codes into what a sink takes.

@@ -95,7 +95,9 @@ mod whole;
 pub use budget::FILL;
 pub use codec::{Bias, Codec, EntropyCoder, Fit, Quantizer, Rate, StageBytes};
 pub use common::CommonGrid;
-pub use decode::{Decoder, IntegerSink, Sink, Verified, decode, decode_integers, verify};
+pub use decode::{
+    Decoder, IntegerSink, Sink, Verified, decode, decode_integers, decode_together, is_plain_dense, verify,
+};
 pub use encode::{Encoded, Encoder};
 pub use error::Error;
 pub use header::{FrameHeader, FrameKind, Layout, Limits, Scheme};

@@ -34,6 +34,15 @@ impl SlicedSum {
         self.of_len(len, weight.into())?.add_values(values, weight)
     }
 
+    /// Counts updates together that are dense and of one size.
+    ///
+    /// # Errors
+    /// [`Error::OtherScale`] when no size has as many parameters, and as [`ExactSum::add_dense`].
+    pub fn add_dense(&mut self, updates: &[(&[u8], u32)], segments: &Segments, limits: &Limits) -> Result<(), Error> {
+        let weight = updates.iter().map(|&(_, weight)| u64::from(weight)).sum();
+        self.of_len(segments.len(), weight)?.add_dense(updates, segments, limits)
+    }
+
     /// Adds another sum, such as that of a part of the cohort.
     ///
     /// # Errors

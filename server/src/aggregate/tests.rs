@@ -133,6 +133,37 @@ proptest! {
 }
 
 #[test]
+fn dense_updates_count_together_as_they_do_alone_or_not_at_all() {
+    let kinds = [Quantizer::F32, Quantizer::F16, Quantizer::Int8];
+    let of = |seed: u64| {
+        let codec = Codec { density: 1.0, quantizer: kinds[seed as usize % 3], coder: EntropyCoder::Raw };
+        let values: Vec<f32> = (0..LEN as u64).map(|i| ((i * seed) as f32).sin()).collect();
+        (Encoder::new().encode(&codec, &segments(), &values).unwrap().frame, 1 + seed as u32 * 7)
+    };
+    let frames: Vec<_> = (1..=5).map(of).collect();
+    let mut alone = sum();
+    add_all(&mut alone, &frames);
+    let updates: Vec<_> = frames.iter().map(|(frame, weight)| (&**frame, *weight)).collect();
+    let mut together = sum();
+    together.add_dense(&updates, &segments(), &limits()).unwrap();
+    assert_eq!(together, alone);
+
+    let damaged = &frames[3].0[..frames[3].0.len() - 1];
+    let mut with_one_damaged = updates.clone();
+    with_one_damaged[3].0 = damaged;
+    assert!(matches!(together.add_dense(&with_one_damaged, &segments(), &limits()), Err(Error::Frame(_))));
+    let mut flipped = frames[1].0.clone();
+    flipped[100] ^= 1;
+    with_one_damaged[3] = (&flipped, 1);
+    assert!(matches!(together.add_dense(&with_one_damaged, &segments(), &limits()), Err(Error::Frame(_))));
+    let too_heavy = [updates[0], (updates[1].0, u32::MAX)];
+    assert!(matches!(together.add_dense(&too_heavy, &segments(), &limits()), Err(Error::TooMuchWeight { .. })));
+    let other = Segments::new(vec![Segment { len: 3, row: 3 }]).unwrap();
+    assert_eq!(together.add_dense(&[], &other, &limits()), Err(Error::OtherScale));
+    assert_eq!(together, alone, "nothing of a refused group counts");
+}
+
+#[test]
 fn the_mean_equals_a_wide_integer_reference() {
     let mut exact = sum();
     let frames = frames();

@@ -10,4 +10,5 @@ mod round_trip;
 mod size;
 mod source;
 mod support;
+mod together;
 mod whole;
