@@ -600,8 +600,8 @@ fn size_evaluation(width: Width, params: usize, result: &Evaluation) -> SizeEval
     SizeEvaluation { width, params: params as u64, accuracy: result.accuracy(), loss: result.loss() }
 }
 
-/// Dense updates that are added in one go through the sum: more gain little, and hold up the first receipts.
-const ADDED_TOGETHER: usize = 4;
+/// Dense updates that are added in one go through the sum, at most: more gain little.
+const ADDED_TOGETHER: usize = 16;
 
 /// Rounds that a restart computes again at most.
 const MAX_ROUNDS_WITHOUT_CHECKPOINT: u64 = 50;
