@@ -5,6 +5,7 @@ mod check;
 mod common;
 mod distillation;
 mod document;
+mod form;
 mod keys;
 mod link;
 mod model;
@@ -15,7 +16,8 @@ mod write;
 
 pub use common::{CommonConfig, Coordinates};
 pub use distillation::{Distillation, DistillationConfig};
-pub use keys::{Form, KEYS, Key};
+pub use form::Form;
+pub use keys::{KEYS, Key};
 pub use link::QuantizerKind;
 pub use model::{Arithmetic, ModelConfig, ModelKind, Steps, UnknownModel, WeightFormat};
 pub use parse::{Place, Problem, RecipeError};

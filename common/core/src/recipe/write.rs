@@ -1,6 +1,7 @@
 //! From a recipe to text: the plain file, the file that explains every key, and the reference of all keys.
 
-use super::keys::{Form, KEYS, Key, SECTIONS};
+use super::form::Form;
+use super::keys::{KEYS, Key, SECTIONS};
 use super::{ClientClass, NetworkConfig, Recipe, SizeConfig};
 use std::fmt::Write as _;
 use std::iter::once;
