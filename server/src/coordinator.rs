@@ -4,8 +4,10 @@
 //! drained with [`Coordinator::poll_effect`]. Whoever drives it makes the effects durable before it sends the answers.
 
 mod config;
+mod phases;
 mod round;
 mod status;
+mod uploads;
 
 pub(crate) use config::reaches_target;
 pub use config::{Config, Resume, ResumeRound};
@@ -13,16 +15,13 @@ pub use round::{ClosedRound, Member, RoundStats};
 pub use status::{Phase as PhaseName, StatusView};
 
 use crate::store::{ClientRow, Record};
-use bytes::Bytes;
-use dunlin_core::message::{
-    Assignment, CheckIn, EvaluationReport, EvaluationTask, Receipt, Session, TrainTask, UpdateHeader,
-};
+use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, EvaluationTask, Receipt, Session, TrainTask};
 use dunlin_core::recipe::Width;
 use dunlin_core::report::FederatedEvaluation;
 use dunlin_core::{ClientId, Digest, ModelVersion, Outcome, Reject, RoundId, RunId, Seed, Timestamp, Token, Waiting};
-use rand::seq::index;
 use round::OpenRound;
 use std::collections::{BTreeMap, VecDeque};
+use uploads::ends_participation;
 
 /// The protocol state of one run.
 pub struct Coordinator {
@@ -281,86 +280,6 @@ impl Coordinator {
         }
     }
 
-    /// Decides from its header whether an update is worth receiving.
-    ///
-    /// # Errors
-    /// The reason why not.
-    pub fn announce(
-        &mut self,
-        now: Timestamp,
-        session: &Session,
-        header: &UpdateHeader,
-    ) -> Result<Option<Receipt>, Reject> {
-        self.authenticate(now, session)?;
-        match self.judge(header) {
-            Ok(Some(receipt)) => {
-                self.count_reject(Reject::Duplicate, Some(&session.client));
-                Ok(Some(receipt))
-            }
-            Ok(None) => {
-                if let Phase::Training(round) = &mut self.phase {
-                    round.uploading(now, &session.client);
-                }
-                Ok(None)
-            }
-            Err(reject) => Err(self.fail(now, &session.client, header.round, reject)),
-        }
-    }
-
-    /// Takes an update whose frame was received whole and verified.
-    ///
-    /// # Errors
-    /// The reason why it does not count.
-    pub fn offer(
-        &mut self,
-        now: Timestamp,
-        session: &Session,
-        header: &UpdateHeader,
-        frame: Bytes,
-    ) -> Result<Offer, Reject> {
-        if let Some(receipt) = self.announce(now, session, header)? {
-            return Ok(Offer::Accepted(receipt));
-        }
-        let Phase::Training(round) = &mut self.phase else {
-            return Err(self.refuse(Reject::Late, Some(&session.client)));
-        };
-        round.storing(header.clone());
-        self.effects.push_back(Effect::Record(Record::UpdateAccepted { header: header.clone(), frame }));
-        Ok(Offer::Store)
-    }
-
-    /// Counts an update that has become durable, and closes its round when it was the last one needed.
-    ///
-    /// Every offer answered with [`Offer::Store`] is followed by this call before the round can close.
-    pub fn stored(&mut self, now: Timestamp, header: &UpdateHeader) -> Receipt {
-        if let Some(client) = self.clients.get_mut(&header.client) {
-            client.last_accepted = Some((header.round.number, header.digest));
-        }
-        if let Phase::Training(round) = &mut self.phase {
-            round.count(&header.client);
-        }
-        self.close_if_complete(now);
-        Receipt { round: header.round, digest: header.digest, duplicate: false }
-    }
-
-    /// Takes note of a message that was refused before it reached this value, such as a frame that does not decode.
-    ///
-    /// When its sender is who it says, the sender's part in the round is over.
-    pub fn refused(&mut self, now: Timestamp, session: &Session, round: RoundId, reject: Reject) {
-        match self.authenticate(now, session) {
-            Ok(()) => {
-                self.fail(now, &session.client, round, reject);
-            }
-            // Already counted as what it is; a stranger cannot spend another's place.
-            Err(_stranger) => {}
-        }
-    }
-
-    /// Takes note of a refused message that names no session, such as one from an unknown protocol version.
-    pub fn refused_anonymous(&mut self, reject: Reject) {
-        self.count_reject(reject, None);
-    }
-
     /// Takes a client's result of a federated evaluation.
     ///
     /// # Errors
@@ -395,58 +314,6 @@ impl Coordinator {
         *loss_sum = (*loss_sum + report.loss_sum).clamp(f64::MIN, f64::MAX);
         self.close_if_complete(now);
         Ok(())
-    }
-
-    /// Goes on after [`Effect::Publish`] was carried out; `target_reached` ends the run.
-    pub fn published(&mut self, now: Timestamp, version: ModelVersion, target_reached: bool) {
-        self.version = version;
-        // Otherwise the run was stopped meanwhile.
-        let Phase::Publishing { round, opened } = self.phase else { return };
-        self.abandoned_in_row = 0;
-        self.pace_ms = now.since(opened);
-        if target_reached {
-            self.finish(Outcome::TargetReached);
-        } else if self.config.federated_every > 0 && round.is_multiple_of(self.config.federated_every) {
-            self.open_evaluation(now);
-        } else {
-            self.phase = Phase::Gathering;
-            self.advance(now);
-        }
-        self.generation += 1;
-    }
-
-    /// Lets time pass: members without progress are lost, a round at its deadline closes.
-    pub fn tick(&mut self, now: Timestamp) {
-        if let Phase::Training(round) | Phase::Evaluating { round, .. } = &mut self.phase {
-            round.lose_idle(now);
-        }
-        self.close_if_complete(now);
-        if matches!(self.phase, Phase::Gathering) {
-            self.advance(now);
-        }
-    }
-
-    /// When [`Self::tick`] has something to do; nothing while it waits for messages.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Timestamp> {
-        match &self.phase {
-            Phase::Training(round) | Phase::Evaluating { round, .. } => Some(round.next_deadline()),
-            Phase::Gathering | Phase::Publishing { .. } | Phase::Finished(_) => None,
-        }
-    }
-
-    /// Ends the run. An open round is dropped.
-    pub fn stop(&mut self, now: Timestamp) {
-        match &self.phase {
-            Phase::Finished(_) => return,
-            Phase::Training(round) => {
-                let closed = round.close(now);
-                self.spent += round.bytes();
-                self.abandon(closed);
-            }
-            Phase::Gathering | Phase::Publishing { .. } | Phase::Evaluating { .. } => {}
-        }
-        self.finish(Outcome::Stopped);
     }
 
     /// The next thing to do outside, in order.
@@ -500,176 +367,6 @@ impl Coordinator {
             }
         }
     }
-
-    fn judge(&self, header: &UpdateHeader) -> Result<Option<Receipt>, Reject> {
-        let client = &self.clients[&header.client];
-        let receipt = Receipt { round: header.round, digest: header.digest, duplicate: true };
-        if client.last_accepted == Some((header.round.number, header.digest)) {
-            return Ok(Some(receipt));
-        }
-        if header.round.number > self.round {
-            return Err(Reject::FutureRound);
-        }
-        let round = match &self.phase {
-            Phase::Finished(_) => return Err(Reject::RunFinished),
-            Phase::Training(round) if round.number == header.round.number => round,
-            _ => return Err(Reject::Late),
-        };
-        match round.members.get(&header.client) {
-            None => return Err(Reject::NotInCohort),
-            // Being stored: the same bytes will get their receipt when they ask again.
-            Some(Member::Storing(_) | Member::Counted(_)) => return Err(Reject::Duplicate),
-            Some(Member::Asked { .. } | Member::Lost | Member::Failed(_)) => {}
-        }
-        if header.base != round.base {
-            return Err(Reject::WrongBase);
-        }
-        if header.frame_len > self.config.max_frame_bytes || round.max_bytes > 0 && header.frame_len > round.max_bytes {
-            return Err(Reject::FrameTooLarge);
-        }
-        if header.examples > self.config.max_examples || header.examples > client.examples {
-            return Err(Reject::TooManyExamples);
-        }
-        Ok(None)
-    }
-
-    fn fail(&mut self, now: Timestamp, client: &ClientId, round: RoundId, reject: Reject) -> Reject {
-        if let Phase::Training(open) = &mut self.phase
-            && open.number == round.number
-            && ends_participation(reject)
-        {
-            open.fail(client, reject);
-        }
-        let reject = self.refuse(reject, Some(client));
-        self.close_if_complete(now);
-        reject
-    }
-
-    fn refuse(&mut self, reject: Reject, client: Option<&ClientId>) -> Reject {
-        self.count_reject(reject, client);
-        reject
-    }
-
-    fn count_reject(&mut self, reject: Reject, client: Option<&ClientId>) {
-        // Only registered names are kept, so a stranger cannot grow the table.
-        let client = client.filter(|client| self.clients.contains_key(*client)).cloned();
-        *self.rejects.entry((reject, client)).or_default() += 1;
-        if let Phase::Training(round) = &mut self.phase {
-            *round.rejects.entry(reject).or_default() += 1;
-        }
-    }
-
-    /// Opens the next round if the run goes on and enough clients are there.
-    fn advance(&mut self, now: Timestamp) {
-        if self.round >= self.config.count {
-            self.finish(Outcome::Completed);
-            return;
-        }
-        let eligible = self.eligible(now);
-        let needed = if self.round == 0 {
-            (self.config.min_clients as usize).max(self.config.asked as usize)
-        } else {
-            self.config.quorum as usize
-        };
-        if eligible.len() < needed {
-            return;
-        }
-        self.round += 1;
-        let members = self.choose("cohort", &eligible);
-        self.effects.push_back(Effect::Record(Record::RoundOpened {
-            round: self.round,
-            base: self.version,
-            eligible: eligible.len() as u32,
-            members: members.clone(),
-        }));
-        let max_bytes = self.config.recipe.max_update_bytes(self.round, self.spent);
-        let round = OpenRound::new(&self.config, self.round, self.version, eligible.len() as u32, members, now);
-        self.phase = Phase::Training(round.within(max_bytes));
-        self.generation += 1;
-    }
-
-    fn open_evaluation(&mut self, now: Timestamp) {
-        let eligible = self.eligible(now);
-        if eligible.is_empty() {
-            self.phase = Phase::Gathering;
-            self.advance(now);
-            return;
-        }
-        let members = self.choose("evaluation cohort", &eligible);
-        let round = OpenRound::new(&self.config, self.round, self.version, eligible.len() as u32, members, now);
-        self.phase = Phase::Evaluating { round, result: FederatedEvaluation::default(), loss_sum: 0.0, correct: 0 };
-        self.generation += 1;
-    }
-
-    /// Clients alive, in the order of their names.
-    fn eligible(&self, now: Timestamp) -> Vec<ClientId> {
-        let idle_ms = self.config.idle_ms;
-        let alive = |(id, state): (&ClientId, &ClientState)| state.ready(now, idle_ms).then(|| id.clone());
-        self.clients.iter().filter_map(alive).collect()
-    }
-
-    /// A uniformly random cohort that depends only on the seed, the round and who is eligible.
-    fn choose(&self, purpose: &str, eligible: &[ClientId]) -> Vec<ClientId> {
-        let wanted = (self.config.asked as usize).min(eligible.len());
-        let mut rng = self.seed.derive_n(purpose, self.round).rng();
-        let mut members: Vec<_> =
-            index::sample(&mut rng, eligible.len(), wanted).into_iter().map(|i| eligible[i].clone()).collect();
-        members.sort();
-        members
-    }
-
-    fn close_if_complete(&mut self, now: Timestamp) {
-        match &mut self.phase {
-            Phase::Training(round) => {
-                let Some(publishable) = round.complete(&self.config, now) else { return };
-                let closed = round.close(now);
-                self.spent += round.bytes();
-                if publishable {
-                    self.phase = Phase::Publishing { round: closed.number, opened: closed.opened };
-                    self.effects.push_back(Effect::Publish(closed));
-                } else {
-                    self.abandoned_in_row += 1;
-                    self.abandon(closed);
-                    self.phase = Phase::Gathering;
-                    if self.abandoned_in_row >= self.config.max_abandoned {
-                        self.finish(Outcome::GaveUp);
-                    } else {
-                        self.advance(now);
-                    }
-                }
-                self.generation += 1;
-            }
-            Phase::Evaluating { round, result, loss_sum, correct } => {
-                if !round.all_resolved() && now < round.deadline {
-                    return;
-                }
-                if result.examples > 0 {
-                    result.accuracy = *correct as f64 / result.examples as f64;
-                    result.loss = *loss_sum / result.examples as f64;
-                }
-                let effect = Effect::Evaluated { round: round.number, result: *result };
-                self.effects.push_back(effect);
-                self.phase = Phase::Gathering;
-                self.generation += 1;
-                self.advance(now);
-            }
-            Phase::Gathering | Phase::Publishing { .. } | Phase::Finished(_) => {}
-        }
-    }
-
-    /// Drops a round: an update of it that is sent again is late, as it is after a restart.
-    fn abandon(&mut self, closed: ClosedRound) {
-        for client in self.clients.values_mut() {
-            client.last_accepted = client.last_accepted.filter(|(round, _)| *round != closed.number);
-        }
-        self.effects.push_back(Effect::Abandon(closed));
-    }
-
-    fn finish(&mut self, outcome: Outcome) {
-        self.phase = Phase::Finished(outcome);
-        self.effects.push_back(Effect::Record(Record::Finished(outcome)));
-        self.generation += 1;
-    }
 }
 
 impl ClientState {
@@ -681,25 +378,6 @@ impl ClientState {
     fn ready(&self, now: Timestamp, idle_ms: u64) -> bool {
         self.examples > 0 && self.alive(now, idle_ms)
     }
-}
-
-/// Whether a client that sent something refused so is not waited for any longer in the round.
-///
-/// A frame cut short is not among them: a call that its client cancelled looks the same, and may be resumed.
-fn ends_participation(reject: Reject) -> bool {
-    matches!(
-        reject,
-        Reject::WrongBase
-            | Reject::FrameTooLarge
-            | Reject::Corrupt
-            | Reject::WrongShape
-            | Reject::WrongCodec
-            | Reject::NotANumber
-            | Reject::Infinite
-            | Reject::ValueTooLarge
-            | Reject::NoExamples
-            | Reject::TooManyExamples
-    )
 }
 
 /// Shortest pause that a waiting client is asked for, in milliseconds: a thousand clients then cost 10,000 calls a

@@ -3,6 +3,10 @@
 //! Whatever arrived while the disk was busy is decided together and shares the next disk sync. Answers leave after it.
 //! A full channel is an honest "busy, retry".
 
+mod handle;
+
+pub use handle::{Handle, NoAnswer};
+
 use crate::broadcast::Broadcast;
 use crate::coordinator::{Offer, StatusView};
 use crate::distill::Done;
@@ -10,12 +14,12 @@ use crate::engine::{Engine, EngineError, Settled, Timings};
 use crate::store::RunRow;
 use crate::vet::{Rules, Vetted};
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, RecvError, Sender, TrySendError, bounded, select};
+use crossbeam_channel::{Receiver, RecvError, Sender, bounded, select};
 use dunlin_codec::StageBytes;
 use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, Join, Receipt, Session, UpdateHeader, Welcome};
 use dunlin_core::recipe::Width;
 use dunlin_core::report::{Report, RoundSummary};
-use dunlin_core::{ClientId, Outcome, Reject, RoundId, Timestamp, Waiting};
+use dunlin_core::{ClientId, Outcome, Reject, RoundId, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,25 +75,6 @@ pub enum RunEvent {
     Round(Box<RoundSummary>),
     /// The run ended.
     Report(Box<Report>),
-}
-
-/// Why a command got no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoAnswer {
-    /// The channel is full: try again.
-    Busy,
-    /// The engine has failed or ended.
-    Gone,
-}
-
-/// The way to the engine's thread.
-#[derive(Clone)]
-pub struct Handle {
-    commands: Sender<Command>,
-    broadcast: watch::Receiver<Arc<Broadcast>>,
-    rules: watch::Receiver<Arc<Rules>>,
-    shared: Arc<SharedState>,
-    changed: watch::Receiver<usize>,
 }
 
 #[derive(Default)]
@@ -192,165 +177,6 @@ impl Driver {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.thread.is_finished()
-    }
-}
-
-impl Handle {
-    /// The version handed out now.
-    #[must_use]
-    pub fn broadcast(&self) -> Arc<Broadcast> {
-        Arc::clone(&self.broadcast.borrow())
-    }
-
-    /// What received frames are held against.
-    #[must_use]
-    pub fn rules(&self) -> Arc<Rules> {
-        Arc::clone(&self.rules.borrow())
-    }
-
-    /// Counts frame bytes that arrived.
-    pub fn count_upload(&self, bytes: u64) {
-        self.shared.up.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Counts time that went into vetting a frame.
-    pub fn count_vetting(&self, took: Duration) {
-        self.shared.vetting_ns.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
-    }
-
-    /// Counts a download that begins.
-    pub fn count_download(&self, stages: StageBytes) {
-        lock(&self.shared.downloads).push(stages);
-    }
-
-    /// See [`crate::coordinator::Coordinator::join`].
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn join(&self, join: Join) -> Result<Result<Welcome, Reject>, NoAnswer> {
-        self.ask(|reply| Command::Join(join, reply)).await
-    }
-
-    /// Tells a client what to do, after up to `wait_ms` if there is nothing yet.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn check_in(&self, check_in: CheckIn) -> Result<Result<Assignment, Reject>, NoAnswer> {
-        self.ask(|reply| Command::CheckIn(check_in, reply)).await
-    }
-
-    /// See [`crate::coordinator::Coordinator::authenticate`]; answers how much of the model the client has.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn authenticate(&self, session: Session) -> Result<Result<Width, Reject>, NoAnswer> {
-        self.ask(|reply| Command::Authenticate(session, reply)).await
-    }
-
-    /// See [`crate::coordinator::Coordinator::progress`].
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn progress(&self, session: Session, round: RoundId) -> Result<Result<(), Reject>, NoAnswer> {
-        self.ask(|reply| Command::Progress(session, round, reply)).await
-    }
-
-    /// See [`crate::coordinator::Coordinator::announce`].
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn announce(
-        &self,
-        session: Session,
-        header: UpdateHeader,
-    ) -> Result<Result<Option<Receipt>, Reject>, NoAnswer> {
-        self.ask(|reply| Command::Announce(session, header, reply)).await
-    }
-
-    /// Offers a vetted update; the receipt comes when it is durable.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn offer(
-        &self,
-        session: Session,
-        header: UpdateHeader,
-        frame: Bytes,
-        vetted: Vetted,
-    ) -> Result<Result<Receipt, Reject>, NoAnswer> {
-        self.ask(|reply| Command::Offer(Box::new(OfferedUpdate { session, header, frame, vetted, reply }))).await
-    }
-
-    /// Notes a message that was refused before it reached the engine.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn refused(&self, who: Option<(Session, RoundId)>, reject: Reject) -> Result<(), NoAnswer> {
-        self.ask(|reply| Command::Refused(who, reject, reply)).await
-    }
-
-    /// See [`crate::coordinator::Coordinator::evaluated`].
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn evaluated(&self, session: Session, report: EvaluationReport) -> Result<Result<(), Reject>, NoAnswer> {
-        self.ask(|reply| Command::Evaluated(session, report, reply)).await
-    }
-
-    /// The state of the run.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn status(&self) -> Result<Status, NoAnswer> {
-        self.ask(Command::Status).await
-    }
-
-    /// All runs in the store.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn runs(&self) -> Result<Vec<RunRow>, NoAnswer> {
-        self.ask(Command::Runs).await
-    }
-
-    /// Ends the run.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn stop(&self) -> Result<(), NoAnswer> {
-        self.ask(Command::Stop).await
-    }
-
-    /// The `index`-th event of the run, when it has happened; nothing when the engine has ended before.
-    pub async fn event(&self, index: usize) -> Option<RunEvent> {
-        let mut changed = self.changed.clone();
-        loop {
-            changed.borrow_and_update();
-            if let Some(event) = lock(&self.shared.events).get(index) {
-                return Some(event.clone());
-            }
-            changed.changed().await.ok()?;
-        }
-    }
-
-    /// The report, when the run has ended; nothing when the engine has ended before.
-    pub async fn report(&self) -> Option<Report> {
-        let mut index = 0;
-        loop {
-            match self.event(index).await? {
-                RunEvent::Report(report) => return Some(*report),
-                RunEvent::Round(_) => index += 1,
-            }
-        }
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, NoAnswer> {
-        let (reply, answer) = oneshot::channel();
-        match self.commands.try_send(command(reply)) {
-            Ok(()) => answer.await.map_err(|_| NoAnswer::Gone),
-            Err(TrySendError::Full(_)) => Err(NoAnswer::Busy),
-            Err(TrySendError::Disconnected(_)) => Err(NoAnswer::Gone),
-        }
     }
 }
 
@@ -580,14 +406,6 @@ impl Worker {
     }
 }
 
-impl NoAnswer {
-    /// What a client is told, and after how many milliseconds it may try again.
-    #[must_use]
-    pub const fn waiting(self) -> (Waiting, u64) {
-        (Waiting::Busy, BUSY_RETRY_MS)
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Only whole values are pushed or taken, so a panic elsewhere leaves them consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -598,9 +416,6 @@ const MAX_QUEUED: usize = 4096;
 
 /// Check-ins held open at once; a client beyond them is told when to come back.
 const MAX_PARKED: usize = 100_000;
-
-/// Pause that a client is asked for when the channel is full, in milliseconds.
-const BUSY_RETRY_MS: u64 = 250;
 
 /// Longest sleep of the thread, in milliseconds: it then looks for held check-ins whose client has gone.
 const MAX_PATIENCE_MS: u64 = 10_000;

@@ -11,6 +11,8 @@ mod width;
 
 use super::*;
 use crate::store::{MemoryStore, RunRow, Store};
+use bytes::Bytes;
+use dunlin_core::message::UpdateHeader;
 use dunlin_core::recipe::RoundsConfig;
 use dunlin_core::{Recipe, RoundSummary};
 

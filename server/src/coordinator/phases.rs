@@ -1,0 +1,174 @@
+//! From one phase of a run to the next: rounds that open, close and are given up.
+
+use super::round::OpenRound;
+use super::{ClientState, ClosedRound, Coordinator, Effect, Phase};
+use crate::store::Record;
+use dunlin_core::report::FederatedEvaluation;
+use dunlin_core::{ClientId, ModelVersion, Outcome, Timestamp};
+use rand::seq::index;
+
+impl Coordinator {
+    /// Goes on after [`Effect::Publish`] was carried out; `target_reached` ends the run.
+    pub fn published(&mut self, now: Timestamp, version: ModelVersion, target_reached: bool) {
+        self.version = version;
+        // Otherwise the run was stopped meanwhile.
+        let Phase::Publishing { round, opened } = self.phase else { return };
+        self.abandoned_in_row = 0;
+        self.pace_ms = now.since(opened);
+        if target_reached {
+            self.finish(Outcome::TargetReached);
+        } else if self.config.federated_every > 0 && round.is_multiple_of(self.config.federated_every) {
+            self.open_evaluation(now);
+        } else {
+            self.phase = Phase::Gathering;
+            self.advance(now);
+        }
+        self.generation += 1;
+    }
+
+    /// Lets time pass: members without progress are lost, a round at its deadline closes.
+    pub fn tick(&mut self, now: Timestamp) {
+        if let Phase::Training(round) | Phase::Evaluating { round, .. } = &mut self.phase {
+            round.lose_idle(now);
+        }
+        self.close_if_complete(now);
+        if matches!(self.phase, Phase::Gathering) {
+            self.advance(now);
+        }
+    }
+
+    /// When [`Self::tick`] has something to do; nothing while it waits for messages.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::Training(round) | Phase::Evaluating { round, .. } => Some(round.next_deadline()),
+            Phase::Gathering | Phase::Publishing { .. } | Phase::Finished(_) => None,
+        }
+    }
+
+    /// Ends the run. An open round is dropped.
+    pub fn stop(&mut self, now: Timestamp) {
+        match &self.phase {
+            Phase::Finished(_) => return,
+            Phase::Training(round) => {
+                let closed = round.close(now);
+                self.spent += round.bytes();
+                self.abandon(closed);
+            }
+            Phase::Gathering | Phase::Publishing { .. } | Phase::Evaluating { .. } => {}
+        }
+        self.finish(Outcome::Stopped);
+    }
+
+    /// Opens the next round if the run goes on and enough clients are there.
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        if self.round >= self.config.count {
+            self.finish(Outcome::Completed);
+            return;
+        }
+        let eligible = self.eligible(now);
+        let needed = if self.round == 0 {
+            (self.config.min_clients as usize).max(self.config.asked as usize)
+        } else {
+            self.config.quorum as usize
+        };
+        if eligible.len() < needed {
+            return;
+        }
+        self.round += 1;
+        let members = self.choose("cohort", &eligible);
+        self.effects.push_back(Effect::Record(Record::RoundOpened {
+            round: self.round,
+            base: self.version,
+            eligible: eligible.len() as u32,
+            members: members.clone(),
+        }));
+        let max_bytes = self.config.recipe.max_update_bytes(self.round, self.spent);
+        let round = OpenRound::new(&self.config, self.round, self.version, eligible.len() as u32, members, now);
+        self.phase = Phase::Training(round.within(max_bytes));
+        self.generation += 1;
+    }
+
+    pub(super) fn open_evaluation(&mut self, now: Timestamp) {
+        let eligible = self.eligible(now);
+        if eligible.is_empty() {
+            self.phase = Phase::Gathering;
+            self.advance(now);
+            return;
+        }
+        let members = self.choose("evaluation cohort", &eligible);
+        let round = OpenRound::new(&self.config, self.round, self.version, eligible.len() as u32, members, now);
+        self.phase = Phase::Evaluating { round, result: FederatedEvaluation::default(), loss_sum: 0.0, correct: 0 };
+        self.generation += 1;
+    }
+
+    /// Clients alive, in the order of their names.
+    fn eligible(&self, now: Timestamp) -> Vec<ClientId> {
+        let idle_ms = self.config.idle_ms;
+        let alive = |(id, state): (&ClientId, &ClientState)| state.ready(now, idle_ms).then(|| id.clone());
+        self.clients.iter().filter_map(alive).collect()
+    }
+
+    /// A uniformly random cohort that depends only on the seed, the round and who is eligible.
+    fn choose(&self, purpose: &str, eligible: &[ClientId]) -> Vec<ClientId> {
+        let wanted = (self.config.asked as usize).min(eligible.len());
+        let mut rng = self.seed.derive_n(purpose, self.round).rng();
+        let mut members: Vec<_> =
+            index::sample(&mut rng, eligible.len(), wanted).into_iter().map(|i| eligible[i].clone()).collect();
+        members.sort();
+        members
+    }
+
+    pub(super) fn close_if_complete(&mut self, now: Timestamp) {
+        match &mut self.phase {
+            Phase::Training(round) => {
+                let Some(publishable) = round.complete(&self.config, now) else { return };
+                let closed = round.close(now);
+                self.spent += round.bytes();
+                if publishable {
+                    self.phase = Phase::Publishing { round: closed.number, opened: closed.opened };
+                    self.effects.push_back(Effect::Publish(closed));
+                } else {
+                    self.abandoned_in_row += 1;
+                    self.abandon(closed);
+                    self.phase = Phase::Gathering;
+                    if self.abandoned_in_row >= self.config.max_abandoned {
+                        self.finish(Outcome::GaveUp);
+                    } else {
+                        self.advance(now);
+                    }
+                }
+                self.generation += 1;
+            }
+            Phase::Evaluating { round, result, loss_sum, correct } => {
+                if !round.all_resolved() && now < round.deadline {
+                    return;
+                }
+                if result.examples > 0 {
+                    result.accuracy = *correct as f64 / result.examples as f64;
+                    result.loss = *loss_sum / result.examples as f64;
+                }
+                let effect = Effect::Evaluated { round: round.number, result: *result };
+                self.effects.push_back(effect);
+                self.phase = Phase::Gathering;
+                self.generation += 1;
+                self.advance(now);
+            }
+            Phase::Gathering | Phase::Publishing { .. } | Phase::Finished(_) => {}
+        }
+    }
+
+    /// Drops a round: an update of it that is sent again is late, as it is after a restart.
+    fn abandon(&mut self, closed: ClosedRound) {
+        for client in self.clients.values_mut() {
+            client.last_accepted = client.last_accepted.filter(|(round, _)| *round != closed.number);
+        }
+        self.effects.push_back(Effect::Abandon(closed));
+    }
+
+    pub(super) fn finish(&mut self, outcome: Outcome) {
+        self.phase = Phase::Finished(outcome);
+        self.effects.push_back(Effect::Record(Record::Finished(outcome)));
+        self.generation += 1;
+    }
+}
