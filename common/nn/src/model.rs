@@ -21,10 +21,10 @@ pub(crate) use steps::LEAST_STEP;
 pub use weights::round_weights;
 
 use crate::Error;
-use crate::ops::{Graph, Tape, cross_entropy, distillation, with_arithmetic};
+use crate::ops::{Factors, Graph, Tape, cross_entropy, distillation, with_arithmetic};
 use candle_core::{CpuStorage, DType, InplaceOp1, Tensor, Var};
 use device::Remote;
-use dunlin_core::recipe::{ModelConfig, ModelKind, Steps, WeightFormat};
+use dunlin_core::recipe::{Arithmetic, ModelConfig, ModelKind, Steps, WeightFormat};
 use dunlin_core::{Layout, Seed};
 use std::sync::Arc;
 use steps::LearnedSteps;
@@ -79,6 +79,8 @@ pub(crate) struct Gradients {
     pub(crate) loss: f64,
     /// One for each tensor; nothing where the loss does not depend on it.
     pub(crate) tensors: Vec<Option<Tensor>>,
+    /// The same for tensors whose gradients were left in factors; empty where that was not asked for.
+    pub(crate) factors: Vec<Option<Factors>>,
 }
 
 impl Model {
@@ -197,6 +199,11 @@ impl Model {
         &self.config.kind
     }
 
+    /// How its products are rounded.
+    pub(crate) const fn arithmetic(&self) -> Arithmetic {
+        self.config.arithmetic
+    }
+
     /// The shape of the data that the model was built for.
     #[must_use]
     pub const fn input(&self) -> &InputShape {
@@ -308,9 +315,33 @@ impl Model {
         count: usize,
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
+        self.gradients_of(x, (target, count), noise, false)
+    }
+
+    /// The same, with gradients left in factors where an optimizer's step is quicker with those.
+    ///
+    /// # Errors
+    /// As [`Self::gradients`].
+    pub(crate) fn gradients_to_step(
+        &self,
+        x: &Tensor,
+        target: Target<'_>,
+        count: usize,
+        noise: Option<Seed>,
+    ) -> Result<Gradients, Error> {
+        self.gradients_of(x, (target, count), noise, self.rounded.is_none())
+    }
+
+    fn gradients_of(
+        &self,
+        x: &Tensor,
+        (target, count): (Target<'_>, usize),
+        noise: Option<Seed>,
+        in_factors: bool,
+    ) -> Result<Gradients, Error> {
         let mut gradients = with_arithmetic(self.config.arithmetic, || match &self.remote {
             Some(remote) => self.gradients_elsewhere(remote, x, (target, count), noise),
-            None if self.is_taped => self.gradients_by_tape(x, (target, count), noise),
+            None if self.is_taped => self.gradients_by_tape(x, (target, count), noise, in_factors),
             None => self.gradients_by_candle(x, (target, count), noise),
         })?;
         if let Some(rounded) = &self.rounded {
@@ -324,14 +355,22 @@ impl Model {
         x: &Tensor,
         goal: (Target<'_>, usize),
         noise: Option<Seed>,
+        in_factors: bool,
     ) -> Result<Gradients, Error> {
         let computed = self.computed();
         let trained = computed.iter().zip(&self.trained).filter_map(|(view, is_trained)| is_trained.then_some(view));
         let mut tape = Tape::of(trained);
+        if in_factors {
+            tape = tape.with_factors();
+        }
         let loss = self.loss(with_noise(Graph::on(&mut tape), noise), x, computed, goal)?;
         let mut gradients = tape.backward(&loss)?;
+        let factors = match in_factors {
+            true => computed.iter().map(|view| gradients.take_factors(view)).collect(),
+            false => Vec::new(),
+        };
         let tensors = computed.iter().map(|view| gradients.take(view)).collect();
-        Ok(Gradients { loss: scalar(&loss)?, tensors })
+        Ok(Gradients { loss: scalar(&loss)?, tensors, factors })
     }
 
     /// For architectures of others, which may use any operation of candle: through its own `backward`, for which each
@@ -349,7 +388,7 @@ impl Model {
         let loss = self.loss(with_noise(Graph::candle(), noise), x, &tensors, goal)?;
         let mut gradients = loss.backward()?;
         let tensors = tensors.iter().map(|tensor| gradients.remove(tensor)).collect();
-        Ok(Gradients { loss: scalar(&loss)?, tensors })
+        Ok(Gradients { loss: scalar(&loss)?, tensors, factors: Vec::new() })
     }
 
     /// On another device, as one gradient of all parameters, whose parts come back.
@@ -370,7 +409,7 @@ impl Model {
                 *tensor = is_trained.then_some(part);
             }
         }
-        Ok(Gradients { loss: scalar(&loss)?, tensors })
+        Ok(Gradients { loss: scalar(&loss)?, tensors, factors: Vec::new() })
     }
 
     /// The forward pass with these parameters and the loss behind it.

@@ -11,6 +11,7 @@ mod conv_norm;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod factors;
 #[cfg(test)]
 mod gradcheck;
 mod kernel;
@@ -49,6 +50,7 @@ pub use steps::{last_step, mean_of_steps, rows_of_steps};
 pub use tape::Graph;
 
 pub(crate) use dropout::mixed;
+pub(crate) use factors::{Factors, Product};
 #[cfg(test)]
 pub(crate) use kernel::{as_on_any_machine, fuses};
 pub(crate) use kernel::{vectorised, with_arithmetic};

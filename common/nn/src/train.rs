@@ -1,6 +1,7 @@
 //! What a client does in a round, and how a model is judged.
 
 mod distill;
+mod gradient;
 mod optimizer;
 #[cfg(test)]
 mod tests;
@@ -118,7 +119,7 @@ fn steps(
         let parts: Vec<_> = rows.chunks(rows.len().div_ceil(threads.count())).enumerate().collect();
         let parts = threads.map(parts, |(part, rows)| -> Result<Gradients, Error> {
             let (x, labels) = gather(data, rows, augmentation.as_ref())?;
-            model.gradients(&x, Target::Labels(&labels), count, Some(noise.derive_n("part", part as u64)))
+            model.gradients_to_step(&x, Target::Labels(&labels), count, Some(noise.derive_n("part", part as u64)))
         });
         let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
         let loss = loss_of(&parts, steps)?;

@@ -458,3 +458,32 @@ mod with_candle_nn {
         }
     }
 }
+
+#[test]
+fn gradients_left_in_factors_are_those_of_the_tensors() {
+    let input = InputShape::image(28, 28, 1, 10);
+    let mut model = Model::new(ModelKind::TwoNn, &input).unwrap();
+    model.load(&model.init(&Seed::from_u64(3))).unwrap();
+    for batch in [1, 7, 80] {
+        let pixels: Vec<f32> = (0..batch * 784).map(|i| ((i * 31) % 97) as f32 / 97.0).collect();
+        let x = Tensor::from_vec(pixels, (batch, 784), &Device::Cpu).unwrap();
+        let labels: Vec<u32> = (0..batch as u32).map(|i| i % 10).collect();
+        let whole = model.gradients(&x, Target::Labels(&labels), batch, None).unwrap();
+        let stepped = model.gradients_to_step(&x, Target::Labels(&labels), batch, None).unwrap();
+        assert!(whole.factors.is_empty());
+        assert_eq!(whole.loss, stepped.loss);
+        let mut in_factors = 0;
+        for (index, expected) in whole.tensors.iter().enumerate() {
+            let got = match (&stepped.factors[index], &stepped.tensors[index]) {
+                (Some(factors), None) => factors.whole().unwrap(),
+                (None, Some(tensor)) => tensor.clone(),
+                other => panic!("{other:?}"),
+            };
+            in_factors += usize::from(stepped.factors[index].is_some());
+            let bits = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(bits(&got), bits(expected.as_ref().unwrap()), "tensor {index}, {batch} rows");
+        }
+        // Of the first layer, whose weights are many, while rows are few.
+        assert_eq!(in_factors, usize::from(batch <= 64), "{batch} rows");
+    }
+}

@@ -3,7 +3,8 @@
 use super::composed;
 use super::elementwise::where_positive;
 use super::kernel::{Float, Start, Strided, Sum, vectorised};
-use super::{Graph, add_columns, elements, for_float, transpose, with_elements};
+use super::tape::Factored;
+use super::{Factors, Graph, add_columns, elements, for_float, transpose, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 
@@ -12,8 +13,7 @@ pub fn linear(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) -> Resu
     if graph.composes(x) {
         return composed::linear(x, w, b);
     }
-    let wanted = Wanted { input: graph.needs_gradient(x), weights: graph.needs_gradient(w) };
-    graph.apply3(x, w, b, Linear { rectify: false, wanted })
+    apply(graph, x, w, b, false)
 }
 
 /// `max(x·wᵀ + b, 0)`: [`linear`] and the rectifier, whose gradient at 0 is 0, in one pass.
@@ -21,8 +21,20 @@ pub fn linear_relu(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) ->
     if graph.composes(x) {
         return composed::relu(&composed::linear(x, w, b)?);
     }
+    apply(graph, x, w, b, true)
+}
+
+fn apply(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor, rectify: bool) -> Result<Tensor> {
     let wanted = Wanted { input: graph.needs_gradient(x), weights: graph.needs_gradient(w) };
-    graph.apply3(x, w, b, Linear { rectify: true, wanted })
+    if let (Ok((batch, inputs)), Ok((outputs, _))) = (x.dims2(), w.dims2())
+        && graph.may_factor(w)
+        && Factors::pay(batch, outputs, inputs)
+    {
+        let op = Linear { rectify, wanted: Wanted { weights: false, ..wanted } };
+        let y = x.apply_op3_no_bwd(w, b, &op)?;
+        return Ok(graph.record_factored(op, [x.clone(), w.clone(), b.clone()], y));
+    }
+    graph.apply3(x, w, b, Linear { rectify, wanted })
 }
 
 /// Rows from which the weights are turned rather than the input.
@@ -108,6 +120,27 @@ impl CustomOp3 for Linear {
                 let masked = with_elements(y, |y| Ok(where_positive(y, dy)))?;
                 self.gradients(x, w, b, &masked)
             })
+        })
+    }
+}
+
+impl Factored for Linear {
+    fn backward(
+        &self,
+        [x, w, b]: &[Tensor; 3],
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Factors, Option<Tensor>)> {
+        for_float!(x.dtype(), T => {
+            let dy = match self.rectify {
+                false => dy.contiguous()?,
+                true => {
+                    let masked = with_elements::<T, _>(dy, |dy| with_elements(y, |y| Ok(where_positive(y, dy))))?;
+                    Tensor::from_vec(masked, dy.shape(), dy.device())?
+                }
+            };
+            let (dx, _, db) = with_elements::<T, _>(&dy, |dy| self.gradients(x, w, b, dy))?;
+            Ok((dx, Factors { dy, x: x.contiguous()? }, db))
         })
     }
 }

@@ -4,7 +4,7 @@
 //! elements over one pool of threads for the whole process, behind a lock: trainings side by side would queue for it.
 //! The tape keeps first gradients as they are and stays on its thread.
 
-use super::{for_float, with_elements};
+use super::{Factors, for_float, with_elements};
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Shape, Tensor, TensorId, WithDType};
 use dunlin_core::Seed;
 use std::collections::{HashMap, HashSet};
@@ -14,6 +14,8 @@ pub(crate) struct Tape {
     calls: Vec<Call>,
     /// The parameters that are trained, and all results that depend on one.
     wanted: HashSet<TensorId>,
+    /// The parameters whose gradients may be left in factors.
+    factored: HashSet<TensorId>,
 }
 
 struct Call {
@@ -25,6 +27,7 @@ enum Operation {
     One(Box<dyn CustomOp1>, Tensor),
     Two(Box<dyn CustomOp2>, [Tensor; 2]),
     Three(Box<dyn CustomOp3>, [Tensor; 3]),
+    Factored(Box<dyn Factored>, [Tensor; 3]),
     Fused(Box<dyn Fused>, Vec<Tensor>),
     Reshape(Tensor),
 }
@@ -35,17 +38,48 @@ pub(super) trait Fused {
     fn backward(self: Box<Self>, operands: &[Tensor], dy: &Tensor) -> Result<Vec<Option<Tensor>>>;
 }
 
+/// An operation on an operand, weights and a bias that leaves the gradient of the weights in factors.
+pub(super) trait Factored {
+    /// The gradients with respect to the operand, unless nobody asks for it, the weights and the bias.
+    fn backward(
+        &self,
+        operands: &[Tensor; 3],
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Factors, Option<Tensor>)>;
+}
+
 /// The gradients of a loss with respect to everything that went into it.
-pub(crate) struct Gradients(HashMap<TensorId, Tensor>);
+pub(crate) struct Gradients {
+    whole: HashMap<TensorId, Tensor>,
+    factors: HashMap<TensorId, Factors>,
+}
 
 impl Gradients {
     /// The gradient with respect to `tensor`, if the loss depends on it.
     pub(crate) fn take(&mut self, tensor: &Tensor) -> Option<Tensor> {
-        self.0.remove(&tensor.id())
+        self.whole.remove(&tensor.id())
+    }
+
+    /// The same, where it was left in factors.
+    pub(crate) fn take_factors(&mut self, tensor: &Tensor) -> Option<Factors> {
+        self.factors.remove(&tensor.id())
+    }
+
+    /// What has no other gradient stays as it is.
+    fn add_factors<T: WithDType>(&mut self, tensor: &Tensor, factors: Factors) -> Result<()> {
+        if self.whole.contains_key(&tensor.id()) || self.factors.contains_key(&tensor.id()) {
+            return self.add::<T>(tensor, factors.whole()?);
+        }
+        self.factors.insert(tensor.id(), factors);
+        Ok(())
     }
 
     fn add<T: WithDType>(&mut self, tensor: &Tensor, gradient: Tensor) -> Result<()> {
-        let sum = match self.0.get(&tensor.id()) {
+        if let Some(factors) = self.factors.remove(&tensor.id()) {
+            self.whole.insert(tensor.id(), factors.whole()?);
+        }
+        let sum = match self.whole.get(&tensor.id()) {
             None => gradient,
             Some(first) => {
                 let sum = with_elements::<T, _>(first, |first| {
@@ -56,7 +90,7 @@ impl Gradients {
                 Tensor::from_vec(sum, tensor.shape(), tensor.device())?
             }
         };
-        self.0.insert(tensor.id(), sum);
+        self.whole.insert(tensor.id(), sum);
         Ok(())
     }
 }
@@ -64,7 +98,13 @@ impl Gradients {
 impl Tape {
     /// For the gradients with respect to these parameters.
     pub(crate) fn of<'t>(parameters: impl IntoIterator<Item = &'t Tensor>) -> Self {
-        Self { calls: Vec::new(), wanted: parameters.into_iter().map(Tensor::id).collect() }
+        let wanted = parameters.into_iter().map(Tensor::id).collect();
+        Self { calls: Vec::new(), wanted, factored: HashSet::new() }
+    }
+
+    /// The same, with gradients of parameters left in factors where that pays.
+    pub(crate) fn with_factors(self) -> Self {
+        Self { factored: self.wanted.clone(), ..self }
     }
 
     /// Whether a tensor is a parameter that is trained, or depends on one: not a network's input, nor what has been
@@ -106,11 +146,12 @@ impl Tape {
     }
 
     fn walk<T: WithDType>(self, loss: &Tensor) -> Result<Gradients> {
-        let mut gradients = Gradients(HashMap::from([(loss.id(), loss.ones_like()?)]));
-        let Self { calls, wanted } = self;
+        let whole = HashMap::from([(loss.id(), loss.ones_like()?)]);
+        let mut gradients = Gradients { whole, factors: HashMap::new() };
+        let Self { calls, wanted, .. } = self;
         for Call { operation, result } in calls.into_iter().rev() {
             // Taken out, so that a layer's gradient is freed as soon as it has been passed on.
-            let Some(dy) = gradients.0.remove(&result.id()) else { continue };
+            let Some(dy) = gradients.whole.remove(&result.id()) else { continue };
             let passed_on = match operation {
                 Operation::One(op, x) => vec![(op.bwd(&x, &result, &dy)?, x)],
                 Operation::Two(op, [x, y]) => {
@@ -120,6 +161,12 @@ impl Tape {
                 Operation::Three(op, [x, w, b]) => {
                     let (dx, dw, db) = op.bwd(&x, &w, &b, &result, &dy)?;
                     vec![(dx, x), (dw, w), (db, b)]
+                }
+                Operation::Factored(op, operands) => {
+                    let (dx, factors, db) = op.backward(&operands, &result, &dy)?;
+                    let [x, w, b] = operands;
+                    gradients.add_factors::<T>(&w, factors)?;
+                    vec![(dx, x), (db, b)]
                 }
                 Operation::Fused(op, operands) => op.backward(&operands, &dy)?.into_iter().zip(operands).collect(),
                 Operation::Reshape(x) => vec![(Some(dy.reshape(x.shape())?), x)],
@@ -217,6 +264,24 @@ impl<'a> Graph<'a> {
             None => x.apply_op3(w, b, op),
             Some(tape) if ![x, w, b].iter().any(|operand| tape.wants(operand)) => x.apply_op3_no_bwd(w, b, &op),
             Some(tape) => tape.apply3(x, w, b, op),
+        }
+    }
+
+    /// Whether the gradient of these weights may be left in factors.
+    pub(super) fn may_factor(&self, w: &Tensor) -> bool {
+        self.tape.as_ref().is_some_and(|tape| tape.factored.contains(&w.id()))
+    }
+
+    /// Records what an operation made that leaves the gradient of its weights in factors.
+    pub(super) fn record_factored(
+        &mut self,
+        op: impl Factored + 'static,
+        operands: [Tensor; 3],
+        result: Tensor,
+    ) -> Tensor {
+        match &mut self.tape {
+            None => result,
+            Some(tape) => tape.record(Operation::Factored(Box::new(op), operands), result),
         }
     }
 

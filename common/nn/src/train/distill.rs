@@ -222,11 +222,11 @@ fn steps(
             let logits: Vec<f32> = said.copied().collect();
             let noise = noise.derive_n("part", part as u64);
             let target = Target::Teacher { logits: &logits, temperature: config.temperature };
-            let mut gradients = vec![student.gradients(&x, target, count, Some(noise))?];
+            let mut gradients = vec![student.gradients_to_step(&x, target, count, Some(noise))?];
             if config.labels > 0.0 {
                 // The gradient of a weighted loss is the loss's over as many more targets.
                 let weighted = ((count as f64 / config.labels).round() as usize).max(1);
-                gradients.push(student.gradients(&x, Target::Labels(&labels), weighted, Some(noise))?);
+                gradients.push(student.gradients_to_step(&x, Target::Labels(&labels), weighted, Some(noise))?);
             }
             Ok(gradients)
         });

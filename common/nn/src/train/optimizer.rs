@@ -1,12 +1,14 @@
 //! The client's optimizer, written on slices: one pass over the parameters' memory per step.
 
+use super::gradient::{BLOCK, Part, Room, TensorGradient};
 use crate::model::{Gradients, LEAST_STEP, Model};
-use crate::ops::{elements_of, vectorised};
+use crate::ops::{Factors, Product, elements_of, vectorised, with_arithmetic};
 use crate::{Error, Threads};
+use candle_core::{Layout, Storage, Tensor};
 use dunlin_codec::Mask;
 use dunlin_core::recipe::{OptimizerKind, TrainingConfig};
 use serde::{Deserialize, Serialize};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 /// An optimizer with its state, which lives for one round.
@@ -78,10 +80,6 @@ const BETA_1: f32 = 0.9;
 const BETA_2: f32 = 0.999;
 const EPSILON: f32 = 1e-8;
 
-/// Coordinates that are taken through a whole step before the next ones: with gradient and state, in the first-level
-/// cache.
-const BLOCK: usize = 2048;
-
 impl<'a> Optimizer<'a> {
     /// For one round (counted from 1) of a model with so many parameters; `start` is where they start, if the
     /// proximal term has a weight.
@@ -137,17 +135,23 @@ impl<'a> Optimizer<'a> {
     /// One step of all the model's parameters against the sum of these gradients of the parts of a batch.
     pub(super) fn step(&mut self, model: &Model, parts: &[Gradients], threads: &Threads) -> Result<(), Error> {
         self.steps = self.steps.saturating_add(1);
-        let guards: Vec<Vec<_>> = parts
-            .iter()
-            .map(|part| part.tensors.iter().map(|tensor| Some(tensor.as_ref()?.storage_and_layout())).collect())
-            .collect();
-        let mut tensors = Vec::with_capacity(model.layout().tensors().len());
+        let count = model.layout().tensors().len();
+        let guards: Vec<Vec<_>> =
+            parts.iter().map(|part| (0..count).map(|index| guard_of(part, index)).collect()).collect();
+        let mut tensors = Vec::with_capacity(count);
         let left = Arc::clone(&self.left);
-        for index in (0..model.layout().tensors().len()).filter(|&index| model.is_trained(index)) {
+        for index in (0..count).filter(|&index| model.is_trained(index)) {
             let range = model.layout().range(index);
             let mut gradients = Vec::with_capacity(parts.len());
-            for (storage, layout) in guards.iter().filter_map(|part| part[index].as_ref()) {
-                gradients.push(elements_of::<f32>(storage, layout)?);
+            for guard in guards.iter().filter_map(|part| part[index].as_ref()) {
+                gradients.push(match guard {
+                    Guard::Whole((storage, layout)) => Part::Whole(elements_of::<f32>(storage, layout)?),
+                    Guard::Factors([(dy, dy_layout), (x, x_layout)]) => {
+                        let (outputs, inputs) = (dy_layout.dims()[1], x_layout.dims()[1]);
+                        let (dy, x) = (elements_of::<f32>(dy, dy_layout)?, elements_of::<f32>(x, x_layout)?);
+                        Part::Product(Product { dy, x, outputs, inputs })
+                    }
+                });
             }
             if let Some(gradient) = gradients.iter().find(|gradient| gradient.len() != range.len()) {
                 let problem = format!("a gradient of {} elements for a tensor of {}", gradient.len(), range.len());
@@ -156,15 +160,11 @@ impl<'a> Optimizer<'a> {
             let left = left.get(range.clone()).unwrap_or_default();
             tensors.push(TensorGradient { range, parts: gradients, left, is_step: model.is_step(index) });
         }
-        self.penalties.scale = self.clip_scale(&tensors);
+        let arithmetic = model.arithmetic();
+        self.penalties.scale = with_arithmetic(arithmetic, || self.clip_scale(&tensors));
         model.with_parameters(|weights| {
             let shares = self.shares(weights, threads.count());
-            threads.map(shares, |share| {
-                vectorised(
-                    #[inline(always)]
-                    || share.step(&tensors),
-                );
-            });
+            threads.map(shares, |share| with_arithmetic(arithmetic, || share.step(&tensors)));
         })?;
         Ok(())
     }
@@ -174,13 +174,12 @@ impl<'a> Optimizer<'a> {
         if self.clip_norm == 0.0 {
             return 1.0;
         }
-        let mut buffer = [0.0; BLOCK];
+        let mut room = Room::default();
         let mut square = 0.0;
         for tensor in tensors {
-            for block in blocks(0..tensor.range.len()) {
-                let sum = tensor.block(block, &mut buffer);
+            tensor.for_blocks(0..tensor.range.len(), &mut room, |_, sum| {
                 square += sum.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
-            }
+            });
         }
         let norm = square.sqrt();
         if norm > self.clip_norm { (self.clip_norm / norm) as f32 } else { 1.0 }
@@ -220,60 +219,17 @@ impl<'a> Optimizer<'a> {
     }
 }
 
-/// The gradient of one tensor, as the sum of those of the parts of a batch; none when the loss does not depend on it.
-struct TensorGradient<'a> {
-    /// Where the tensor lies in the flat vector.
-    range: Range<usize>,
-    parts: Vec<&'a [f32]>,
-    /// What it is multiplied by, element by element; empty for nothing.
-    left: &'a [f32],
-    /// Whether it is one of steps, which stay positive and are under no penalty.
-    is_step: bool,
+/// What has to be held so that a gradient's elements may be borrowed.
+enum Guard<G> {
+    Whole(G),
+    Factors([G; 2]),
 }
 
-impl TensorGradient<'_> {
-    /// The sum over the parts for some of the tensor's coordinates, at most [`BLOCK`].
-    #[inline(always)]
-    fn block<'b>(&'b self, range: Range<usize>, buffer: &'b mut [f32; BLOCK]) -> &'b [f32] {
-        if self.left.is_empty() {
-            return self.whole_block(range, buffer);
-        }
-        let mut sums = [0.0; BLOCK];
-        let sum = self.whole_block(range.clone(), &mut sums);
-        let masked = &mut buffer[..range.len()];
-        for ((masked, &sum), &left) in masked.iter_mut().zip(sum).zip(&self.left[range]) {
-            *masked = sum * left;
-        }
-        masked
+fn guard_of(part: &Gradients, index: usize) -> Option<Guard<(impl Deref<Target = Storage>, &Layout)>> {
+    match part.factors.get(index).and_then(Option::as_ref) {
+        Some(Factors { dy, x }) => Some(Guard::Factors([dy, x].map(Tensor::storage_and_layout))),
+        None => Some(Guard::Whole(part.tensors[index].as_ref()?.storage_and_layout())),
     }
-
-    #[inline(always)]
-    fn whole_block<'b>(&'b self, range: Range<usize>, buffer: &'b mut [f32; BLOCK]) -> &'b [f32] {
-        match self.parts.split_first() {
-            Some((only, [])) => &only[range],
-            Some((one, others)) => {
-                let sum = &mut buffer[..range.len()];
-                sum.copy_from_slice(&one[range.clone()]);
-                for other in others {
-                    for (sum, &value) in sum.iter_mut().zip(&other[range.clone()]) {
-                        *sum += value;
-                    }
-                }
-                sum
-            }
-            None => {
-                let zeros = &mut buffer[..range.len()];
-                zeros.fill(0.0);
-                zeros
-            }
-        }
-    }
-}
-
-/// A range in runs of at most [`BLOCK`].
-fn blocks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let end = range.end;
-    range.step_by(BLOCK).map(move |start| start..(start + BLOCK).min(end))
 }
 
 /// A run of the parameters with its state: what one thread takes through a step.
@@ -290,30 +246,39 @@ struct Share<'a> {
 }
 
 impl Share<'_> {
-    #[inline(always)]
     fn step(mut self, tensors: &[TensorGradient<'_>]) {
-        let (mut buffer, mut penalised) = ([0.0; BLOCK], [0.0; BLOCK]);
+        let (mut room, mut penalised) = (Room::default(), [0.0; BLOCK]);
         let end = self.offset + self.weights.len();
         for tensor in tensors {
-            let range = tensor.range.start.max(self.offset)..tensor.range.end.min(end);
-            for block in blocks(range) {
-                let within = block.start - tensor.range.start..block.end - tensor.range.start;
-                let gradient = tensor.block(within, &mut buffer);
-                let block = block.start - self.offset..block.end - self.offset;
-                if !tensor.is_step {
-                    self.step_block(block, gradient, &mut penalised);
-                    continue;
-                }
-                let penalties = (self.rule, self.penalties);
-                self.rule = self.rule.without_decay();
-                self.penalties = self.penalties.of_steps();
-                self.step_block(block.clone(), gradient, &mut penalised);
-                (self.rule, self.penalties) = penalties;
-                for step in &mut self.weights[block] {
-                    // What is beyond zero comes back; NaN stays.
-                    *step = if step.abs() < LEAST_STEP { LEAST_STEP } else { step.abs() };
-                }
+            let first = tensor.range.start;
+            let (from, to) = (first.max(self.offset), tensor.range.end.min(end));
+            if from >= to {
+                continue;
             }
+            tensor.for_blocks(from - first..to - first, &mut room, |block, gradient| {
+                let block = first + block.start - self.offset..first + block.end - self.offset;
+                vectorised(
+                    #[inline(always)]
+                    || match tensor.is_step {
+                        false => self.step_block(block, gradient, &mut penalised),
+                        true => self.step_of_steps(block, gradient, &mut penalised),
+                    },
+                );
+            });
+        }
+    }
+
+    /// The step of steps between rounded weights, which stay positive and are under no penalty.
+    #[inline(always)]
+    fn step_of_steps(&mut self, block: Range<usize>, gradient: &[f32], penalised: &mut [f32; BLOCK]) {
+        let penalties = (self.rule, self.penalties);
+        self.rule = self.rule.without_decay();
+        self.penalties = self.penalties.of_steps();
+        self.step_block(block.clone(), gradient, penalised);
+        (self.rule, self.penalties) = penalties;
+        for step in &mut self.weights[block] {
+            // What is beyond zero comes back; NaN stays.
+            *step = if step.abs() < LEAST_STEP { LEAST_STEP } else { step.abs() };
         }
     }
 
@@ -388,7 +353,12 @@ mod tests {
         for gradient in gradients {
             optimizer.steps += 1;
             for share in optimizer.shares(&mut weight, 1) {
-                share.step(&[TensorGradient { range: 0..1, parts: vec![&[*gradient]], left: &[], is_step: false }]);
+                share.step(&[TensorGradient {
+                    range: 0..1,
+                    parts: vec![Part::Whole(&[*gradient])],
+                    left: &[],
+                    is_step: false,
+                }]);
             }
             trace.push(weight[0]);
         }
@@ -462,7 +432,7 @@ mod tests {
             let mut optimizer = Optimizer::new(&config, 1, n, &start);
             let cut = n / 3;
             let tensor = |range: Range<usize>| TensorGradient {
-                parts: parts.iter().map(|part| &part[range.clone()]).collect(),
+                parts: parts.iter().map(|part| Part::Whole(&part[range.clone()])).collect(),
                 range,
                 left: &[],
                 is_step: false,
@@ -479,6 +449,57 @@ mod tests {
         let whole = run(1, vec![&sum]);
         assert_eq!(run(3, vec![&sum]), whole);
         assert_eq!(run(2, vec![&one, &other]), whole);
+    }
+
+    #[test]
+    fn a_gradient_in_factors_steps_as_one_that_is_whole() {
+        let config = TrainingConfig {
+            optimizer: OptimizerKind::Sgd,
+            learning_rate: 0.1,
+            momentum: 0.9,
+            proximal: 0.3,
+            clip_norm: 1.0,
+            ..TrainingConfig::default()
+        };
+        let (outputs, inputs, before) = (27, 301, 5);
+        let n = before + outputs * inputs;
+        let vector = |len: usize, factor: usize| (0..len).map(|i| (i * factor % 64) as f32 / 64.0).collect::<Vec<_>>();
+        let (start, left) = (vector(n, 3), vector(n, 19).iter().map(|x| x.round()).collect::<Vec<_>>());
+        // Parts of a batch of five examples and of two.
+        let factors = [5, 2].map(|batch| (vector(batch * outputs, 7), vector(batch * inputs, 11)));
+        let products = factors.each_ref().map(|(dy, x)| Product { dy, x, outputs, inputs });
+        let wholes = products.map(|product| {
+            let mut whole = vec![0.0; outputs * inputs];
+            product.rows(0..outputs, &mut whole);
+            whole
+        });
+        let bias = vector(before, 13);
+        let run = |count: usize, is_product: [bool; 2], left: &[f32]| {
+            let mut weights = vector(n, 5);
+            let mut optimizer = Optimizer::new(&config, 1, n, &start);
+            let part = |i: usize| match is_product[i] {
+                true => Part::Product(products[i]),
+                false => Part::Whole(&wholes[i]),
+            };
+            let tensors = [
+                TensorGradient { range: 0..before, parts: vec![Part::Whole(&bias)], left: &[], is_step: false },
+                TensorGradient { range: before..n, parts: vec![part(0), part(1)], left, is_step: false },
+            ];
+            optimizer.penalties.scale = optimizer.clip_scale(&tensors);
+            assert!(optimizer.penalties.scale < 1.0);
+            for share in optimizer.shares(&mut weights, count) {
+                share.step(&tensors);
+            }
+            weights
+        };
+        for left in [&[][..], &left[before..]] {
+            let whole = run(1, [false, false], left);
+            for is_product in [[true, true], [true, false], [false, true]] {
+                for count in 1..=3 {
+                    assert_eq!(run(count, is_product, left), whole, "{is_product:?}, {count} threads");
+                }
+            }
+        }
     }
 
     #[test]
