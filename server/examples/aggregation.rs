@@ -38,7 +38,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut seconds = Vec::new();
         for _ in 0..ROUNDS {
             let timer = Instant::now();
-            sum.clear();
             for frames in frames.chunks(TOGETHER) {
                 if frames.iter().all(|frame| dunlin_codec::is_plain_dense(frame)) {
                     let updates: Vec<_> = frames.iter().map(|frame| (&**frame, EXAMPLES)).collect();

@@ -1,7 +1,7 @@
 //! From the updates of a round to one: exact sums, straight from the coded stream.
 
 use crate::decoding::decode;
-use dunlin_codec::{CommonGrid, Limits, Segments, Sink, vectorised};
+use dunlin_codec::{CommonGrid, FETCHED_TOGETHER, Limits, Segments, Sink, fetch, vectorised};
 
 mod sliced;
 #[cfg(test)]
@@ -169,7 +169,7 @@ impl Aggregator for ExactSum {
     fn add_values(&mut self, values: &[(u32, f32)], weight: u32) -> Result<(), Error> {
         let total = self.scale.check(self.weight, weight.into())?;
         let mut weighted = self.weighted(weight.into());
-        for values in values.chunks(TOGETHER) {
+        for values in values.chunks(FETCHED_TOGETHER) {
             fetch(weighted.sums, values.iter().map(|&(index, _)| index));
             for &(index, value) in values {
                 weighted.add(index as usize, value);
@@ -312,8 +312,8 @@ impl Sink for Weighted<'_> {
 
     fn add_sparse(&mut self, start: usize, positions: &[u32], values: &[f32]) {
         let Some(sums) = self.sums.get_mut(start..) else { return };
-        for (positions, values) in positions.chunks(TOGETHER).zip(values.chunks(TOGETHER)) {
-            let mut units = [0; TOGETHER];
+        for (positions, values) in positions.chunks(FETCHED_TOGETHER).zip(values.chunks(FETCHED_TOGETHER)) {
+            let mut units = [0; FETCHED_TOGETHER];
             let (fixed, weight) = (self.fixed, self.weight);
             vectorised(
                 #[inline(always)]
@@ -345,17 +345,6 @@ impl Sink for Weighted<'_> {
         );
     }
 }
-
-/// Brings the sums at `indices` into the cache, in which all of them have no room: loads that nothing waits for wait for
-/// memory together.
-#[inline]
-fn fetch(sums: &[i64], indices: impl Iterator<Item = u32>) {
-    let there = indices.map(|index| sums.get(index as usize).copied().unwrap_or(0));
-    std::hint::black_box(there.fold(0, |bits, sum| bits | sum));
-}
-
-/// Coordinates that are fetched together.
-const TOGETHER: usize = 128;
 
 /// 1.5·2⁵²: adding it rounds to an integer.
 const ROUNDER: f64 = 6_755_399_441_055_744.0;

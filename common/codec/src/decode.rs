@@ -170,7 +170,7 @@ fn read<T: Target>(
         return Err(Error::WrongKind { got: kind });
     }
     let bytes = frame.len();
-    if header.layout == Layout::Dense && !header.values_coded && !matches!(kind, FrameKind::Whole(_)) {
+    if dense::lies_as_it_is(&header) {
         let mut reader = Reader { kind, segments, target, nonzeros: 0 };
         let read = DenseRuns::new(kind, segments, sealed, bytes).and_then(|runs| reader.read_dense(runs));
         let read = read.and_then(|()| reader.expect_nonzeros(&header));
@@ -339,11 +339,15 @@ trait Target {
     ) -> Result<u64, Error>;
 }
 
+fn is_of_floats(kind: FrameKind) -> bool {
+    kind != FrameKind::Integers && kind.has_values()
+}
+
 struct ToFloats<'a, S>(&'a mut S);
 
 impl<S: Sink> Target for ToFloats<'_, S> {
     fn takes(kind: FrameKind) -> bool {
-        kind != FrameKind::Integers && kind.has_values()
+        is_of_floats(kind)
     }
 
     fn floats(&mut self, start: usize, values: &[f32]) -> Result<(), Error> {

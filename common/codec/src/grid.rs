@@ -6,6 +6,7 @@
 use crate::{
     Error, IntegerSink, Limits, Segments, Sink, decode, decode_integers,
     header::{self, FrameKind},
+    scattered::{FETCHED_TOGETHER, fetch},
     vectorised,
 };
 
@@ -154,14 +155,13 @@ impl Sink for Grid<'_> {
 
     fn add_sparse(&mut self, start: usize, positions: &[u32], values: &[f32]) {
         let grid = &mut self.0[start..];
-        for (positions, values) in positions.chunks(TOGETHER).zip(values.chunks(TOGETHER)) {
-            let mut steps = [0; TOGETHER];
+        for (positions, values) in positions.chunks(FETCHED_TOGETHER).zip(values.chunks(FETCHED_TOGETHER)) {
+            let mut steps = [0; FETCHED_TOGETHER];
             vectorised(
                 #[inline(always)]
                 || steps.iter_mut().zip(values).for_each(|(step, &value)| *step = round(value)),
             );
-            // A model does not fit into the cache. Loads that nothing waits for wait for memory together.
-            std::hint::black_box(positions.iter().fold(0, |bits, &position| bits | grid[position as usize]));
+            fetch(grid, positions.iter().copied());
             for (&position, step) in positions.iter().zip(steps) {
                 let value = &mut grid[position as usize];
                 *value = value.saturating_add(step);
@@ -181,8 +181,5 @@ impl IntegerSink for Grid<'_> {
 fn round(value: f32) -> i32 {
     (value * UNITS_PER_ONE).round_ties_even() as i32
 }
-
-/// Coordinates that are fetched together.
-const TOGETHER: usize = 128;
 
 const UNITS_PER_ONE: f32 = 16_777_216.0;

@@ -79,8 +79,20 @@ pub(crate) struct Gradients {
     pub(crate) loss: f64,
     /// One for each tensor; nothing where the loss does not depend on it.
     pub(crate) tensors: Vec<Option<Tensor>>,
-    /// The same for tensors whose gradients were left in factors; empty where that was not asked for.
+    /// The same for tensors whose gradients were left in factors; empty where none are.
     pub(crate) factors: Vec<Option<Factors>>,
+}
+
+impl Gradients {
+    /// With nothing left in factors.
+    fn multiplied_out(mut self) -> candle_core::Result<Self> {
+        for (tensor, factors) in self.tensors.iter_mut().zip(std::mem::take(&mut self.factors)) {
+            if let Some(factors) = factors {
+                *tensor = Some(factors.whole()?);
+            }
+        }
+        Ok(self)
+    }
 }
 
 impl Model {
@@ -315,7 +327,8 @@ impl Model {
         count: usize,
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
-        self.gradients_of(x, (target, count), noise, false)
+        let gradients = self.gradients_to_step(x, target, count, noise)?;
+        with_arithmetic(self.config.arithmetic, || Ok(gradients.multiplied_out()?))
     }
 
     /// The same, with gradients left in factors where an optimizer's step is quicker with those.
@@ -329,19 +342,9 @@ impl Model {
         count: usize,
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
-        self.gradients_of(x, (target, count), noise, self.rounded.is_none())
-    }
-
-    fn gradients_of(
-        &self,
-        x: &Tensor,
-        (target, count): (Target<'_>, usize),
-        noise: Option<Seed>,
-        in_factors: bool,
-    ) -> Result<Gradients, Error> {
         let mut gradients = with_arithmetic(self.config.arithmetic, || match &self.remote {
             Some(remote) => self.gradients_elsewhere(remote, x, (target, count), noise),
-            None if self.is_taped => self.gradients_by_tape(x, (target, count), noise, in_factors),
+            None if self.is_taped => self.gradients_by_tape(x, (target, count), noise),
             None => self.gradients_by_candle(x, (target, count), noise),
         })?;
         if let Some(rounded) = &self.rounded {
@@ -355,20 +358,17 @@ impl Model {
         x: &Tensor,
         goal: (Target<'_>, usize),
         noise: Option<Seed>,
-        in_factors: bool,
     ) -> Result<Gradients, Error> {
         let computed = self.computed();
         let trained = computed.iter().zip(&self.trained).filter_map(|(view, is_trained)| is_trained.then_some(view));
         let mut tape = Tape::of(trained);
-        if in_factors {
+        // What is rounded takes gradients on to the parameters, and needs them whole.
+        if self.rounded.is_none() {
             tape = tape.with_factors();
         }
         let loss = self.loss(with_noise(Graph::on(&mut tape), noise), x, computed, goal)?;
         let mut gradients = tape.backward(&loss)?;
-        let factors = match in_factors {
-            true => computed.iter().map(|view| gradients.take_factors(view)).collect(),
-            false => Vec::new(),
-        };
+        let factors = computed.iter().map(|view| gradients.take_factors(view)).collect();
         let tensors = computed.iter().map(|view| gradients.take(view)).collect();
         Ok(Gradients { loss: scalar(&loss)?, tensors, factors })
     }

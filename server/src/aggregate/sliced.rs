@@ -98,7 +98,7 @@ impl Aggregator for SlicedSum {
     fn aggregate(&mut self, out: &mut [f32]) -> Result<(), Error> {
         if self.slices.iter().all(|(_, sum)| sum.weight == 0) {
             self.whole.aggregate(out)?;
-            self.slices.iter_mut().for_each(|(_, sum)| sum.clear());
+            self.clear();
             return Ok(());
         }
         if out.len() != self.whole.sums.len() {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{RUN, Reader, Sink, ToFloats, scale_of};
+use super::{RUN, Reader, Sink, ToFloats, is_of_floats, scale_of};
 use crate::{
     Error, FrameHeader, FrameKind, Layout, Limits, Segments,
     header::{self, Sealed},
@@ -87,11 +87,13 @@ pub fn is_plain_dense(frame: &[u8]) -> bool {
     FrameHeader::parse(frame).is_ok_and(|header| is_plain(&header))
 }
 
-pub(super) fn is_plain(header: &FrameHeader) -> bool {
-    header.layout == Layout::Dense
-        && !header.values_coded
-        && !matches!(header.kind, FrameKind::Whole(_) | FrameKind::Integers)
-        && header.kind.has_values()
+fn is_plain(header: &FrameHeader) -> bool {
+    lies_as_it_is(header) && is_of_floats(header.kind)
+}
+
+/// Whether [`DenseRuns`] reads it: every coordinate has its value, and none is coded.
+pub(super) fn lies_as_it_is(header: &FrameHeader) -> bool {
+    header.layout == Layout::Dense && !header.values_coded && !matches!(header.kind, FrameKind::Whole(_))
 }
 
 /// Decodes dense frames of floats, all of one model and with values that are not coded, in step: `take` gets the number
@@ -99,8 +101,8 @@ pub(super) fn is_plain(header: &FrameHeader) -> bool {
 /// is then read and written once for all, and not once for each.
 ///
 /// # Errors
-/// The number of a frame and what [`crate::verify`] would say of it, [`Error::WrongKind`] for one that is not
-/// [`is_plain_dense`]; then `take` may have seen a part of each.
+/// The number of a frame and what is wrong with it, [`Error::WrongKind`] for one that is not [`is_plain_dense`]; then
+/// `take` may have seen a part of each.
 pub fn decode_together(
     frames: &[&[u8]],
     segments: &Segments,
