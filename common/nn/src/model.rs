@@ -21,7 +21,7 @@ pub(crate) use steps::LEAST_STEP;
 pub use weights::round_weights;
 
 use crate::Error;
-use crate::ops::{Factors, Graph, Tape, cross_entropy, distillation, with_arithmetic};
+use crate::ops::{Factors, Graph, Member, Tape, cross_entropy, distillation, with_arithmetic};
 use candle_core::{CpuStorage, DType, InplaceOp1, Tensor, Var};
 use device::Remote;
 use dunlin_core::recipe::{Arithmetic, ModelConfig, ModelKind, Steps, WeightFormat};
@@ -71,6 +71,15 @@ pub(crate) enum Target<'a> {
     Labels(&'a [u32]),
     /// Another model's logits, softened by a temperature.
     Teacher { logits: &'a [f32], temperature: f64 },
+}
+
+/// What a pass through the network needs to know besides examples and goal.
+#[derive(Clone, Default)]
+pub(crate) struct StepContext<'a> {
+    /// The seed of what is random in training; without one nothing is.
+    pub(crate) noise: Option<Seed>,
+    /// The thread's place among those that have the other parts of the batch.
+    pub(crate) member: Option<&'a Member>,
 }
 
 /// The loss of some examples, and what each tensor of the layout has to do with it.
@@ -327,7 +336,7 @@ impl Model {
         count: usize,
         noise: Option<Seed>,
     ) -> Result<Gradients, Error> {
-        let gradients = self.gradients_to_step(x, target, count, noise)?;
+        let gradients = self.gradients_to_step(x, target, count, StepContext { noise, member: None })?;
         with_arithmetic(self.config.arithmetic, || Ok(gradients.multiplied_out()?))
     }
 
@@ -340,12 +349,12 @@ impl Model {
         x: &Tensor,
         target: Target<'_>,
         count: usize,
-        noise: Option<Seed>,
+        context: StepContext<'_>,
     ) -> Result<Gradients, Error> {
         let mut gradients = with_arithmetic(self.config.arithmetic, || match &self.remote {
-            Some(remote) => self.gradients_elsewhere(remote, x, (target, count), noise),
-            None if self.is_taped => self.gradients_by_tape(x, (target, count), noise),
-            None => self.gradients_by_candle(x, (target, count), noise),
+            Some(remote) => self.gradients_elsewhere(remote, x, (target, count), context.noise),
+            None if self.is_taped => self.gradients_by_tape(x, (target, count), context),
+            None => self.gradients_by_candle(x, (target, count), context.noise),
         })?;
         if let Some(rounded) = &self.rounded {
             rounded.backward(self.flat.as_tensor(), &self.trained, &mut gradients.tensors)?;
@@ -357,7 +366,7 @@ impl Model {
         &self,
         x: &Tensor,
         goal: (Target<'_>, usize),
-        noise: Option<Seed>,
+        StepContext { noise, member }: StepContext<'_>,
     ) -> Result<Gradients, Error> {
         let computed = self.computed();
         let trained = computed.iter().zip(&self.trained).filter_map(|(view, is_trained)| is_trained.then_some(view));
@@ -366,7 +375,8 @@ impl Model {
         if self.rounded.is_none() {
             tape = tape.with_factors();
         }
-        let loss = self.loss(with_noise(Graph::on(&mut tape), noise), x, computed, goal)?;
+        let graph = with_noise(Graph::on(&mut tape), noise).with_member(member);
+        let loss = self.loss(graph, x, computed, goal)?;
         let mut gradients = tape.backward(&loss)?;
         let factors = computed.iter().map(|view| gradients.take_factors(view)).collect();
         let tensors = computed.iter().map(|view| gradients.take(view)).collect();

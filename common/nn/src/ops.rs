@@ -27,8 +27,10 @@ mod resize;
 mod row_norm;
 mod saved;
 mod scale;
+mod split_linear;
 mod steps;
 mod tape;
+mod team;
 mod transpose;
 
 pub use attention::{attention, self_attention};
@@ -56,6 +58,7 @@ pub(crate) use kernel::{as_on_any_machine, fuses};
 pub(crate) use kernel::{vectorised, with_arithmetic};
 pub(crate) use loss::row_loss;
 pub(crate) use tape::Tape;
+pub(crate) use team::{Member, Team};
 pub(crate) use transpose::transpose;
 
 use candle_core::{CpuStorage, Error, Layout, Result, Storage, Tensor, WithDType};

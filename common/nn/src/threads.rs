@@ -1,6 +1,9 @@
 //! The threads that one training may use.
 
 use crate::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// A bounded number of threads, of which the one that calls is the first.
 ///
@@ -9,7 +12,14 @@ use crate::Error;
 #[derive(Debug, Default)]
 pub struct Threads {
     /// All but the first; nothing when there is only that one.
-    others: Option<rayon::ThreadPool>,
+    others: Option<Others>,
+}
+
+#[derive(Debug)]
+struct Others {
+    pool: rayon::ThreadPool,
+    /// How often they were called.
+    calls: Arc<AtomicUsize>,
 }
 
 impl Threads {
@@ -33,7 +43,7 @@ impl Threads {
                     .thread_name(|index| format!("training-{}", index + 1))
                     .build()
                     .map_err(|error| Error::config("--threads", count, error.to_string()))?;
-                Some(pool)
+                Some(Others { pool, calls: Arc::default() })
             }
         };
         Ok(Self { others })
@@ -42,29 +52,51 @@ impl Threads {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        1 + self.others.as_ref().map_or(0, rayon::ThreadPool::current_num_threads)
+        1 + self.others.as_ref().map_or(0, |others| others.pool.current_num_threads())
     }
 
     /// The results of `work` on each part, in their order; the last part is done by the calling thread.
     pub(crate) fn map<P: Send, R: Send>(&self, parts: Vec<P>, work: impl Fn(P) -> R + Sync) -> Vec<R> {
-        let Some(others) = self.others.as_ref().filter(|_| parts.len() > 1) else {
+        let Some(Others { pool, calls }) = self.others.as_ref().filter(|_| parts.len() > 1) else {
             return parts.into_iter().map(work).collect();
         };
         let mut results: Vec<Option<R>> = parts.iter().map(|_| None).collect();
-        others.in_place_scope(|scope| {
-            let work = &work;
+        let at_work = AtomicUsize::new(parts.len() - 1);
+        // Ends the waiting of the others since the call before.
+        let call = calls.fetch_add(1, Ordering::Relaxed) + 1;
+        pool.in_place_scope(|scope| {
+            let (work, at_work) = (&work, &at_work);
             let mut pending: Vec<_> = parts.into_iter().zip(&mut results).collect();
             let own = pending.pop();
             for (part, result) in pending {
-                scope.spawn(move |_| *result = Some(work(part)));
+                scope.spawn(move |_| {
+                    *result = Some(work(part));
+                    at_work.fetch_sub(1, Ordering::Relaxed);
+                });
             }
             if let Some((part, result)) = own {
                 *result = Some(work(part));
             }
+            wait_awake(|| at_work.load(Ordering::Relaxed) == 0);
         });
+        for _ in 0..pool.current_num_threads() {
+            let calls = Arc::clone(calls);
+            pool.spawn(move || wait_awake(|| calls.load(Ordering::Relaxed) != call));
+        }
         results.into_iter().map(|result| result.expect("a scope ends when all its parts are done")).collect()
     }
 }
+
+/// Waits for something that other threads are about to do without going to sleep, out of which a thread may take longer
+/// than they do; not for long, as others may have use for the processor.
+pub(crate) fn wait_awake(is_done: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is_done() && begin.elapsed() < PATIENCE {
+        std::hint::spin_loop();
+    }
+}
+
+pub(crate) const PATIENCE: Duration = Duration::from_micros(200);
 
 #[cfg(test)]
 mod tests {

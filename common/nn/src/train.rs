@@ -10,8 +10,8 @@ mod trivial;
 pub use distill::{DistillTask, Halfway, Keep, Lesson, distill};
 
 use crate::data::{Examples, augment};
-use crate::model::{Gradients, Model, Target};
-use crate::ops;
+use crate::model::{Gradients, Model, StepContext, Target};
+use crate::ops::{self, Team};
 use crate::{Error, Threads};
 use candle_core::{Device, Tensor};
 use dunlin_codec::Mask;
@@ -116,10 +116,13 @@ fn steps(
             .then(|| (config.augment, task.seed.derive_n("augment", u64::from(epoch))));
         let noise = task.seed.derive_n("step", steps);
         let count = rows.len() * model.input().targets;
-        let parts: Vec<_> = rows.chunks(rows.len().div_ceil(threads.count())).enumerate().collect();
-        let parts = threads.map(parts, |(part, rows)| -> Result<Gradients, Error> {
+        let parts: Vec<_> = rows.chunks(rows.len().div_ceil(threads.count())).collect();
+        let seats = Team::seats(parts.iter().map(|rows| rows.len()).collect());
+        let parts = threads.map(parts.into_iter().zip(seats).collect(), |(rows, seat)| -> Result<Gradients, Error> {
             let (x, labels) = gather(data, rows, augmentation.as_ref())?;
-            model.gradients_to_step(&x, Target::Labels(&labels), count, Some(noise.derive_n("part", part as u64)))
+            let noise = noise.derive_n("part", seat.member().number() as u64);
+            let context = StepContext { noise: Some(noise), member: Some(seat.member()) };
+            model.gradients_to_step(&x, Target::Labels(&labels), count, context)
         });
         let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
         let loss = loss_of(&parts, steps)?;

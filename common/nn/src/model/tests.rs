@@ -469,7 +469,7 @@ fn gradients_left_in_factors_are_those_of_the_tensors() {
         let x = Tensor::from_vec(pixels, (batch, 784), &Device::Cpu).unwrap();
         let labels: Vec<u32> = (0..batch as u32).map(|i| i % 10).collect();
         let whole = model.gradients(&x, Target::Labels(&labels), batch, None).unwrap();
-        let stepped = model.gradients_to_step(&x, Target::Labels(&labels), batch, None).unwrap();
+        let stepped = model.gradients_to_step(&x, Target::Labels(&labels), batch, StepContext::default()).unwrap();
         assert!(whole.factors.is_empty());
         assert_eq!(whole.loss, stepped.loss);
         let mut in_factors = 0;

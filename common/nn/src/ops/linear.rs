@@ -3,6 +3,7 @@
 use super::composed;
 use super::elementwise::where_positive;
 use super::kernel::{Float, Start, Strided, Sum, vectorised};
+use super::split_linear::split_linear;
 use super::tape::Factored;
 use super::{Factors, Graph, add_columns, elements, for_float, transpose, with_elements};
 use candle_core::backend::BackendStorage;
@@ -25,6 +26,9 @@ pub fn linear_relu(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) ->
 }
 
 fn apply(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor, rectify: bool) -> Result<Tensor> {
+    if let Some(y) = split_linear(graph, [x, w, b], rectify)? {
+        return Ok(y);
+    }
     let wanted = Wanted { input: graph.needs_gradient(x), weights: graph.needs_gradient(w) };
     if let (Ok((batch, inputs)), Ok((outputs, _))) = (x.dims2(), w.dims2())
         && graph.may_factor(w)
@@ -130,17 +134,11 @@ impl Factored for Linear {
         [x, w, b]: &[Tensor; 3],
         y: &Tensor,
         dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Factors, Option<Tensor>)> {
+    ) -> Result<(Option<Tensor>, Option<Factors>, Option<Tensor>)> {
         for_float!(x.dtype(), T => {
-            let dy = match self.rectify {
-                false => dy.contiguous()?,
-                true => {
-                    let masked = with_elements::<T, _>(dy, |dy| with_elements(y, |y| Ok(where_positive(y, dy))))?;
-                    Tensor::from_vec(masked, dy.shape(), dy.device())?
-                }
-            };
+            let dy = before_rectifier::<T>(self.rectify, y, dy)?;
             let (dx, _, db) = with_elements::<T, _>(&dy, |dy| self.gradients(x, w, b, dy))?;
-            Ok((dx, Factors { dy, x: x.contiguous()? }, db))
+            Ok((dx, Some(Factors { dy, x: x.contiguous()? }), db))
         })
     }
 }
@@ -155,7 +153,6 @@ impl Linear {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (outputs, inputs) = w.dims2()?;
         let batch = x.elem_count() / inputs.max(1);
-        let mut db = vec![T::zero(); outputs];
         let dy_matrix = Strided::matrix(dy, outputs);
         let dw = self.wanted.weights.then(|| {
             with_elements::<T, _>(x, |x| {
@@ -164,10 +161,6 @@ impl Linear {
             })
         });
         let dw = dw.transpose()?.map(|dw| Tensor::from_vec(dw, w.shape(), w.device())).transpose()?;
-        vectorised(
-            #[inline(always)]
-            || add_columns(dy, &mut db),
-        );
         let dx = self.wanted.input.then(|| {
             with_elements::<T, _>(w, |w| {
                 let w = Strided::matrix(w, inputs);
@@ -176,8 +169,27 @@ impl Linear {
         });
         let dx = dx.transpose()?;
         let dx = dx.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()?;
-        Ok((dx, dw, Some(Tensor::from_vec(db, b.shape(), b.device())?)))
+        Ok((dx, dw, Some(bias_gradient(dy, b)?)))
     }
+}
+
+/// The gradient of what the rectifier, if there is one, got, in one piece.
+pub(super) fn before_rectifier<T: Float>(rectify: bool, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    if !rectify {
+        return dy.contiguous();
+    }
+    let masked = with_elements::<T, _>(dy, |dy| with_elements(y, |y| Ok(where_positive(y, dy))))?;
+    Tensor::from_vec(masked, dy.shape(), dy.device())
+}
+
+/// The sum over the rows of the gradient of the results.
+pub(super) fn bias_gradient<T: Float>(dy: &[T], b: &Tensor) -> Result<Tensor> {
+    let mut db = vec![T::zero(); b.elem_count()];
+    vectorised(
+        #[inline(always)]
+        || add_columns(dy, &mut db),
+    );
+    Tensor::from_vec(db, b.shape(), b.device())
 }
 
 /// The columns of a row-major matrix as rows.

@@ -1,6 +1,6 @@
 //! Recurrent layers, a whole sequence in one operation.
 //!
-//! The input's products for all steps are taken together; then each step adds those of the state, sixteen units at a
+//! The input's products for all steps are taken together; then each step adds those of the state, thirty-two units at a
 //! time, and puts the sums through the gates while they are in the first-level cache. The weights are packed once for
 //! all steps. Gates and memories are kept for the gradient, as taking the products again would cost half a pass.
 
@@ -138,7 +138,7 @@ fn add_product<T: Float>(step: &[T], weights: &[T], rows: usize, start: Start<'_
 }
 
 /// Panels whose products are taken together: so much of a panel of weights fits the first-level cache.
-const PANELS_AT_ONCE: usize = 16;
+const PANELS_AT_ONCE: usize = 8;
 
 impl<C: Cell, T: Float> Recurrent<C, T> {
     fn forward(&self, extent: Extent, x: &[T], w: &[T], b: &[T]) -> Pass<T> {

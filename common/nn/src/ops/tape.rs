@@ -4,7 +4,7 @@
 //! elements over one pool of threads for the whole process, behind a lock: trainings side by side would queue for it.
 //! The tape keeps first gradients as they are and stays on its thread.
 
-use super::{Factors, for_float, with_elements};
+use super::{Factors, Member, for_float, with_elements};
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Shape, Tensor, TensorId, WithDType};
 use dunlin_core::Seed;
 use std::collections::{HashMap, HashSet};
@@ -40,13 +40,14 @@ pub(super) trait Fused {
 
 /// An operation on an operand, weights and a bias that leaves the gradient of the weights in factors.
 pub(super) trait Factored {
-    /// The gradients with respect to the operand, unless nobody asks for it, the weights and the bias.
+    /// The gradients with respect to the operand, unless nobody asks for it, the weights, unless another part of the
+    /// batch answers for them, and the bias.
     fn backward(
         &self,
         operands: &[Tensor; 3],
         y: &Tensor,
         dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Factors, Option<Tensor>)>;
+    ) -> Result<(Option<Tensor>, Option<Factors>, Option<Tensor>)>;
 }
 
 /// The gradients of a loss with respect to everything that went into it.
@@ -165,7 +166,9 @@ impl Tape {
                 Operation::Factored(op, operands) => {
                     let (dx, factors, db) = op.backward(&operands, &result, &dy)?;
                     let [x, w, b] = operands;
-                    gradients.add_factors::<T>(&w, factors)?;
+                    if let Some(factors) = factors {
+                        gradients.add_factors::<T>(&w, factors)?;
+                    }
                     vec![(dx, x), (db, b)]
                 }
                 Operation::Fused(op, operands) => op.backward(&operands, &dy)?.into_iter().zip(operands).collect(),
@@ -191,6 +194,8 @@ pub struct Graph<'a> {
     tape: Option<&'a mut Tape>,
     /// The seed of what is random in training; without one nothing is.
     noise: Option<Seed>,
+    /// The thread's place among those that have the other parts of the batch.
+    member: Option<&'a Member>,
     /// Random operations so far.
     draws: u64,
     /// Whether operations are put together from candle's own wherever the operands are.
@@ -223,6 +228,16 @@ impl<'a> Graph<'a> {
     #[must_use]
     pub fn with_noise(self, seed: Seed) -> Self {
         Self { noise: Some(seed), ..self }
+    }
+
+    /// For a part of a batch, of which others have the rest.
+    pub(crate) fn with_member(self, member: Option<&'a Member>) -> Self {
+        Self { member, ..self }
+    }
+
+    /// The thread's place among those that have the other parts of the batch, if there are any.
+    pub(super) fn member(&self) -> Option<&'a Member> {
+        self.member
     }
 
     /// The seed of the next random operation; nothing when the pass is not one of training.

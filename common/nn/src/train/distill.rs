@@ -3,7 +3,7 @@
 use super::optimizer::{Memory, Optimizer};
 use super::{EVALUATION_BATCH, expect_input, gather, loss_of, passes};
 use crate::data::Examples;
-use crate::model::{Gradients, Model, Target};
+use crate::model::{Gradients, Model, StepContext, Target};
 use crate::{Error, Threads, ops};
 use dunlin_codec::Mask;
 use dunlin_core::Seed;
@@ -220,13 +220,13 @@ fn steps(
                 &teacher[start..start + per_example]
             });
             let logits: Vec<f32> = said.copied().collect();
-            let noise = noise.derive_n("part", part as u64);
+            let context = StepContext { noise: Some(noise.derive_n("part", part as u64)), member: None };
             let target = Target::Teacher { logits: &logits, temperature: config.temperature };
-            let mut gradients = vec![student.gradients_to_step(&x, target, count, Some(noise))?];
+            let mut gradients = vec![student.gradients_to_step(&x, target, count, context.clone())?];
             if config.labels > 0.0 {
                 // The gradient of a weighted loss is the loss's over as many more targets.
                 let weighted = ((count as f64 / config.labels).round() as usize).max(1);
-                gradients.push(student.gradients_to_step(&x, Target::Labels(&labels), weighted, Some(noise))?);
+                gradients.push(student.gradients_to_step(&x, Target::Labels(&labels), weighted, context)?);
             }
             Ok(gradients)
         });

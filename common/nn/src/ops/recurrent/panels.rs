@@ -1,12 +1,12 @@
-//! Matrices cut into panels of sixteen columns, each lying in one piece: the order in which a product walks them.
+//! Matrices cut into panels of thirty-two columns, each lying in one piece: the order in which a product walks them.
 //!
 //! The last panel is filled up with zeros, which change no sum.
 
 use super::super::kernel::Float;
 use std::ops::Range;
 
-/// Columns of a panel: two vectors of AVX2 or one of AVX-512.
-pub(super) const LANES: usize = 16;
+/// Columns of a panel: four vectors of AVX2 or two of AVX-512.
+pub(super) const LANES: usize = 32;
 
 /// For each step of a sequence a matrix of batch rows: the element of step `t`, row `i`, column `j` lies at
 /// `((t·panels + j / LANES)·rows + i)·LANES + j % LANES`.
