@@ -3,7 +3,7 @@
 mod common;
 
 use crate::trainer::{Progress, Trainer, TrainerError, Work};
-use dunlin_codec::{Encoded, Encoder, Mask, MaskedGrid, Rest, Source, StageBytes, grid};
+use dunlin_codec::{Encoded, Encoder, Mask, MaskedGrid, Rest, Source, StageBytes, fetch, grid};
 use dunlin_core::message::{TrainTask, UpdateHeader};
 use dunlin_core::recipe::Statistic;
 use dunlin_core::{ClientId, Digest, Recipe, Seed};
@@ -46,8 +46,11 @@ impl Rest for Residual {
         self.values.extend(values.iter().map(|&value| narrowed(value)));
     }
 
-    fn correct(&mut self, index: usize, value: f32) {
-        self.values[index] = narrowed(value);
+    fn correct(&mut self, places: &[u32], left: &[f32]) {
+        fetch(&self.values, places.iter().copied(), bf16::to_bits);
+        for (&place, &left) in places.iter().zip(left) {
+            self.values[place as usize] = narrowed(left);
+        }
     }
 }
 

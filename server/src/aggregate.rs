@@ -170,7 +170,7 @@ impl Aggregator for ExactSum {
         let total = self.scale.check(self.weight, weight.into())?;
         let mut weighted = self.weighted(weight.into());
         for values in values.chunks(FETCHED_TOGETHER) {
-            fetch(weighted.sums, values.iter().map(|&(index, _)| index));
+            fetch(weighted.sums, values.iter().map(|&(index, _)| index), |sum| sum);
             for &(index, value) in values {
                 weighted.add(index as usize, value);
             }
@@ -323,7 +323,7 @@ impl Sink for Weighted<'_> {
                     }
                 },
             );
-            fetch(sums, positions.iter().copied());
+            fetch(sums, positions.iter().copied(), |sum| sum);
             for (&position, units) in positions.iter().zip(units) {
                 if let Some(sum) = sums.get_mut(position as usize) {
                     *sum = sum.wrapping_add(units);

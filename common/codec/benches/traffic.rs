@@ -5,7 +5,7 @@
 use std::{hint::black_box, time::Instant};
 
 use dunlin_codec::{
-    Codec, Decoder, Encoder, EntropyCoder, Fit, Limits, Quantizer, Rate, Rest, Segment, Segments, Sink, Source,
+    Codec, Decoder, Encoder, EntropyCoder, Fit, Limits, Quantizer, Rate, Rest, Segment, Segments, Sink, Source, fetch,
     vectorised,
 };
 use rand::SeedableRng;
@@ -48,8 +48,11 @@ impl Rest for Next<'_> {
         self.0[start..start + values.len()].copy_from_slice(values);
     }
 
-    fn correct(&mut self, index: usize, value: f32) {
-        self.0[index] = value;
+    fn correct(&mut self, places: &[u32], left: &[f32]) {
+        fetch(self.0, places.iter().copied(), f32::to_bits);
+        for (&place, &left) in places.iter().zip(left) {
+            self.0[place as usize] = left;
+        }
     }
 }
 

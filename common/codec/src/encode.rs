@@ -11,6 +11,7 @@ use crate::{
     header,
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
     range::RangeWriter,
+    scattered::FETCHED_TOGETHER,
     select::Selection,
     source::{self, Rest, Source, blocks, check_finite},
     values::{self, Values, is_scaled, width_of},
@@ -120,14 +121,19 @@ impl Encoder {
         let is_weighed = !self.importance.is_empty();
         if is_sparse(codec) && !is_weighed && self.selection.select_above_sample(u, kept(codec, u.len()), rest)? {
             let encoded = self.encode_selected(codec, segments);
-            let (indices, values) = (&self.selection.indices, &self.selection.values);
+            // What is selected is left but for what is sent of it.
+            let Selection { indices, values: left, .. } = &mut self.selection;
             let mut at = 0;
             self.sent.for_each(segments, |index, decoded| {
                 while indices[at] as usize != index {
                     at += 1;
                 }
-                rest.correct(index, values[at] - decoded);
+                left[at] -= decoded;
+                at += 1;
             });
+            for (places, left) in indices.chunks(FETCHED_TOGETHER).zip(left.chunks(FETCHED_TOGETHER)) {
+                rest.correct(places, left);
+            }
             return Ok(encoded);
         }
         if codec.quantizer == Quantizer::F32

@@ -161,7 +161,7 @@ impl Sink for Grid<'_> {
                 #[inline(always)]
                 || steps.iter_mut().zip(values).for_each(|(step, &value)| *step = round(value)),
             );
-            fetch(grid, positions.iter().copied());
+            fetch(grid, positions.iter().copied(), |value| value);
             for (&position, step) in positions.iter().zip(steps) {
                 let value = &mut grid[position as usize];
                 *value = value.saturating_add(step);

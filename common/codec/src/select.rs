@@ -172,35 +172,48 @@ impl Key {
     }
 }
 
-/// Calls `found` for every coordinate of `values`, the first of which is `start`, whose magnitude's bits reach `least`.
-/// Most do not: a loop that vectorises flags those that do, and flags are looked through eight at a time.
+/// Calls `found` for every coordinate of `values`, the first of which is `start`, whose magnitude's bits reach `least`, in
+/// rising order. Most do not, so a loop that vectorises takes the largest of each of [`COLUMNS`] columns of a block, and
+/// only columns that reach it are looked at closer.
 #[inline(always)]
 fn for_each_at_least(start: usize, values: &[f32], least: u32, mut found: impl FnMut(Key)) {
     // Magnitudes and bounds are below 2³¹, and signed integers are what every vector unit compares.
     let least = least.cast_signed();
-    let mut flags = [0u8; FLAGS];
-    let mut hits = [0u8; WORDS];
-    for (block, values) in values.chunks(FLAGS).enumerate() {
-        let start = start + block * FLAGS;
-        for (flag, &value) in flags.iter_mut().zip(values) {
-            *flag = u8::from(magnitude(value).cast_signed() >= least);
+    let size = |value: f32| magnitude(value).cast_signed();
+    let (blocks, rest) = values.as_chunks::<{ ROWS * COLUMNS }>();
+    for (block, values) in blocks.iter().enumerate() {
+        let rows = values.as_chunks::<COLUMNS>().0;
+        let mut largest = [0; COLUMNS];
+        for row in rows {
+            for (largest, &value) in largest.iter_mut().zip(row) {
+                *largest = size(value).max(*largest);
+            }
         }
-        // What a shorter last block leaves of the flags before it.
-        flags[values.len()..].fill(0);
-        // Where any of eight flags is set is noted without a branch, which would often be guessed wrongly.
-        let (words, mut count) = (flags.as_chunks().0, 0);
-        for (i, word) in words.iter().enumerate() {
-            hits[count % WORDS] = i as u8;
-            count += usize::from(u64::from_le_bytes(*word) != 0);
-        }
-        for &i in &hits[..count.min(WORDS)] {
-            let i = usize::from(i);
-            let mut word = u64::from_le_bytes(words[i]);
+        let reached = largest.map(|largest| u8::from(largest >= least));
+        // A bit for each coordinate that reaches it: columns come in their order, coordinates in that of their rows.
+        let mut marks = [0u64; ROWS];
+        for (i, word) in reached.as_chunks().0.iter().enumerate() {
+            let mut word = u64::from_le_bytes(*word);
             while word != 0 {
-                let at = 8 * i + word.trailing_zeros() as usize / 8;
-                found(Key::new((start + at) as u32, values[at]));
+                let column = 8 * i + word.trailing_zeros() as usize / 8;
+                for (mark, row) in marks.iter_mut().zip(rows) {
+                    *mark |= u64::from(size(row[column]) >= least) << column;
+                }
                 word &= word - 1;
             }
+        }
+        for (row, mut mark) in marks.into_iter().enumerate() {
+            while mark != 0 {
+                let at = row * COLUMNS + mark.trailing_zeros() as usize;
+                found(Key::new((start + block * values.len() + at) as u32, values[at]));
+                mark &= mark - 1;
+            }
+        }
+    }
+    let start = start + values.len() - rest.len();
+    for (at, &value) in rest.iter().enumerate() {
+        if size(value) >= least {
+            found(Key::new((start + at) as u32, value));
         }
     }
 }
@@ -238,9 +251,9 @@ const BUCKETS: usize = 1 << (31 - SHIFT);
 const LANES: usize = 4;
 /// Of the sample.
 const BLOCK: usize = 16;
-/// Coordinates flagged at a time; not more than 256 times eight.
-const FLAGS: usize = 512;
-const WORDS: usize = FLAGS / 8;
+/// Of a block of coordinates that are compared together: columns are bits of a word.
+const COLUMNS: usize = 64;
+const ROWS: usize = 8;
 /// All bits of a float but its sign.
 const MAGNITUDE: u32 = 0x7fff_ffff;
 

@@ -34,15 +34,16 @@ pub trait Rest {
     /// 0 on, when the later ones count.
     fn take(&mut self, start: usize, values: &[f32]);
 
-    /// Puts right one of the values taken.
-    fn correct(&mut self, index: usize, value: f32);
+    /// Puts right some of the values taken: what is left at these places, of which there are at most
+    /// [`FETCHED_TOGETHER`](crate::FETCHED_TOGETHER), in rising order.
+    fn correct(&mut self, places: &[u32], left: &[f32]);
 }
 
 /// Without feedback what is not sent is lost.
 impl Rest for () {
     fn take(&mut self, _: usize, _: &[f32]) {}
 
-    fn correct(&mut self, _: usize, _: f32) {}
+    fn correct(&mut self, _: &[u32], _: &[f32]) {}
 }
 
 /// Reads a vector from its first to its last coordinate, a few thousand at a time so that they stay in the first-level

@@ -85,8 +85,10 @@ impl dunlin_codec::Rest for Values {
         self.0.extend_from_slice(values);
     }
 
-    fn correct(&mut self, index: usize, value: f32) {
-        self.0[index] = value;
+    fn correct(&mut self, places: &[u32], left: &[f32]) {
+        for (&place, &left) in places.iter().zip(left) {
+            self.0[place as usize] = left;
+        }
     }
 }
 
