@@ -1,5 +1,5 @@
-"""Gradients of torch in 64 bits, as the oracle of common/nn/tests/gradients.rs: writes
-common/nn/tests/gradients.safetensors.
+"""Gradients of torch in 64 bits, as the oracle of common/nn/src/ops/gradcheck/torch.rs: writes
+common/nn/src/ops/gradcheck/torch.safetensors.
 
 Each case has its operands `CASE.0`, `CASE.1`, …, the weights `CASE.upstream` of the scalar Σ upstream·result, the result
 `CASE.result` and the gradients `CASE.grad.0`, … of that scalar. Images are saved as [n, h, w, c], which is how dunlin-nn
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 torch.manual_seed(20261125)
-FILE = pathlib.Path(__file__).parent.parent / "common/nn/tests/gradients.safetensors"
+FILE = pathlib.Path(__file__).parent.parent / "common/nn/src/ops/gradcheck/torch.safetensors"
 saved = {}
 
 
@@ -37,8 +37,8 @@ def case(name, function, *operands):
     for index, operand in enumerate(operands):
         saved[f"{name}.{index}"] = operand.detach().double().contiguous()
         if operand.grad is not None:
-            saved[f"{name}.grad.{index}"] = operand.grad.contiguous()
-    saved[f"{name}.result"] = result.detach().contiguous()
+            saved[f"{name}.grad.{index}"] = operand.grad.contiguous().clone()
+    saved[f"{name}.result"] = result.detach().contiguous().clone()
     saved[f"{name}.upstream"] = upstream
 
 
@@ -141,6 +141,45 @@ def attention(causal):
 
 case("attention", attention(False), rand(2, 5, 12), rand(2, 5, 12), rand(2, 5, 12))
 case("attention_causal", attention(True), rand(2, 5, 12), rand(2, 5, 12), rand(2, 5, 12))
+
+
+def self_attention(causal):
+    return lambda qkv: attention(causal)(*qkv.chunk(3, 2))
+
+
+case("self_attention", self_attention(False), rand(2, 5, 36))
+case("self_attention_causal", self_attention(True), rand(2, 5, 36))
+
+
+def conv_norm(padding, stride, groups, norm_groups, relu):
+    def function(x, w, g, b):
+        y = F.group_norm(F.conv2d(planes(x), w, stride=stride, padding=padding, groups=groups), norm_groups, g, b)
+        return pixels(torch.relu(y) if relu else y)
+
+    return function
+
+
+case("conv_norm", conv_norm(1, 1, 1, 2, False), rand(2, 7, 6, 3), rand(4, 3, 3, 3), rand(4), rand(4))
+case("conv_norm_relu", conv_norm(1, 2, 1, 4, True), rand(3, 7, 6, 3), rand(8, 3, 3, 3), rand(8), rand(8))
+case("conv_norm_depthwise", conv_norm(1, 1, 9, 3, True), rand(2, 5, 4, 9), rand(9, 1, 3, 3), rand(9), rand(9))
+case("add", lambda x, y: x + y, rand(4, 6), rand(4, 6))
+case("add_positions", lambda x, table: x + table, rand(3, 4, 5), rand(4, 5))
+case("channels_last", lambda x: pixels(x.reshape(2, 3, 4, 5)), rand(2, 60))
+case("flatten", lambda x: planes(x).reshape(2, 60), rand(2, 4, 5, 3))
+case("last_step", lambda x: x[:, -1], rand(3, 4, 5))
+case("mean_of_steps", lambda x: x.mean(1), rand(3, 4, 5))
+case("rows_of_steps", lambda x: x.reshape(12, 5), rand(3, 4, 5))
+
+# Numbers that are exact as f32, which is how a teacher's logits come.
+teacher = torch.tensor([(7 * i % 11) / 4 for i in range(20)], dtype=torch.float64).reshape(4, 5)
+
+
+def distillation(x, temperature=3.0):
+    wanted = F.softmax(teacher / temperature, 1)
+    return F.kl_div(F.log_softmax(x / temperature, 1), wanted, reduction="sum") * temperature**2 / 6
+
+
+case("distillation", distillation, 4 * rand(4, 5))
 
 save_file(saved, FILE)
 print(f"{len(saved)} tensors in {FILE.stat().st_size} bytes")

@@ -1,6 +1,6 @@
 //! Data sets, how they are read, and how they are split among clients.
 //!
-//! Named sets other than the embedded digits lie in `$DUNLIN_DATA/NAME`, or `./data/NAME` without that variable.
+//! Named sets other than the embedded digits and penguins lie in `$DUNLIN_DATA/NAME`, or `./data/NAME` without that variable.
 
 mod arrays;
 pub(crate) mod augment;
@@ -8,7 +8,9 @@ mod fetch;
 mod heart;
 mod idx;
 mod partition;
+mod penguins;
 mod png;
+mod records;
 mod sentiment;
 mod set;
 mod spoken;
@@ -55,8 +57,8 @@ pub fn root() -> PathBuf {
 }
 
 /// The data sets with a name of their own, which a recipe's `data.source` can be.
-pub const NAMED: [&str; 8] =
-    ["digits", "mnist", "fashion-mnist", "cifar10", "shakespeare", "heart", "spoken-digits", "sentiment"];
+pub const NAMED: [&str; 9] =
+    ["digits", "penguins", "mnist", "fashion-mnist", "cifar10", "shakespeare", "heart", "spoken-digits", "sentiment"];
 
 /// Most distinct labels; what has more is a measurement and not a label.
 const MAX_CLASSES: usize = 1000;
@@ -103,11 +105,14 @@ fn named(root: &Path, name: &str, share: f64) -> Result<(Dataset, Option<Dataset
     if name == "digits" {
         return Ok((idx::digits()?, None));
     }
+    let split = |groups: &[u32]| hold_out(groups, share);
+    if name == "penguins" {
+        return Ok(with_test(penguins::read(split)?));
+    }
     if !NAMED.contains(&name) {
         return Err(unknown(name));
     }
     let dir = find(name, root).ok_or_else(|| Error::Missing { name: name.into(), dir: root.join(name) })?;
-    let split = |groups: &[u32]| hold_out(groups, share);
     Ok(match name {
         "shakespeare" => with_test(text::read(name, &dir, share)?),
         "heart" => with_test(heart::read(&dir.join(heart::FILE), split)?),

@@ -64,10 +64,11 @@ fn data(recipe: &Recipe) -> Option<Conflict> {
 }
 
 /// Sources, by name or form, whose rows may say to whom they belong.
-const WITH_NATURAL_KEY: [&str; 6] = ["shakespeare", "heart", "sentiment", "text", "npz", "safetensors"];
+const WITH_NATURAL_KEY: [&str; 7] = ["penguins", "shakespeare", "heart", "sentiment", "text", "npz", "safetensors"];
 
 /// Sources, by name or form, whose rows are never images.
-const WITHOUT_IMAGES: [&str; 7] = ["shakespeare", "heart", "spoken-digits", "sentiment", "csv", "text", "none"];
+const WITHOUT_IMAGES: [&str; 8] =
+    ["penguins", "shakespeare", "heart", "spoken-digits", "sentiment", "csv", "text", "none"];
 
 fn training(recipe: &Recipe) -> Option<Conflict> {
     let training = &recipe.training;

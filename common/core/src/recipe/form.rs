@@ -127,8 +127,18 @@ const MIN_RATE: f64 = 0.001;
 const MAX_RATE: f64 = 1e9;
 
 /// The data sets with a name of their own.
-const SOURCES: &[&str] =
-    &["digits", "mnist", "fashion-mnist", "cifar10", "shakespeare", "heart", "spoken-digits", "sentiment", "none"];
+const SOURCES: &[&str] = &[
+    "digits",
+    "penguins",
+    "mnist",
+    "fashion-mnist",
+    "cifar10",
+    "shakespeare",
+    "heart",
+    "spoken-digits",
+    "sentiment",
+    "none",
+];
 
 /// The forms of data of one's own, each with what follows its colon.
 const FORMS: &[(&str, &str)] = &[

@@ -123,7 +123,7 @@ pub const KEYS: &[Key] = &[
         "data.source",
         "",
         Form::Source,
-        "The data set; digits is part of the program, the other names are what `dunlin data fetch` brings, idx: reads the \
+        "The data set; digits and penguins are part of the program, the other names are what `dunlin data fetch` brings, idx: reads the \
          files of a directory in the format of MNIST, png: images that are rows of pixels, csv: a table, npz: and \
          safetensors: arrays x and y, text: plays or plain text, and none is for the trivial model; docs/DATA.md \
          describes each.",
@@ -156,7 +156,7 @@ pub const KEYS: &[Key] = &[
         "",
         Form::Text,
         "For the split by key: a file with one client number per training row; empty for the natural key of the source, \
-         such as the hospitals of heart.",
+         such as the hospitals of heart or the islands of penguins.",
     ),
     key("data.label", "", Form::Name, "Column of a CSV file that holds the label."),
     key(

@@ -6,6 +6,8 @@ use crate::Error;
 use crate::model::InputShape;
 use dunlin_core::recipe::{DataConfig, Partition};
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// A table split by `split` (labels to training and test rows), its features standardised to mean 0 and variance 1
@@ -107,6 +109,11 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        Self::read(File::open(path).map_err(|error| Error::io(path, error))?, path)
+    }
+
+    /// From what `file` holds.
+    pub(super) fn read(file: impl Read, path: &Path) -> Result<Self, Error> {
         let malformed = |error: csv::Error| match error.into_kind() {
             csv::ErrorKind::Io(error) => Error::io(path, error),
             csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
@@ -115,7 +122,7 @@ impl Table {
             }
             kind => Error::malformed(path.display(), format!("{kind:?}")),
         };
-        let mut reader = csv::Reader::from_path(path).map_err(malformed)?;
+        let mut reader = csv::Reader::from_reader(file);
         let header = reader.headers().map_err(malformed)?.iter().map(|name| name.trim().to_owned()).collect();
         let rows = reader.records().collect::<Result<_, _>>().map_err(malformed)?;
         Ok(Self { header, rows })

@@ -50,16 +50,16 @@ fn a_missing_set_is_answered_with_the_command_that_fetches_it() {
 #[test]
 fn an_unknown_source_is_answered_with_the_known_ones() {
     let message = load_source("cifar").unwrap_err().to_string();
-    let known = "digits, mnist, fashion-mnist, cifar10, shakespeare, heart, spoken-digits, sentiment, idx:DIR, png:DIR, \
+    let known = "digits, penguins, mnist, fashion-mnist, cifar10, shakespeare, heart, spoken-digits, sentiment, idx:DIR, png:DIR, \
                  csv:FILE, npz:FILE, safetensors:FILE, text:FILE or DIR, and none";
     assert_eq!(message, format!("data.source = \"cifar\": known are {known}"));
     assert_eq!(load_source("tar:x").unwrap_err().to_string(), format!("data.source = \"tar:x\": known are {known}"));
 }
 
 #[test]
-fn every_named_set_but_the_embedded_one_can_be_fetched_and_stand_in_a_recipe() {
+fn every_named_set_but_the_embedded_ones_can_be_fetched_and_stand_in_a_recipe() {
     for name in NAMED {
-        assert_eq!(fetchable().any(|known| known == name), name != "digits", "{name}");
+        assert_eq!(fetchable().any(|known| known == name), !["digits", "penguins"].contains(&name), "{name}");
         dunlin_core::Recipe::load(None, &[format!("data.source={name}")]).unwrap();
     }
 }
@@ -194,6 +194,20 @@ fn shakespeare_has_848_roles_and_4_million_characters() {
     // Hardly a character is unknown.
     let unknown = histogram(&split.train)[87];
     assert!(unknown < 100, "{unknown}");
+}
+
+#[test]
+fn the_penguins_live_on_three_islands_none_of_which_has_all_species() {
+    let split = load_source("penguins").unwrap();
+    assert_eq!((split.train.len() + split.test.len(), *split.train.input()), (344, InputShape::table(5, 3)));
+    assert_eq!(split.train.key_names(), ["Biscoe", "Dream", "Torgersen"]);
+    let mut birds = [[0; 3]; 3];
+    for set in [&split.train, &split.test] {
+        for (&key, &label) in set.keys().unwrap().iter().zip(set.labels()) {
+            birds[key as usize][label as usize] += 1;
+        }
+    }
+    assert_eq!(birds, [[44, 0, 124], [56, 68, 0], [52, 0, 0]]);
 }
 
 #[test]

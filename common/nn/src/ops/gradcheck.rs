@@ -1,6 +1,7 @@
 //! Every operation's gradient against central differences in 64 bits.
 
 mod sequences;
+mod torch;
 
 use super::*;
 use candle_core::{DType, Device, Var};

@@ -7,13 +7,13 @@ fn keys_that_do_not_fit_each_other_are_refused() {
     for (sets, message) in [
         (
             &["data.source=mnsit"][..],
-            "--set data.source=mnsit: `data.source` is \"mnsit\"; it must be digits, mnist, fashion-mnist, \
+            "--set data.source=mnsit: `data.source` is \"mnsit\"; it must be digits, penguins, mnist, fashion-mnist, \
              cifar10, shakespeare, heart, spoken-digits, sentiment, none, idx:DIRECTORY, png:DIRECTORY, csv:FILE, \
              npz:FILE, safetensors:FILE or text:FILE_OR_DIRECTORY",
         ),
         (
             &["data.source=idx:"],
-            "--set data.source=idx:: `data.source` is \"idx:\"; it must be digits, mnist, fashion-mnist, \
+            "--set data.source=idx:: `data.source` is \"idx:\"; it must be digits, penguins, mnist, fashion-mnist, \
              cifar10, shakespeare, heart, spoken-digits, sentiment, none, idx:DIRECTORY, png:DIRECTORY, csv:FILE, \
              npz:FILE, safetensors:FILE or text:FILE_OR_DIRECTORY",
         ),

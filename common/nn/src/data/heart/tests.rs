@@ -1,6 +1,7 @@
 //! Patients, whole and with gaps.
 
 use super::*;
+use crate::model::InputShape;
 
 const HEAD: &str = "id,age,sex,dataset,cp,trestbps,chol,fbs,restecg,thalch,exang,oldpeak,slope,ca,thal,num\n";
 
