@@ -1,4 +1,4 @@
-//! Local training: whole steps of the models, single operations, and what half precision could save.
+//! Local training: whole steps of the models and single operations.
 //!
 //! `cargo bench -p dunlin-nn`; a name behind `--` chooses. Against torch: `scripts/compare-torch`.
 
@@ -11,8 +11,6 @@ use dunlin_nn::data::{Dataset, Examples};
 use dunlin_nn::model::{InputShape, Model};
 use dunlin_nn::ops::{self, Conv2dConfig, Graph, Pool2dConfig};
 use dunlin_nn::train::{TrainTask, train};
-use half::slice::HalfFloatSliceExt;
-use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -128,29 +126,5 @@ fn operations(c: &mut Criterion) {
     group.finish();
 }
 
-/// Products are taken in 32 bits on processors without 16-bit arithmetic, so half precision could save only the reading
-/// of weights: this is what rounding a model's weights to 16 bits and back costs, to be held against the time of a step
-/// (a sixth of `examples/mcmahan-cnn/10`) and of reading them twice.
-fn half_precision(c: &mut Criterion) {
-    let weights: Vec<f32> = (0..1_663_370).map(|i| (i * 7919 % 1024) as f32 / 1024.0 - 0.5).collect();
-    let mut halves = vec![half::f16::ZERO; weights.len()];
-    let mut back = vec![0f32; weights.len()];
-    let mut group = c.benchmark_group("half precision of 1.66M weights");
-    group.bench_function("to 16 bits", |bench| bench.iter(|| halves.convert_from_f32_slice(black_box(&weights))));
-    group.bench_function("and back", |bench| bench.iter(|| black_box(&halves).convert_to_f32_slice(&mut back)));
-    group.bench_function("reading 32 bits", |bench| {
-        bench.iter(|| {
-            let mut largest = [0f32; 16];
-            for block in black_box(&weights).chunks_exact(16) {
-                for (largest, &x) in largest.iter_mut().zip(block) {
-                    *largest = if x > *largest { x } else { *largest };
-                }
-            }
-            largest
-        });
-    });
-    group.finish();
-}
-
-criterion_group!(benches, models, optimizers, operations, half_precision);
+criterion_group!(benches, models, optimizers, operations);
 criterion_main!(benches);

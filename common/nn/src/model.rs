@@ -22,6 +22,7 @@ pub use weights::round_weights;
 
 use crate::Error;
 use crate::ops::{Factors, Graph, Member, Tape, cross_entropy, distillation, with_arithmetic};
+use crate::threads::alone;
 use candle_core::{CpuStorage, DType, InplaceOp1, Tensor, Var};
 use device::Remote;
 use dunlin_core::recipe::{Arithmetic, ModelConfig, ModelKind, Steps, WeightFormat};
@@ -295,7 +296,7 @@ impl Model {
             None => views(flat, &self.layout)?,
             Some(rounded) => rounded.straight_through(flat)?,
         };
-        with_arithmetic(self.config.arithmetic, || Ok(self.pass(&mut Graph::candle(), x, &tensors)?))
+        self.on_this_thread(|| Ok(self.pass(&mut Graph::candle(), x, &tensors)?))
     }
 
     /// The logits of rows that lie one after the other, in the same way, for one who has no tensors.
@@ -315,7 +316,14 @@ impl Model {
             let logits = self.pass(&mut Graph::composed(), &x, &remote.views()?)?;
             return Ok(logits.to_device(&Device::Cpu)?);
         }
-        with_arithmetic(self.config.arithmetic, || Ok(self.pass(&mut Graph::candle(), x, self.computed())?))
+        self.on_this_thread(|| Ok(self.pass(&mut Graph::candle(), x, self.computed())?))
+    }
+
+    /// Computes in the model's arithmetic, with no more threads than the one that calls.
+    fn on_this_thread<R: Send>(&self, work: impl FnOnce() -> Result<R, Error> + Send) -> Result<R, Error> {
+        let work = || with_arithmetic(self.config.arithmetic, work);
+        // Architectures of others may use operations of candle that ask for all threads there are.
+        if self.is_taped { work() } else { alone(work)? }
     }
 
     /// The architecture's forward pass with some of the layout's tensors.
@@ -351,7 +359,7 @@ impl Model {
         count: usize,
         context: StepContext<'_>,
     ) -> Result<Gradients, Error> {
-        let mut gradients = with_arithmetic(self.config.arithmetic, || match &self.remote {
+        let mut gradients = self.on_this_thread(|| match &self.remote {
             Some(remote) => self.gradients_elsewhere(remote, x, (target, count), context.noise),
             None if self.is_taped => self.gradients_by_tape(x, (target, count), context),
             None => self.gradients_by_candle(x, (target, count), context.noise),

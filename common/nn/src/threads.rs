@@ -1,6 +1,7 @@
 //! The threads that one training may use.
 
 use crate::Error;
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -85,6 +86,24 @@ impl Threads {
         }
         results.into_iter().map(|result| result.expect("a scope ends when all its parts are done")).collect()
     }
+}
+
+/// Does some work with one thread, also where it asks rayon for more: the calling one waits for it.
+///
+/// # Errors
+/// When the system refuses a thread.
+pub(crate) fn alone<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> {
+    thread_local! {
+        static ONE: OnceCell<rayon::ThreadPool> = const { OnceCell::new() };
+    }
+    ONE.with(|one| {
+        if one.get().is_none() {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "model".into()).build();
+            // Nobody else can have set it meanwhile.
+            let _ = one.set(pool.map_err(|error| Error::config("--threads", 1, error.to_string()))?);
+        }
+        Ok(one.get().expect("it was set just now").install(work))
+    })
 }
 
 /// Waits for something that other threads are about to do without going to sleep, out of which a thread may take longer

@@ -55,7 +55,8 @@ pub struct TrainResult {
 /// <https://arxiv.org/abs/1812.06127>), are added; after the step, `l1` shrinks the weights. The memory of `params`
 /// becomes the model's for as long as it is trained, and nothing is copied.
 ///
-/// The result depends on nothing but the arguments, the number of threads and the machine's vector instructions.
+/// The result depends on nothing but the arguments, the number of threads and whether the machine has fused multiply-add,
+/// and in portable arithmetic not on that.
 ///
 /// `progress` is called after each step with (steps done, steps in total).
 ///

@@ -6,7 +6,7 @@ use crate::data::{self, Dataset};
 use crate::model::{Architecture, Init, InputShape, Parameters, register};
 use crate::ops::Graph;
 use dunlin_core::recipe::DataConfig;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 const ONE: Threads = Threads::one();
 
@@ -361,6 +361,40 @@ impl Architecture for PlainTwoNn {
         let layer = |x: &Tensor, i: usize| x.matmul(&parameters[i].t()?)?.broadcast_add(&parameters[i + 1]);
         layer(&layer(&layer(x, 0)?.relu()?, 2)?.relu()?, 4)
     }
+}
+
+/// Asks rayon for threads where a user's layers would.
+struct Crowd(Arc<Mutex<Vec<usize>>>);
+
+impl Architecture for Crowd {
+    fn parameters(&self, input: &InputShape, list: &mut Parameters) -> Result<(), Error> {
+        list.linear("fc", input.features(), input.classes);
+        Ok(())
+    }
+
+    fn forward(
+        &self,
+        _: &InputShape,
+        _: &mut Graph<'_>,
+        x: &Tensor,
+        parameters: &[Tensor],
+    ) -> candle_core::Result<Tensor> {
+        self.0.lock().unwrap().push(rayon::current_num_threads());
+        x.matmul(&parameters[0].t()?)?.broadcast_add(&parameters[1])
+    }
+}
+
+#[test]
+fn a_registered_model_gets_no_more_threads_than_the_training_was_given() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    register("crowd", Crowd(Arc::clone(&seen)));
+    let training = small(&digits().0, 50);
+    run(&ModelKind::Own("crowd".into()), &training, &TrainingConfig::default()).unwrap();
+    let mut model = Model::new(ModelKind::Own("crowd".into()), training.dataset().input()).unwrap();
+    let params = model.init(&Seed::from_u64(3));
+    evaluate(&mut model, &training, &params, &ONE).unwrap();
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() > 5 && seen.iter().all(|&threads| threads == 1), "{seen:?}");
 }
 
 #[test]
