@@ -234,7 +234,8 @@ fn matrix(weight: &Tensor, kernels: Kernels, range: Option<Range>, groups: usize
     if let (Kernels::Auto, Values::Integers { width: Width::Eight, scales, levels }, Some(range), 1) =
         (kernels, &weight.values, range, groups)
     {
-        return Matrix::Int8(Int8::new(levels, scales, row, size[0] * size[1], range), size);
+        let kernel = (weight.shape.len() == 4).then_some(size[0] * size[1]);
+        return Matrix::Int8(Int8::new(levels, scales, row, kernel, range), size);
     }
     let values = weight.values.to_f32();
     let sparse = weight.values.nonzeros() as f64 <= SPARSE_UP_TO * values.len() as f64;

@@ -53,9 +53,9 @@ pub use tape::Graph;
 
 pub(crate) use dropout::mixed;
 pub(crate) use factors::{Factors, Product};
+pub(crate) use kernel::{ByteProducts, vectorised, with_arithmetic};
 #[cfg(test)]
 pub(crate) use kernel::{as_on_any_machine, fuses};
-pub(crate) use kernel::{vectorised, with_arithmetic};
 pub(crate) use loss::row_loss;
 pub(crate) use tape::Tape;
 pub(crate) use team::{Member, Team};

@@ -6,6 +6,7 @@
 //! ones.
 #![expect(unsafe_code, reason = "a function compiled for more instructions may be called only where they exist")]
 
+mod bytes;
 mod functions;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -16,6 +17,7 @@ mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) use bytes::ByteProducts;
 pub(super) use product::{Start, Strided, Sum};
 
 use candle_core::WithDType;
@@ -24,7 +26,13 @@ use functions::Transcendental;
 use std::cell::Cell;
 
 /// What the layers compute in: `f32` trains, `f64` checks gradients and is never hurried.
-pub(super) trait Float: WithDType + Transcendental {
+pub(super) trait Float: Multiply + Transcendental {}
+
+impl Float for f32 {}
+impl Float for f64 {}
+
+/// What sums of products are taken of.
+pub(super) trait Multiply: WithDType {
     /// Columns of the widest tile on this machine.
     fn panel_width() -> usize;
 
@@ -35,7 +43,7 @@ pub(super) trait Float: WithDType + Transcendental {
     unsafe fn sum_of_products(operands: &tile::Operands<Self>);
 }
 
-impl Float for f32 {
+impl Multiply for f32 {
     fn panel_width() -> usize {
         match Instructions::here() {
             #[cfg(target_arch = "x86_64")]
@@ -72,7 +80,7 @@ impl Float for f32 {
     }
 }
 
-impl Float for f64 {
+impl Multiply for f64 {
     fn panel_width() -> usize {
         8
     }

@@ -5,11 +5,11 @@
 //! Multiplication": a panel of `b` for the first-level cache, a block of `a` for the second.
 #![expect(unsafe_code, reason = "copies through pointers; the operands' extents are checked by `Sum::run`")]
 
-use super::Float;
+use super::Multiply;
 use super::tile::{DEPTH, Operands, ROWS};
 
 /// Whether a product is worth the copies, or cannot do without them: the inner loops want rows of `b` in one piece.
-pub(super) fn pays<T: Float>(operands: &Operands<T>, b_column: usize) -> bool {
+pub(super) fn pays<T: Multiply>(operands: &Operands<T>, b_column: usize) -> bool {
     b_column != 1 || operands.segments == 1 && (packs_a(operands) || packs_b(operands))
 }
 
@@ -25,11 +25,11 @@ const COLUMNS: usize = 1024;
 /// Rows in a panel of a transposed `a`: four tiles of AVX2, two of AVX-512; [`ROWS`] is a multiple.
 const HEIGHT: usize = 24;
 
-fn packs_a<T: Float>(operands: &Operands<T>) -> bool {
+fn packs_a<T: Multiply>(operands: &Operands<T>) -> bool {
     operands.a_row == 1 && operands.a_column >= FAR && operands.depth >= DEEP && operands.columns >= MANY_COLUMNS
 }
 
-fn packs_b<T: Float>(operands: &Operands<T>) -> bool {
+fn packs_b<T: Multiply>(operands: &Operands<T>) -> bool {
     operands.rows >= MANY_ROWS && operands.depth >= DEEP && operands.b_row >= FAR
 }
 
@@ -37,7 +37,7 @@ fn packs_b<T: Float>(operands: &Operands<T>) -> bool {
 ///
 /// # Safety
 /// All elements that the operands describe exist.
-pub(super) unsafe fn product<T: Float>(whole: &Operands<T>, b_column: usize) {
+pub(super) unsafe fn product<T: Multiply>(whole: &Operands<T>, b_column: usize) {
     let depth = whole.depth.min(DEPTH);
     let mut a_block = Block::new(packs_a(whole), HEIGHT, whole.rows.min(ROWS), depth);
     let mut b_block = Block::new(b_column != 1 || packs_b(whole), T::panel_width(), whole.columns.min(COLUMNS), depth);
@@ -75,7 +75,7 @@ pub(super) unsafe fn product<T: Float>(whole: &Operands<T>, b_column: usize) {
 ///
 /// # Safety
 /// All elements that the operands describe exist, except those that were copied.
-unsafe fn panels<T: Float>(part: &Operands<T>, a_block: &Block<T>, b_block: &Block<T>) {
+unsafe fn panels<T: Multiply>(part: &Operands<T>, a_block: &Block<T>, b_block: &Block<T>) {
     for left in (0..part.columns).step_by(b_block.step(part.columns)) {
         for top in (0..part.rows).step_by(a_block.step(part.rows)) {
             let start = part.start.wrapping_add(top * part.start_row + left);
@@ -107,7 +107,7 @@ struct Block<T> {
     elements: Vec<T>,
 }
 
-impl<T: Float> Block<T> {
+impl<T: Multiply> Block<T> {
     fn new(is_used: bool, width: usize, extent: usize, depth: usize) -> Self {
         let len = if is_used { extent.next_multiple_of(width) * depth } else { 0 };
         Self { is_used, width, elements: vec![T::zero(); len] }
@@ -139,7 +139,7 @@ impl<T: Float> Block<T> {
 ///
 /// # Safety
 /// All of it can be read.
-unsafe fn copy<T: Float>(
+unsafe fn copy<T: Multiply>(
     from: *const T,
     from_row: usize,
     from_column: usize,

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "hands pointers to the inner loops, after checking that all they will touch exists")]
 
 use super::tile::Operands;
-use super::{Float, packed};
+use super::{Multiply, packed};
 use std::ptr;
 
 /// Matrices in a slice: row `i`, column `j` of matrix `s` is `data[s * segment + i * row + j * column]`.
@@ -62,7 +62,7 @@ pub(in super::super) struct Sum<'a, T> {
     pub(in super::super) rectify: bool,
 }
 
-impl<'a, T: Float> Sum<'a, T> {
+impl<'a, T: Multiply> Sum<'a, T> {
     /// The product of a rows×depth and a depth×columns matrix.
     pub(in super::super) fn product(
         (rows, depth, columns): (usize, usize, usize),

@@ -163,3 +163,145 @@ impl Vector for Avx2 {
         Self(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
     }
 }
+
+/// # Safety
+/// The processor has AVX-512F and its VNNI, and the operands are as [`tile::sum_of_products`] wants them.
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) unsafe fn sum_of_bytes_avx512(operands: &Operands<u32>) {
+    // SAFETY: the caller's.
+    unsafe { tile::sum_of_products::<Bytes512>(operands) }
+}
+
+/// # Safety
+/// The processor has AVX2 and AVX-VNNI, and the operands are as [`tile::sum_of_products`] wants them.
+#[target_feature(enable = "avx2,avxvnni")]
+pub(super) unsafe fn sum_of_bytes_vnni(operands: &Operands<u32>) {
+    // SAFETY: the caller's.
+    unsafe { tile::sum_of_products::<Bytes256<true>>(operands) }
+}
+
+/// # Safety
+/// The processor has AVX2, and the operands are as [`tile::sum_of_products`] wants them.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn sum_of_bytes_avx2(operands: &Operands<u32>) {
+    // SAFETY: the caller's.
+    unsafe { tile::sum_of_products::<Bytes256<false>>(operands) }
+}
+
+/// Sixteen words of four bytes.
+#[derive(Clone, Copy)]
+struct Bytes512(__m512i);
+
+// SAFETY of all methods: the trait says that they are called where AVX-512F and VNNI exist, and with how much memory.
+impl Vector for Bytes512 {
+    type Element = u32;
+    const LANES: usize = 16;
+    const ROWS: usize = 14;
+
+    #[inline(always)]
+    unsafe fn splat(value: u32) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm512_set1_epi32(value.cast_signed()) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32, count: usize) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm512_maskz_loadu_epi32(mask(count), from.cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut u32, count: usize) {
+        // SAFETY: see the impl.
+        unsafe { _mm512_mask_storeu_epi32(to.cast(), mask(count), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm512_dpbusd_epi32(term.0, self.0, factor.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_then_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: see the impl.
+        unsafe { self.multiply_add(factor, term) }
+    }
+
+    #[inline(always)]
+    unsafe fn rectified(self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm512_max_epi32(self.0, _mm512_setzero_si512()) })
+    }
+}
+
+/// Eight words of four bytes, with or without the instruction for their products.
+#[derive(Clone, Copy)]
+struct Bytes256<const VNNI: bool>(__m256i);
+
+// SAFETY of all methods: the trait says that they are called where AVX2, and VNNI if it is said, exist, and with how much
+// memory.
+impl<const VNNI: bool> Vector for Bytes256<VNNI> {
+    type Element = u32;
+    const LANES: usize = 8;
+    const ROWS: usize = 6;
+
+    #[inline(always)]
+    unsafe fn splat(value: u32) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm256_set1_epi32(value.cast_signed()) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32, count: usize) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe {
+            match count {
+                8 => _mm256_loadu_si256(from.cast()),
+                _ => _mm256_maskload_epi32(from.cast(), Avx2::mask(count)),
+            }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut u32, count: usize) {
+        // SAFETY: see the impl.
+        unsafe {
+            if count == 8 {
+                _mm256_storeu_si256(to.cast(), self.0);
+            } else {
+                _mm256_maskstore_epi32(to.cast(), Avx2::mask(count), self.0);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe {
+            if VNNI {
+                _mm256_dpbusd_avx_epi32(term.0, self.0, factor.0)
+            } else {
+                // Bytes at even and at odd places as numbers of 16 bits, whose products fit 32, and so do pairs of them.
+                let even = _mm256_madd_epi16(
+                    _mm256_and_si256(self.0, _mm256_set1_epi16(0xff)),
+                    _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(factor.0)),
+                );
+                let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(self.0), _mm256_srai_epi16::<8>(factor.0));
+                _mm256_add_epi32(term.0, _mm256_add_epi32(even, odd))
+            }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_then_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: see the impl.
+        unsafe { self.multiply_add(factor, term) }
+    }
+
+    #[inline(always)]
+    unsafe fn rectified(self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm256_max_epi32(self.0, _mm256_setzero_si256()) })
+    }
+}
