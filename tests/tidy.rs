@@ -60,6 +60,21 @@ fn documents_mention_no_path_of_somebodys_machine() {
     hold(&MACHINE_PATHS);
 }
 
+#[test]
+fn documents_and_protocol_tell_the_version_that_is_spoken() {
+    use dunlin::core::message::{PROTOCOL, PROTOCOL_OLDEST};
+    let (wire, proto) = ("docs/WIRE.md", "proto/dunlin/v1/dunlin.proto");
+    for (path, sentence) in [
+        (wire, format!("**Join** {{protocol = {PROTOCOL}, ")),
+        (wire, format!("the oldest and newest that it speaks, now {PROTOCOL_OLDEST} and {PROTOCOL}")),
+        (proto, format!("// The wire protocol of Dunlin, version {PROTOCOL}.")),
+        (proto, format!("// The protocol version that the client speaks: {PROTOCOL}.")),
+    ] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+        assert!(text.contains(&sentence), "{path} does not say {sentence:?}");
+    }
+}
+
 /// A rule that finds nothing anywhere would pass for the wrong reason.
 #[test]
 fn each_rule_finds_what_it_forbids() {
