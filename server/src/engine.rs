@@ -531,6 +531,8 @@ impl Engine {
             version: closed.base.0,
             eligible: stats.eligible,
             chosen: stats.chosen,
+            choice: Some(stats.choice),
+            needed: stats.needed,
             clients: stats.counted,
             lost: stats.lost,
             rejected: stats.rejects.values().sum(),

@@ -8,7 +8,7 @@ use clap::Args;
 use dunlin::RoundSummary;
 use dunlin::client::transport::Disconnected;
 use dunlin::client::transport::control::{ControlTransport, Run, RunEvent, RunState};
-use dunlin::core::{Outcome, Recipe};
+use dunlin::core::{Choice, Outcome, Recipe};
 use dunlin::server::store::{RunRow, SqliteStore, Store};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -105,6 +105,9 @@ fn print_state(state: &RunState) {
         let (chosen, reported, lost) = (state.chosen, state.reported, state.lost);
         table.add_row(["cohort", &format!("{chosen} asked, {reported} reported, {lost} lost")]);
     }
+    if let Some(choice) = state.choice {
+        table.add_row(["chosen", &why(choice, state.eligible)]);
+    }
     table.add_row(["clients", &format!("{} joined, {} seen lately", state.clients, state.live)]);
     table.add_row(["model", &format!("version {}, {} parameters", state.version, count(state.params))]);
     if let Some(round) = &state.last_round {
@@ -123,6 +126,14 @@ fn print_state(state: &RunState) {
     output::line(table);
 }
 
+/// Why the members of a round were chosen.
+fn why(choice: Choice, eligible: u32) -> String {
+    match choice {
+        Choice::Random => format!("at random among {eligible}"),
+        Choice::AllEligible => format!("all {eligible} that are there: no more than a round asks"),
+    }
+}
+
 fn state_json(state: &RunState) -> Value {
     let refusals = state.refusals.iter();
     let refusals: Vec<_> =
@@ -135,7 +146,9 @@ fn state_json(state: &RunState) -> Value {
         "version": state.version,
         "clients": state.clients,
         "live": state.live,
+        "eligible": state.eligible,
         "chosen": state.chosen,
+        "choice": state.choice,
         "reported": state.reported,
         "lost": state.lost,
         "rejects": refusals,

@@ -1,7 +1,7 @@
 //! What people and scripts ask a server: its runs, its state, its rounds as they end, a stop, a probe of the link.
 
 use super::{BadUrl, CALL_TIMEOUT, Disconnected, connect, timed};
-use dunlin_core::{Outcome, Report, RoundSummary};
+use dunlin_core::{Choice, Outcome, Report, RoundSummary};
 use dunlin_proto::v1;
 use dunlin_proto::v1::control_client::ControlClient;
 use std::ops::RangeInclusive;
@@ -46,8 +46,12 @@ pub struct RunState {
     pub clients: u32,
     /// Of them, those seen lately.
     pub live: u32,
+    /// Clients among which the members of the open round were chosen; 0 from a server that does not tell.
+    pub eligible: u32,
     /// Clients asked in the open round.
     pub chosen: u32,
+    /// Why these; nothing from a server that does not tell.
+    pub choice: Option<Choice>,
     /// Of them, those that have reported.
     pub reported: u32,
     /// Of them, those that were lost.
@@ -200,7 +204,9 @@ impl TryFrom<v1::StatusReply> for RunState {
             version: reply.version,
             clients: reply.clients,
             live: reply.live,
+            eligible: reply.eligible,
             chosen: reply.chosen,
+            choice: Choice::from_label(&reply.choice),
             reported: reply.reported,
             lost: reply.lost,
             refusals: refusals.collect(),

@@ -14,5 +14,5 @@ pub use answer::{Outcome, Reject, Waiting};
 pub use id::{ClientId, Digest, ModelVersion, RoundId, RunId, Timestamp, Token};
 pub use layout::{Layout, LayoutError, TensorSpec};
 pub use recipe::Recipe;
-pub use report::{Report, RoundSummary};
+pub use report::{Choice, Report, RoundSummary};
 pub use seed::{Rng, Seed};

@@ -31,6 +31,39 @@ impl std::ops::AddAssign for Bytes {
     }
 }
 
+/// Why the members of a round were chosen, and nobody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choice {
+    /// More clients were eligible than a round asks, so its members were drawn, each client with the same chance.
+    Random,
+    /// No more clients were eligible than a round asks, so all of them were asked.
+    AllEligible,
+}
+
+impl Choice {
+    /// Why so many of those eligible were chosen. Both numbers are durable with the round, so a restart tells the same.
+    #[must_use]
+    pub const fn of(chosen: u32, eligible: u32) -> Self {
+        if chosen < eligible { Self::Random } else { Self::AllEligible }
+    }
+
+    /// The name in status replies and summaries.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::AllEligible => "all-eligible",
+        }
+    }
+
+    /// The choice of a name, if it is known.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        [Self::Random, Self::AllEligible].into_iter().find(|choice| choice.label() == label)
+    }
+}
+
 /// An evaluation by clients on their own data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FederatedEvaluation {
@@ -88,6 +121,11 @@ pub struct RoundSummary {
     pub eligible: u32,
     /// Clients asked.
     pub chosen: u32,
+    /// Why these; absent in summaries from before it was told.
+    pub choice: Option<Choice>,
+    /// Updates after which the round was over; fewer than clients asked where the recipe has over-selection, 0 in
+    /// summaries from before it was told.
+    pub needed: u32,
     /// Clients whose update was accepted.
     pub clients: u32,
     /// Clients that were lost: no progress, or none before the deadline.
@@ -306,6 +344,17 @@ fn nan_for_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Er
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_summary_from_before_choices_were_told_is_read_and_a_choice_has_one_name() {
+        let old: RoundSummary = serde_json::from_str(r#"{"round": 3, "eligible": 9, "chosen": 4}"#).unwrap();
+        assert_eq!(old, RoundSummary { round: 3, eligible: 9, chosen: 4, ..Default::default() });
+        for choice in [Choice::of(4, 9), Choice::of(9, 9)] {
+            assert_eq!(Choice::from_label(choice.label()), Some(choice));
+            assert_eq!(serde_json::to_value(choice).unwrap(), choice.label());
+        }
+        assert_eq!(Choice::from_label("by lot"), None);
+    }
 
     #[test]
     fn a_loss_that_is_no_number_comes_back_from_json() {

@@ -2,7 +2,7 @@
 
 use super::Config;
 use dunlin_core::message::UpdateHeader;
-use dunlin_core::{ClientId, ModelVersion, Reject, Timestamp, Waiting};
+use dunlin_core::{Choice, ClientId, ModelVersion, Reject, Timestamp, Waiting};
 use std::collections::BTreeMap;
 
 /// Where a member of a cohort stands.
@@ -30,6 +30,8 @@ pub(super) struct OpenRound {
     pub(super) opened: Timestamp,
     pub(super) deadline: Timestamp,
     pub(super) eligible: u32,
+    /// Updates after which it is over.
+    needed: u32,
     pub(super) members: BTreeMap<ClientId, Member>,
     pub(super) rejects: BTreeMap<Reject, u32>,
     /// Longest frame, in bytes; 0 for none.
@@ -53,12 +55,16 @@ pub struct ClosedRound {
 }
 
 /// The numbers of a closed round.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RoundStats {
     /// Clients among which the cohort was chosen.
     pub eligible: u32,
     /// Clients asked.
     pub chosen: u32,
+    /// Why these.
+    pub choice: Choice,
+    /// Updates after which the round was over.
+    pub needed: u32,
     /// Clients whose update was accepted.
     pub counted: u32,
     /// Clients that went silent.
@@ -87,6 +93,7 @@ impl OpenRound {
             opened: now,
             deadline: now.after_ms(config.deadline_ms),
             eligible,
+            needed: config.cohort,
             members,
             rejects: BTreeMap::new(),
             max_bytes: 0,
@@ -97,6 +104,11 @@ impl OpenRound {
     /// With a bound on its frames; 0 for none.
     pub(super) fn within(self, max_bytes: u64) -> Self {
         Self { max_bytes, ..self }
+    }
+
+    /// Why its members were chosen.
+    pub(super) fn choice(&self) -> Choice {
+        Choice::of(self.members.len() as u32, self.eligible)
     }
 
     /// The member's remaining time in milliseconds, or why it has nothing to do.
@@ -200,7 +212,7 @@ impl OpenRound {
             return None;
         }
         let counted = self.tally(|member| matches!(member, Member::Counted(_)));
-        let over = counted >= config.cohort || self.all_resolved() || now >= self.deadline;
+        let over = counted >= self.needed || self.all_resolved() || now >= self.deadline;
         over.then_some(counted >= config.quorum)
     }
 
@@ -217,14 +229,18 @@ impl OpenRound {
         let mut stats = RoundStats {
             eligible: self.eligible,
             chosen: self.members.len() as u32,
+            choice: self.choice(),
+            needed: self.needed,
+            counted: 0,
             lost: self.tally(|member| match member {
                 Member::Lost => true,
                 // Before the deadline the round has what it needs, and nobody waits for the slow.
                 Member::Asked { .. } => now >= self.deadline,
                 _ => false,
             }),
+            examples: 0,
+            train_loss: 0.0,
             rejects: self.rejects.clone(),
-            ..RoundStats::default()
         };
         let mut loss_sum = 0.0;
         for member in self.members.values() {

@@ -1,7 +1,8 @@
 //! What people and metrics see of a coordinator.
 
+use super::round::OpenRound;
 use super::{Coordinator, Member};
-use dunlin_core::{ClientId, ModelVersion, Outcome, Reject, Timestamp};
+use dunlin_core::{Choice, ClientId, ModelVersion, Outcome, Reject, Timestamp};
 
 /// The part of a run's life that it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +48,12 @@ pub struct StatusView {
     pub clients: u32,
     /// Of them, those seen lately.
     pub live: u32,
+    /// Clients among which the members of the open round were chosen.
+    pub eligible: u32,
     /// Members of the open round.
     pub chosen: u32,
+    /// Why these.
+    pub choice: Option<Choice>,
     /// Of them, those whose part is done.
     pub reported: u32,
     /// Of them, those that went silent.
@@ -80,7 +85,9 @@ impl Coordinator {
             version: self.version,
             clients: self.clients.len() as u32,
             live: self.clients.values().filter(|client| client.alive(now, idle_ms)).count() as u32,
+            eligible: round.map_or(0, |round| round.eligible),
             chosen: tally(&|_| true),
+            choice: round.map(OpenRound::choice),
             reported: tally(&|member| matches!(member, Member::Counted(_))),
             lost: tally(&|member| matches!(member, Member::Lost)),
             rejects: self.rejects.iter().map(|((reject, client), count)| (*reject, client.clone(), *count)).collect(),

@@ -14,7 +14,7 @@ use crate::store::{MemoryStore, RunRow, Store};
 use bytes::Bytes;
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::recipe::RoundsConfig;
-use dunlin_core::{Recipe, RoundSummary};
+use dunlin_core::{Choice, Recipe, RoundSummary};
 
 const RUN: RunId = RunId([7; 8]);
 const IDLE_MS: u64 = 10_000;
@@ -271,6 +271,8 @@ fn closed(number: u64, (opened, closed): (u64, u64), counted: u32, lost: u32) ->
         stats: RoundStats {
             eligible: 4,
             chosen: 4,
+            choice: Choice::AllEligible,
+            needed: 4,
             counted,
             lost,
             examples: 10 * u64::from(counted),

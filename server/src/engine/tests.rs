@@ -12,7 +12,7 @@ use crate::store::{MemoryStore, Restored, RunRow};
 use dunlin_codec::{Codec, Encoder, EntropyCoder, Mask, Quantizer};
 use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, TrainTask};
 use dunlin_core::recipe::{LinkConfig, QuantizerKind};
-use dunlin_core::{ModelVersion, RoundId, RunId, TensorSpec, Token};
+use dunlin_core::{Choice, ModelVersion, RoundId, RunId, TensorSpec, Token};
 use dunlin_nn::train::Evaluation;
 use std::sync::Mutex;
 

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::coordinator::{PhaseName, StatusView};
     use crate::store::RunRow;
-    use dunlin_core::{ClientId, Digest, ModelVersion, Reject, RunId};
+    use dunlin_core::{Choice, ClientId, Digest, ModelVersion, Reject, RunId};
 
     #[test]
     fn refusals_are_told_by_reason_and_client() {
@@ -101,7 +101,9 @@ mod tests {
             version: ModelVersion(4),
             clients: 3,
             live: 2,
+            eligible: 2,
             chosen: 2,
+            choice: Some(Choice::AllEligible),
             reported: 1,
             lost: 0,
             rejects: vec![(Reject::NotANumber, Some(client), 7), (Reject::Malformed, None, 1)],

@@ -2,7 +2,7 @@
 
 use crate::driver::{Handle, NoAnswer, RunEvent, Status as RunStatus};
 use crate::store::RunRow;
-use dunlin_core::Outcome;
+use dunlin_core::{Choice, Outcome};
 use dunlin_proto::v1;
 use dunlin_proto::v1::control_server::Control;
 use std::pin::Pin;
@@ -45,7 +45,9 @@ impl Control for ControlService {
             version: view.version.0,
             clients: view.clients,
             live: view.live,
+            eligible: view.eligible,
             chosen: view.chosen,
+            choice: view.choice.map(Choice::label).unwrap_or_default().into(),
             reported: view.reported,
             lost: view.lost,
             rejects: rejects.collect(),

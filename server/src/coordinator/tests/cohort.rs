@@ -112,6 +112,31 @@ fn over_selection_asks_more_clients_than_it_waits_for() {
 }
 
 #[test]
+fn a_round_tells_why_its_members_were_chosen_also_after_a_restart() {
+    for (clients, choice) in [(6, Choice::AllEligible), (7, Choice::Random)] {
+        let mut recipe = crowd(clients, 4, 1);
+        recipe.rounds.over_selection = 1.5;
+        let mut world = World::new(recipe);
+        for index in 0..clients {
+            world.arrive(&name(index));
+        }
+        world.settle();
+        let told = |status: StatusView| (status.eligible, status.chosen, status.choice);
+        assert_eq!(told(world.status()), (clients, 6, Some(choice)));
+        world.restart();
+        assert_eq!(told(world.status()), (clients, 6, Some(choice)));
+        world.settle();
+        world.complete_round();
+        let closed = world.log.iter().find_map(|effect| match effect {
+            Effect::Publish(closed) => Some(&closed.stats),
+            _ => None,
+        });
+        let stats = closed.unwrap();
+        assert_eq!((stats.eligible, stats.chosen, stats.choice, stats.needed), (clients, 6, choice, 4));
+    }
+}
+
+#[test]
 fn a_silent_client_is_not_chosen_again_but_one_whose_check_in_is_held_is() {
     let mut world = World::gathered(recipe());
     for name in ["a", "b"] {

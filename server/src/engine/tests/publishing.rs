@@ -115,6 +115,8 @@ fn a_summary_says_what_the_round_did_and_what_it_cost() {
         version: 1,
         eligible: 3,
         chosen: 3,
+        choice: Some(Choice::AllEligible),
+        needed: 3,
         clients: 2,
         lost: 0,
         rejected: 1,
