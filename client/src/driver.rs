@@ -7,7 +7,7 @@ use crate::transport::{Answer, Disconnected, Transport};
 use crate::work::{self, Update, WorkError};
 use bytes::Bytes;
 use dunlin_codec::{Encoder, Limits, MaskedGrid, grid};
-use dunlin_core::message::{CatchUp, EvaluationReport, EvaluationTask, FetchModel, TrainTask, Welcome};
+use dunlin_core::message::{CatchUp, EvaluationReport, EvaluationTask, FetchModel, JoinRefused, TrainTask, Welcome};
 use dunlin_core::recipe::Width;
 use dunlin_core::{ClientId, Digest, Layout, ModelVersion, Recipe, Reject, catch_up};
 use dunlin_nn::small::{NoSlices, Slice};
@@ -122,6 +122,9 @@ pub enum ClientError {
         /// Why.
         reject: Reject,
     },
+    /// The server and the client speak other protocols.
+    #[error(transparent)]
+    OtherProtocol(JoinRefused),
     /// The fetched model is wrong although nothing held went into it.
     #[error("the server's model {version} does not agree with its own digest")]
     WrongModel {
@@ -205,7 +208,12 @@ pub async fn run(
     loop {
         let event = match participant.action() {
             Action::Join(join) => {
-                let answer = transport.join(&join).await;
+                let answer = match transport.join(&join).await {
+                    Ok(Err(refused @ JoinRefused { reject: Reject::ProtocolTooOld | Reject::ProtocolTooNew, .. })) => {
+                        return Err(ClientError::OtherProtocol(refused));
+                    }
+                    answer => answer.map(|welcome| welcome.map_err(|refused| refused.reject)),
+                };
                 if matches!(answer, Ok(Err(Reject::WrongSession))) && !std::mem::replace(&mut told_of_holder, true) {
                     warn!(
                         client = %client,

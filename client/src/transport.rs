@@ -3,8 +3,9 @@
 pub mod control;
 
 use bytes::{Bytes, BytesMut};
-use dunlin_core::message::Assignment;
-use dunlin_core::message::{CatchUp, CheckIn, EvaluationReport, FetchModel, Join, Session, UpdateHeader, Welcome};
+use dunlin_core::message::{
+    Assignment, CatchUp, CheckIn, EvaluationReport, FetchModel, Join, JoinRefused, Session, UpdateHeader, Welcome,
+};
 use dunlin_core::wire::{self, CHUNK_BYTES, Held, Uploaded};
 use dunlin_core::{Reject, RoundId};
 use dunlin_proto::v1;
@@ -59,7 +60,7 @@ impl Transport {
     ///
     /// # Errors
     /// When the call did not get through.
-    pub async fn join(&mut self, join: &Join) -> Answer<Welcome> {
+    pub async fn join(&mut self, join: &Join) -> Result<Result<Welcome, JoinRefused>, Disconnected> {
         let software = concat!("dunlin-client ", env!("CARGO_PKG_VERSION"));
         let request = timed(join.to_wire(software), CALL_TIMEOUT);
         Ok(wire::read_join_reply(self.client.join(request).await?.into_inner()))

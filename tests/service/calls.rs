@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dunlin::client::transport::Transport;
 use dunlin::codec::Encoder;
 use dunlin::core::message::{
-    Assignment, CheckIn, FetchModel, Join, PROTOCOL, PROTOCOL_OLDEST, Session, TrainTask, UpdateHeader,
+    Assignment, CheckIn, FetchModel, Join, JoinRefused, PROTOCOL, PROTOCOL_OLDEST, Session, TrainTask, UpdateHeader,
 };
 use dunlin::core::recipe::Width;
 use dunlin::core::wire::{Held, Uploaded};
@@ -148,6 +148,10 @@ async fn a_client_of_another_version_is_told_which_side_to_update() {
         let reply = raw.join(request).await.unwrap().into_inner();
         assert_eq!(reply.reply, Some(v1::join_reply::Reply::Reject(reject.number())));
         assert_eq!((reply.protocol_oldest, reply.protocol_newest), (PROTOCOL_OLDEST, PROTOCOL));
+        let token = Token([1; 16]);
+        let join = Join { protocol, client: ClientId::numbered("client", 0), token };
+        let refused = JoinRefused { reject, oldest: PROTOCOL_OLDEST, newest: PROTOCOL };
+        assert_eq!(world.transport().join(&join).await.unwrap(), Err(refused));
     }
 }
 

@@ -29,7 +29,7 @@ impl Calls {
     async fn join(&mut self, join: &Join) -> Answer<Welcome> {
         match self {
             Self::Direct(handle) => handle.join(Join::try_from(&join.to_wire("test"))?).await.unwrap(),
-            Self::Wire(transport) => transport.join(join).await.unwrap(),
+            Self::Wire(transport) => transport.join(join).await.unwrap().map_err(|refused| refused.reject),
         }
     }
 

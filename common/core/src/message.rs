@@ -24,6 +24,30 @@ pub fn negotiate(protocol: u32) -> Result<(), Reject> {
     }
 }
 
+/// A refused [`Join`], with what the server speaks: only with both sides' numbers is it plain which one to update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct JoinRefused {
+    /// Why.
+    pub reject: Reject,
+    /// The oldest protocol version that the server speaks; 0 from one that did not say.
+    pub oldest: u32,
+    /// The newest.
+    pub newest: u32,
+}
+
+impl std::fmt::Display for JoinRefused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { reject, oldest, newest } = self;
+        let older = match reject {
+            Reject::ProtocolTooOld => "the client",
+            Reject::ProtocolTooNew => "the server, or use an older client",
+            _ => return write!(f, "{reject}"),
+        };
+        let server = if oldest == newest { newest.to_string() } else { format!("{oldest} to {newest}") };
+        write!(f, "the server speaks protocol {server}, this client {PROTOCOL}: update {older}")
+    }
+}
+
 /// A client introduces itself, once per process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Join {
@@ -223,5 +247,20 @@ mod tests {
         }
         assert_eq!(negotiate(PROTOCOL + 1), Err(Reject::ProtocolTooNew));
         assert_eq!(negotiate(PROTOCOL_OLDEST - 1), Err(Reject::ProtocolTooOld));
+    }
+
+    #[test]
+    fn a_refused_join_tells_both_numbers_where_versions_are_the_reason() {
+        let text = |reject, oldest, newest| JoinRefused { reject, oldest, newest }.to_string();
+        let own = format!("this client {PROTOCOL}");
+        assert_eq!(
+            text(Reject::ProtocolTooOld, 7, 8),
+            format!("the server speaks protocol 7 to 8, {own}: update the client")
+        );
+        assert_eq!(
+            text(Reject::ProtocolTooNew, 1, 1),
+            format!("the server speaks protocol 1, {own}: update the server, or use an older client")
+        );
+        assert_eq!(text(Reject::TooManyClients, 1, 2), Reject::TooManyClients.to_string());
     }
 }

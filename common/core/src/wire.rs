@@ -6,8 +6,8 @@
 use crate::answer::{Outcome, Reject, Waiting};
 use crate::id::{ClientId, Digest, ModelVersion, RoundId, RunId, Token};
 use crate::message::{
-    Assignment, CatchUp, CatchUpBase, CheckIn, EvaluationReport, EvaluationTask, FetchModel, Join, Receipt, Session,
-    TrainTask, UpdateHeader, Welcome,
+    Assignment, CatchUp, CatchUpBase, CheckIn, EvaluationReport, EvaluationTask, FetchModel, Join, JoinRefused,
+    Receipt, Session, TrainTask, UpdateHeader, Welcome,
 };
 use crate::recipe::Width;
 use dunlin_codec::{Codec, CommonGrid, EntropyCoder, Fit, Quantizer, Rate};
@@ -93,17 +93,23 @@ pub fn join_reply(result: Result<Welcome, Reject>) -> v1::JoinReply {
 /// What a server answered to a join.
 ///
 /// # Errors
-/// Its refusal, or [`Reject::Malformed`].
-pub fn read_join_reply(message: v1::JoinReply) -> Result<Welcome, Reject> {
-    match required(message.reply)? {
-        v1::join_reply::Reply::Welcome(welcome) if welcome.recipe.len() <= MAX_RECIPE_BYTES => Ok(Welcome {
-            run: RunId(array(&welcome.run)?),
-            recipe: welcome.recipe,
-            layout: Digest(array(&welcome.layout)?),
-        }),
-        v1::join_reply::Reply::Welcome(_) => Err(Reject::Malformed),
-        v1::join_reply::Reply::Reject(number) => Err(reject(number)),
+/// Its refusal, or [`Reject::Malformed`], with the versions that it speaks.
+pub fn read_join_reply(message: v1::JoinReply) -> Result<Welcome, JoinRefused> {
+    let (oldest, newest) = (message.protocol_oldest, message.protocol_newest);
+    let welcome = match message.reply {
+        Some(v1::join_reply::Reply::Welcome(welcome)) => read_welcome(welcome),
+        Some(v1::join_reply::Reply::Reject(number)) => Err(reject(number)),
+        None => Err(Reject::Malformed),
+    };
+    welcome.map_err(|reject| JoinRefused { reject, oldest, newest })
+}
+
+fn read_welcome(welcome: v1::Welcome) -> Result<Welcome, Reject> {
+    if welcome.recipe.len() > MAX_RECIPE_BYTES {
+        return Err(Reject::Malformed);
     }
+    let (run, layout) = (RunId(array(&welcome.run)?), Digest(array(&welcome.layout)?));
+    Ok(Welcome { run, recipe: welcome.recipe, layout })
 }
 
 impl TryFrom<&v1::Session> for Session {

@@ -1,7 +1,7 @@
 //! What was written reads back, and each malformed field gets its own answer.
 
 use super::*;
-use crate::message::{PROTOCOL, PROTOCOL_OLDEST};
+use crate::message::{JoinRefused, PROTOCOL, PROTOCOL_OLDEST};
 
 fn sample_session() -> Session {
     Session { run: RunId([1; 8]), client: ClientId::new("a").unwrap(), token: Token([7; 16]) }
@@ -36,7 +36,10 @@ fn join_reads_back_and_other_versions_are_told_so() {
     assert_eq!(Join::try_from(&v1::JoinRequest { token: vec![1].into(), ..message }), Err(Reject::Malformed));
     let welcome = Welcome { run: RunId([1; 8]), recipe: "name = \"x\"".into(), layout: Digest([2; 32]) };
     assert_eq!(read_join_reply(join_reply(Ok(welcome.clone()))), Ok(welcome));
-    assert_eq!(read_join_reply(join_reply(Err(Reject::WrongSession))), Err(Reject::WrongSession));
+    let refused = JoinRefused { reject: Reject::WrongSession, oldest: PROTOCOL_OLDEST, newest: PROTOCOL };
+    assert_eq!(read_join_reply(join_reply(Err(Reject::WrongSession))), Err(refused));
+    let silent = JoinRefused { reject: Reject::Malformed, oldest: 0, newest: 0 };
+    assert_eq!(read_join_reply(v1::JoinReply::default()), Err(silent));
 }
 
 #[test]
