@@ -24,6 +24,7 @@ pub(crate) use output::{bytes, count, note, percent};
 
 use clap::{Args, Parser, Subcommand};
 use dunlin::core::Recipe;
+use dunlin::core::exit::{self, Exit};
 use dunlin::server::command::{self, CommandError};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ use tokio::runtime::Runtime;
 
 /// Federated learning for links where bytes are the budget
 #[derive(Parser)]
-#[command(name = "dunlin", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "dunlin", version, max_term_width = 100, after_help = exit::OF_RUN)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -41,8 +42,9 @@ pub(crate) struct Cli {
 enum Command {
     Simulate(simulate::SimulateArgs),
     Init(init::InitArgs),
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = exit::OF_RUN)]
     Server(dunlin::server::command::ServerArgs),
+    #[command(after_help = exit::OF_CLIENT)]
     Client(dunlin::client::command::ClientArgs),
     Status(control::AskArgs),
     Runs(control::RunsArgs),
@@ -104,25 +106,25 @@ type Done = Result<ExitCode, Failure>;
 /// Why a command failed, in one line, and its exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    code: u8,
+    exit: Exit,
     message: String,
 }
 
 impl Failure {
     /// The command line or the recipe is wrong.
     fn usage(message: impl std::fmt::Display) -> Self {
-        Self { code: USAGE, message: message.to_string() }
+        Self { exit: Exit::Usage, message: message.to_string() }
     }
 
     /// Anything else went wrong.
     fn other(message: impl std::fmt::Display) -> Self {
-        Self { code: OTHER, message: message.to_string() }
+        Self { exit: Exit::Failed, message: message.to_string() }
     }
 
     /// Tells the reason and gives the exit code.
     pub(crate) fn report(self) -> ExitCode {
         output::error(&self.message);
-        ExitCode::from(self.code)
+        self.exit.into()
     }
 }
 
@@ -146,18 +148,12 @@ struct RecipeArgs {
 
 impl RecipeArgs {
     fn load(&self) -> Result<Recipe, Failure> {
-        command::load_recipe(self.recipe.as_ref(), &self.set).map_err(of_server_command)
+        command::load_recipe(self.recipe.as_ref(), &self.set).map_err(|error| of_server_command(&error))
     }
 }
 
-/// Recipe errors are the user's to mend; what the server met later is not.
-fn of_server_command(error: CommandError) -> Failure {
-    use dunlin::server::serve::ServeError;
-    match error {
-        CommandError::Read { .. } | CommandError::Recipe { .. } => Failure::usage(error),
-        CommandError::Serve(ServeError::Data(error)) => of_data(error),
-        CommandError::Serve(_) => Failure::other(error),
-    }
+fn of_server_command(error: &CommandError) -> Failure {
+    Failure { exit: error.exit(), message: error.to_string() }
 }
 
 /// A key that the data or the model cannot satisfy is an error of the recipe.
@@ -170,7 +166,7 @@ fn of_data(error: dunlin::nn::Error) -> Failure {
 
 /// The exit code of a run that came to its end.
 fn code_of(recipe: &Recipe, report: &dunlin::Report) -> ExitCode {
-    if command::as_asked(recipe, report) { ExitCode::SUCCESS } else { ExitCode::from(NOT_AS_ASKED) }
+    command::exit(recipe, Some(report)).into()
 }
 
 /// A runtime for calls and for the store's handle; the store itself blocks, so its calls are made outside of it.
@@ -178,21 +174,6 @@ fn runtime() -> Result<Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     runtime.map_err(|error| Failure::other(format!("cannot start the threads for calls: {error}")))
 }
-
-/// Anything that is not one of the others.
-const OTHER: u8 = 1;
-/// The command line or the recipe is wrong; clap uses the same.
-const USAGE: u8 = 2;
-/// The run ended otherwise than its recipe asks.
-const NOT_AS_ASKED: u8 = 3;
-
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  done; of a run: it ended as its recipe asks
-  1  something went wrong
-  2  the command line or the recipe is wrong
-  3  the run ended otherwise than its recipe asks: a required target was missed,
-     it gave up, or it was stopped";
 
 #[cfg(test)]
 mod tests {

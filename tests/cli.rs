@@ -443,6 +443,19 @@ fn a_model_from_elsewhere_is_made_small_and_a_broken_file_told() {
     assert!(text(&told.stderr).contains("checksum"), "{told:?}");
 }
 
+#[test]
+fn a_server_that_is_told_to_stop_before_the_end_does_not_say_that_the_run_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let (listen, url) = (address.to_string(), format!("http://{address}"));
+    let server = Process::start(&["server", "--listen", &listen, "--data-dir", dir.path().to_str().unwrap()]);
+    // Once it answers it also listens to signals.
+    while !dunlin(&["status", "--server", &url]).status.success() {}
+    let kill = Command::new("sh").args(["-c", &format!("kill -TERM {}", server.0.id())]).status().unwrap();
+    assert!(kill.success());
+    assert_eq!(server.wait(), Some(130));
+}
+
 /// A federation of a few milliseconds.
 const TINY: [&str; 12] = [
     "--set",

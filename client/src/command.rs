@@ -6,9 +6,9 @@ use crate::participant::End;
 use crate::state::{ClientState, DirectoryState, MemoryState, ModelCache, StateError};
 use crate::transport::{BadUrl, Transport};
 use clap::Args;
-use dunlin_core::ClientId;
 use dunlin_core::id::BadClientId;
 use dunlin_core::recipe::Width;
+use dunlin_core::{ClientId, Exit};
 use dunlin_nn::Threads;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,6 +77,9 @@ pub enum CommandError {
     /// The threads or the device cannot be had.
     #[error(transparent)]
     Threads(#[from] dunlin_nn::Error),
+    /// The thread for calls cannot be had.
+    #[error("cannot start the thread for calls: {0}")]
+    Runtime(std::io::Error),
     /// A client failed.
     #[error("{client}: {source}")]
     Client {
@@ -85,6 +88,17 @@ pub enum CommandError {
         /// How.
         source: ClientError,
     },
+}
+
+impl CommandError {
+    /// What a script is told: address, name, data, threads and device stand on the command line.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Url(_) | Self::Name(_) | Self::Data(_) | Self::Threads(_) => Exit::Usage,
+            Self::Runtime(_) | Self::State(_) | Self::Client { .. } => Exit::Failed,
+        }
+    }
 }
 
 /// Why clients have no names.

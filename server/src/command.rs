@@ -3,7 +3,7 @@
 use crate::serve::{Options, ServeError, serve};
 use clap::Args;
 use dunlin_core::recipe::RecipeError;
-use dunlin_core::{Outcome, Recipe, Report};
+use dunlin_core::{Exit, Outcome, Recipe, Report};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -57,9 +57,24 @@ pub enum CommandError {
         /// What is wrong with it.
         source: RecipeError,
     },
+    /// The threads for calls cannot be had.
+    #[error("cannot start the threads for calls: {0}")]
+    Threads(std::io::Error),
     /// Serving failed.
     #[error(transparent)]
     Serve(#[from] ServeError),
+}
+
+impl CommandError {
+    /// What a script is told: recipes, and what the data make of them, are the user's to mend.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Read { .. } | Self::Recipe { .. } => Exit::Usage,
+            Self::Serve(ServeError::Data(dunlin_nn::Error::Config { .. })) => Exit::Usage,
+            Self::Threads(_) | Self::Serve(_) => Exit::Failed,
+        }
+    }
 }
 
 /// Reads a recipe file, or the default one, with changes.
@@ -94,14 +109,17 @@ pub async fn run(args: ServerArgs) -> Result<Option<Report>, CommandError> {
     Ok(serve(options).await?)
 }
 
-/// Whether a run ended as its recipe asks: not stopped, not given up, and with its target where that is required.
+/// What a script is told of a run: whether it ended as its recipe asks, that is not stopped, not given up, and with its
+/// target where that is required; or not at all.
 #[must_use]
-pub fn as_asked(recipe: &Recipe, report: &Report) -> bool {
-    match report.outcome {
+pub fn exit(recipe: &Recipe, report: Option<&Report>) -> Exit {
+    let Some(report) = report else { return Exit::Interrupted };
+    let as_asked = match report.outcome {
         Outcome::TargetReached => true,
         Outcome::Completed => {
             !recipe.rounds.target_required || report.target.is_some_and(|target| target.round.is_some())
         }
         Outcome::Stopped | Outcome::GaveUp => false,
-    }
+    };
+    if as_asked { Exit::Done } else { Exit::NotAsAsked }
 }

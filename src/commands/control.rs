@@ -53,7 +53,7 @@ pub(crate) struct RunsArgs {
 ///
 /// With --json: one round summary a line, a corrected one again, and the report as the last line.
 #[derive(Args)]
-#[command(after_help = super::EXIT_CODES)]
+#[command(after_help = dunlin::core::exit::OF_RUN)]
 pub(crate) struct WatchArgs {
     #[command(flatten)]
     address: ServerAddress,

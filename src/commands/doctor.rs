@@ -5,7 +5,7 @@ mod machine;
 
 use super::{Done, RecipeArgs, output};
 use clap::Args;
-use dunlin::core::Recipe;
+use dunlin::core::{Exit, Recipe};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -97,7 +97,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Done {
     } else {
         print(&findings.checks);
     }
-    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(super::OTHER) })
+    Ok(if ok { ExitCode::SUCCESS } else { Exit::Failed.into() })
 }
 
 fn print(checks: &[Check]) {

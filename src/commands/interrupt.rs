@@ -1,6 +1,7 @@
 //! Ctrl-C: the first asks for an end, the second does not ask.
 
 use super::Failure;
+use dunlin::core::Exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,12 +22,9 @@ pub(crate) fn flag(said: &'static str) -> Result<Arc<AtomicBool>, Failure> {
             set.store(true, Ordering::Relaxed);
             super::output::note(said);
             if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(INTERRUPTED);
+                std::process::exit(Exit::Interrupted as i32);
             }
         });
     })?;
     Ok(flag)
 }
-
-/// What shells give for a process that SIGINT ended.
-const INTERRUPTED: i32 = 130;

@@ -1,6 +1,6 @@
 //! `dunlin server` and `dunlin client`.
 
-use super::{Done, Failure, code_of, of_server_command, output, summary};
+use super::{Done, Failure, of_server_command, output, summary};
 use dunlin::client::command::{self as client, ClientArgs};
 use dunlin::client::participant::End;
 use dunlin::server::command::{self as server, ServerArgs};
@@ -9,31 +9,24 @@ use tokio::runtime::{Builder, Runtime};
 
 /// Conducts a run to its end, or until the process is told to stop.
 pub(crate) fn serve(args: ServerArgs) -> Done {
-    let recipe = server::load_recipe(args.recipe.as_ref(), &args.set).map_err(of_server_command)?;
+    let recipe = server::load_recipe(args.recipe.as_ref(), &args.set).map_err(|error| of_server_command(&error))?;
     let runtime = Runtime::new()?;
     let report = runtime.block_on(server::run(args));
     // Background work, such as a held connection, must not keep the process.
     runtime.shutdown_background();
-    match report.map_err(of_server_command)? {
-        Some(report) => {
-            summary::print(&report, &[]);
-            Ok(code_of(&recipe, &report))
-        }
-        None => Ok(ExitCode::SUCCESS),
+    let report = report.map_err(|error| of_server_command(&error))?;
+    if let Some(report) = &report {
+        summary::print(report, &[]);
     }
+    Ok(server::exit(&recipe, report.as_ref()).into())
 }
 
 /// Takes part in a run until it ends.
 pub(crate) fn take_part(args: ClientArgs) -> Done {
     // One thread for the calls; training has its own.
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let end = runtime.block_on(client::run(args)).map_err(|error| match error {
-        client::CommandError::Url(_)
-        | client::CommandError::Name(_)
-        | client::CommandError::Data(_)
-        | client::CommandError::Threads(_) => Failure::usage(error),
-        client::CommandError::State(_) | client::CommandError::Client { .. } => Failure::other(error),
-    })?;
+    let end = runtime.block_on(client::run(args));
+    let end = end.map_err(|error| Failure { exit: error.exit(), message: error.to_string() })?;
     match end {
         End::Finished(outcome) => {
             output::note(&format!("the run is over: {outcome}"));

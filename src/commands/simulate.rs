@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 ///
 /// Ctrl-C stops the run after the round at hand.
 #[derive(Args)]
-#[command(after_help = super::EXIT_CODES)]
+#[command(after_help = dunlin::core::exit::OF_RUN)]
 pub(crate) struct SimulateArgs {
     #[command(flatten)]
     recipe: RecipeArgs,

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod catch_up;
+pub mod exit;
 pub mod id;
 pub mod layout;
 pub mod message;
@@ -11,6 +12,7 @@ pub mod seed;
 pub mod wire;
 
 pub use answer::{Outcome, Reject, Waiting};
+pub use exit::Exit;
 pub use id::{ClientId, Digest, ModelVersion, RoundId, RunId, Timestamp, Token};
 pub use layout::{Layout, LayoutError, TensorSpec};
 pub use recipe::Recipe;
