@@ -1,10 +1,11 @@
 //! The store as a witness: it keeps what it is given, crashes on request, and holds every record against the promises.
 
+use bytes::Bytes;
 use dunlin::codec::{FrameHeader, Limits, Mask, MaskedGrid, Segment, Segments, decode, grid};
 use dunlin::core::message::UpdateHeader;
-use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, Recipe, RunId};
+use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, Recipe, RoundId, RunId};
 use dunlin::server::packet::Packet;
-use dunlin::server::store::{MemoryStore, Record, Restored, RunRow, Store, StoreError};
+use dunlin::server::store::{MemoryStore, OpenRow, Record, ReplayRow, Restored, RunRow, Store, StoreError};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -106,6 +107,9 @@ impl Store for Disk {
             contents.ledger.commits += 1;
             for record in records {
                 contents.ledger.note(record);
+            }
+            if records.iter().any(|record| matches!(record, Record::Published { .. } | Record::Abandoned { .. })) {
+                contents.assert_kept_is_bounded();
             }
         }
         if crash.is_none() {
@@ -298,17 +302,62 @@ impl Ledger {
 }
 
 impl Contents {
-    /// What the disk must keep for a restart is bounded, whatever the clients do.
-    pub(crate) fn assert_bytes_are_bounded(&mut self, max_rounds: u64, cohort: u64, max_frame: u64) {
+    /// What is kept for a restart is bounded, whatever the clients do.
+    fn assert_kept_is_bounded(&mut self) {
         let Some(run) = self.store.runs().unwrap().pop() else { return };
-        let restored = self.store.clone().restore(run.id).unwrap();
-        let replayed = restored.replay.iter().flat_map(|row| &row.updates);
-        let open = restored.open.iter().flat_map(|open| &open.updates);
-        let bytes: u64 = replayed.chain(open).map(|(_, frame)| frame.len() as u64).sum();
-        assert!(bytes <= (max_rounds + 1) * cohort * max_frame, "{bytes} bytes of updates are kept");
-        assert!(restored.packets.len() as u64 <= self.ledger.published);
+        let restored = self.store.restore(run.id).unwrap();
+        let recipe = &self.ledger.recipe;
+        let dense = 4 * self.ledger.model.mask().whole().len() as u64;
+        assert_kept_is_bounded(&restored, dense, recipe.cohort_size(), recipe.limits.packet_ring);
     }
 }
+
+/// Updates that a restart adds up again are as long as a few dense models, those of the open round are one a member, and
+/// beyond the packets that lead through those rounds there is only the ring.
+fn assert_kept_is_bounded(restored: &Restored, dense_bytes: u64, asked: u32, packet_ring: u32) {
+    let replayed = restored.replay.iter().flat_map(|row| &row.updates);
+    let bytes: u64 = replayed.map(|(_, frame)| frame.len() as u64).sum();
+    assert!(bytes < CHECKPOINT_MODELS * dense_bytes, "{bytes} bytes of updates are kept after their rounds");
+    let open = restored.open.iter().flat_map(|open| &open.updates).count();
+    assert!(open <= asked as usize, "{open} updates of a round are kept");
+    let (packets, since) = (restored.packets.len(), restored.replay.len());
+    assert!(packets <= packet_ring as usize + since, "{packets} packets are kept, {since} since the checkpoint");
+}
+
+#[test]
+fn more_than_is_allowed_is_found() {
+    let update = |len: usize| {
+        let header = UpdateHeader {
+            client: ClientId::numbered("client", 0),
+            round: RoundId { term: 1, number: 1 },
+            base: ModelVersion(0),
+            examples: 1,
+            loss: 0.0,
+            frame_len: len as u64,
+            digest: Digest([0; 32]),
+        };
+        (header, vec![0; len].into())
+    };
+    let replay = |frames: &[usize]| {
+        let updates = frames.iter().map(|&len| update(len)).collect();
+        vec![ReplayRow { round: 1, version: ModelVersion(1), digest: Digest([0; 32]), updates }]
+    };
+    let open = |updates: usize| {
+        let updates = vec![update(1); updates];
+        Some(OpenRow { round: 2, base: ModelVersion(1), eligible: 9, members: Vec::new(), updates })
+    };
+    let packets = |count: u64| (1..=count).map(|version| (ModelVersion(version), Bytes::new())).collect();
+    let allowed = Restored { replay: replay(&[40, 39]), open: open(2), packets: packets(4), ..Restored::default() };
+    let is_found =
+        |restored: Restored| std::panic::catch_unwind(|| assert_kept_is_bounded(&restored, 10, 2, 3)).is_err();
+    assert!(!is_found(allowed.clone()));
+    assert!(is_found(Restored { replay: replay(&[40, 40]), ..allowed.clone() }));
+    assert!(is_found(Restored { open: open(3), ..allowed.clone() }));
+    assert!(is_found(Restored { packets: packets(5), ..allowed }));
+}
+
+/// Dense models whose bytes updates may have before the state is written anew: the engine's own bound.
+const CHECKPOINT_MODELS: u64 = 8;
 
 /// f32 arithmetic on coordinates below 64 errs by 2⁻¹⁸ at most; an update that counts twice moves them by far more.
 pub(crate) const TOLERANCE: f32 = 1e-5;
