@@ -98,10 +98,39 @@ async fn an_upload_goes_on_where_the_link_broke_and_counts_once() {
     let mut hand = Hand::join(&world, 0).await;
     let task = hand.task().await;
     let (header, frame) = update(&hand.session.client, &task, 3, 1.0);
+    let held = break_an_upload(&world, &mut hand, &header, &frame).await;
 
-    // A stream that breaks after a third of the frame.
+    let wrong = hand.transport.upload(&hand.session, &header, &frame, held - 1).await.unwrap();
+    assert_eq!(wrong, Err(Reject::WrongOffset));
+    let before = world.handle.status().await.unwrap().bytes.up;
+    let answer = hand.transport.upload(&hand.session, &header, &frame, held).await.unwrap();
+    assert!(matches!(answer, Ok(Uploaded::Receipt(receipt)) if !receipt.duplicate), "{answer:?}");
+    let again = hand.transport.upload(&hand.session, &header, &frame, 0).await.unwrap();
+    assert!(matches!(again, Ok(Uploaded::Receipt(receipt)) if receipt.duplicate), "{again:?}");
+    let report = world.report().await;
+    let sent = [before, world.handle.status().await.unwrap().bytes.up, report.bytes.up];
+    assert_eq!(sent, [held, frame.len() as u64, frame.len() as u64], "no byte was sent twice");
+    assert_eq!(report.rejects.get("wrong_offset"), Some(&1));
+    assert_eq!(world.handle.broadcast().model().values()[3], 1 << 24);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_may_begin_anew_after_the_link_broke() {
+    let world = World::start(&recipe(&["data.clients=1", "rounds.cohort=1", "rounds.count=1"]));
+    let mut hand = Hand::join(&world, 0).await;
+    let task = hand.task().await;
+    let (header, frame) = update(&hand.session.client, &task, 3, 1.0);
+    break_an_upload(&world, &mut hand, &header, &frame).await;
+    let answer = hand.transport.upload(&hand.session, &header, &frame, 0).await.unwrap();
+    assert!(matches!(answer, Ok(Uploaded::Receipt(receipt)) if !receipt.duplicate), "{answer:?}");
+    world.report().await;
+    assert_eq!(world.handle.broadcast().model().values()[3], 1 << 24);
+}
+
+/// Sends a third of a frame through a stream that then breaks; how many bytes the server says that it holds.
+async fn break_an_upload(world: &World, hand: &mut Hand, header: &UpdateHeader, frame: &Bytes) -> u64 {
     let mut raw = FederationClient::new(world.channel());
-    let start = v1::UploadStart { header: Some(dunlin::core::wire::update_header(&hand.session, &header)), offset: 0 };
+    let start = v1::UploadStart { header: Some(dunlin::core::wire::update_header(&hand.session, header)), offset: 0 };
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     let part = |part| v1::UploadRequest { part: Some(part) };
     sender.send(part(v1::upload_request::Part::Start(start))).await.unwrap();
@@ -118,7 +147,7 @@ async fn an_upload_goes_on_where_the_link_broke_and_counts_once() {
     call.abort();
     let noticed = async {
         loop {
-            match hand.transport.upload_offset(&hand.session, &header).await.unwrap() {
+            match hand.transport.upload_offset(&hand.session, header).await.unwrap() {
                 Ok(Held::Offset(0)) => tokio::task::yield_now().await,
                 Ok(Held::Offset(offset)) => break offset,
                 other => panic!("{other:?}"),
@@ -127,15 +156,7 @@ async fn an_upload_goes_on_where_the_link_broke_and_counts_once() {
     };
     let held = tokio::time::timeout(PATIENCE, noticed).await.expect("the server notices the break");
     assert_eq!(held, third as u64);
-    let wrong = hand.transport.upload(&hand.session, &header, &frame, held - 1).await.unwrap();
-    assert_eq!(wrong, Err(Reject::WrongOffset));
-    let answer = hand.transport.upload(&hand.session, &header, &frame, 0).await.unwrap();
-    assert!(matches!(answer, Ok(Uploaded::Receipt(receipt)) if !receipt.duplicate), "{answer:?}");
-    let again = hand.transport.upload(&hand.session, &header, &frame, 0).await.unwrap();
-    assert!(matches!(again, Ok(Uploaded::Receipt(receipt)) if receipt.duplicate), "{again:?}");
-    let report = world.report().await;
-    assert_eq!(report.rejects.get("wrong_offset"), Some(&1));
-    assert_eq!(world.handle.broadcast().model().values()[3], 1 << 24);
+    held
 }
 
 #[tokio::test(flavor = "multi_thread")]
