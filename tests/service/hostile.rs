@@ -108,11 +108,15 @@ async fn send(world: &World, header: v1::UpdateHeader, frame: Bytes) -> Result<U
 async fn each_attack_is_refused_with_its_own_reason_and_the_model_is_as_without_the_attacker() {
     let rounds = format!("rounds.count={}", ATTACKS.len());
     let world = World::start(&recipe(&[&rounds]));
-    let honest = world.honest(0..9);
-    let mut hand = Hand::join(&world, 9).await;
+    let honest = world.honest(0..8);
+    // Client 8 is honest, but for that it says everything twice.
+    let (mut twice, mut hand) = (Hand::join(&world, 8).await, Hand::join(&world, 9).await);
     let mut expected = std::collections::BTreeMap::<String, u32>::new();
     for (name, attack) in ATTACKS {
-        let task = hand.task().await;
+        let (its_task, task) = tokio::join!(twice.task(), hand.task());
+        // The round stays open meanwhile, since the attacker's part in it has not ended.
+        send_twice(&world, &twice, &its_task).await;
+        *expected.entry(Reject::Duplicate.label().into()).or_default() += 2;
         for (header, frame, reject) in attack(&hand, &task) {
             assert_eq!(send(&world, header, frame).await, Err(reject), "{name}");
             *expected.entry(reject.label().into()).or_default() += 1;
@@ -140,29 +144,39 @@ async fn each_attack_is_refused_with_its_own_reason_and_the_model_is_as_without_
     assert_eq!(report.model_digest, without.report().await.model_digest);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_update_sent_twice_counts_once_and_is_late_after_the_round() {
-    let world = World::start(&recipe(&["data.clients=2", "rounds.cohort=2", "rounds.count=2"]));
-    let mut hands = [Hand::join(&world, 0).await, Hand::join(&world, 1).await];
-    for _ in 0..2 {
-        // Both have data only once both have checked in.
-        let _ = tokio::time::timeout(std::time::Duration::from_millis(50), hands[0].check_in()).await;
-        let tasks = [hands[1].task().await, hands[0].task().await];
-        let (first, frame) = update(&hands[0].session.client, &tasks[0], 0, 1.0);
-        let first = on_wire(&hands[0], &first);
-        let once = send(&world, first.clone(), frame.clone()).await.unwrap();
-        let twice = send(&world, first.clone(), frame.clone()).await.unwrap();
-        assert!(matches!((once, twice), (Uploaded::Receipt(once), Uploaded::Receipt(twice))
-            if !once.duplicate && twice.duplicate));
-        let (other, other_frame) = update(&hands[0].session.client, &tasks[0], 0, 2.0);
-        assert_eq!(send(&world, on_wire(&hands[0], &other), other_frame.clone()).await, Err(Reject::Duplicate));
-        let (second, frame) = update(&hands[1].session.client, &tasks[0], 1, 1.0);
-        send(&world, on_wire(&hands[1], &second), frame).await.unwrap();
-        let late = send(&world, on_wire(&hands[0], &other), other_frame).await;
-        assert!(matches!(late, Err(Reject::Late | Reject::RunFinished)), "{late:?}");
+/// Sends what client 8 would send, then the same bytes again, then others: it counts once.
+async fn send_twice(world: &World, hand: &Hand, task: &TrainTask) {
+    let (header, frame) = update(&hand.session.client, task, 8, 0.125);
+    for duplicate in [false, true] {
+        let answer = send(world, on_wire(hand, &header), frame.clone()).await;
+        assert!(
+            matches!(&answer, Ok(Uploaded::Receipt(receipt)) if receipt.duplicate == duplicate
+                && receipt.digest == header.digest),
+            "{answer:?}"
+        );
     }
-    let report = world.report().await;
-    assert_eq!(report.rejects["duplicate"], 4);
+    let (other, frame) = update(&hand.session.client, task, 8, 0.25);
+    assert_eq!(send(world, on_wire(hand, &other), frame).await, Err(Reject::Duplicate));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_is_late_after_its_round_and_there_is_none_after_the_run() {
+    let world = World::start(&recipe(&["data.clients=2", "rounds.cohort=2", "rounds.count=2"]));
+    let (mut first, mut second) = (Hand::join(&world, 0).await, Hand::join(&world, 1).await);
+    for round in 1..=2 {
+        let (task, its_task) = tokio::join!(first.task(), second.task());
+        for (hand, task, index) in [(&first, &task, 0), (&second, &its_task, 1)] {
+            let (header, frame) = update(&hand.session.client, task, index, 1.0);
+            send(&world, on_wire(hand, &header), frame).await.unwrap();
+        }
+        // The receipt of the last update says that the round is over; the end of the run is told by its report.
+        let refusal = if round == 1 { Reject::Late } else { Reject::RunFinished };
+        if round == 2 {
+            world.report().await;
+        }
+        let (other, frame) = update(&first.session.client, &task, 0, 2.0);
+        assert_eq!(send(&world, on_wire(&first, &other), frame).await, Err(refusal));
+    }
     // Two rounds, each the mean of two updates: one unit of 2⁻²⁴·2²⁴ each.
     assert_eq!(world.handle.broadcast().model().values()[..3], [1 << 24, 1 << 24, 0]);
 }
