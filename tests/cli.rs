@@ -444,6 +444,33 @@ fn a_model_from_elsewhere_is_made_small_and_a_broken_file_told() {
 }
 
 #[test]
+fn server_and_client_tell_a_script_what_happens() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let (listen, url) = (address.to_string(), format!("http://{address}"));
+    let mut arguments = vec!["server", "--json", "--listen", &listen, "--data-dir", dir.path().to_str().unwrap()];
+    arguments.extend(TINY);
+    let server = command(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let client = dunlin(&["client", "--json", "--server", &url, "--data", "recipe:0", "--virtual", "4"]);
+    let server = server.wait_with_output().unwrap();
+    assert_eq!((client.status.code(), server.status.code()), (Some(0), Some(0)), "{client:?}");
+    let lines =
+        |output: &Output| -> Vec<Value> { text(&output.stdout).lines().map(|line| json(line.as_bytes())).collect() };
+
+    let told = lines(&server);
+    assert_eq!(told.iter().map(|it| it["round"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2), Some(3), None]);
+    assert_eq!((&told[0]["choice"], &told[0]["needed"]), (&"all-eligible".into(), &4.into()), "{told:?}");
+    assert_eq!((&told[3]["outcome"], &told[3]["rounds"]), (&"completed".into(), &3.into()));
+
+    let told: Vec<_> = lines(&client).into_iter().filter(|it| it["client"] == "client-00002").collect();
+    let events: Vec<_> = told.iter().map(|it| (it["event"].as_str().unwrap(), it["round"].as_u64())).collect();
+    let rounds = [1, 2, 3].map(|round| ("accepted", Some(round)));
+    assert_eq!(events, [&[("joined", None)], &rounds[..], &[("ended", None)]].concat());
+    assert_eq!(told[4]["outcome"], "completed");
+    assert!(told[0]["examples"].as_u64().is_some_and(|examples| examples > 0) && told[1]["bytes"].as_u64() > Some(0));
+}
+
+#[test]
 fn a_server_that_is_told_to_stop_before_the_end_does_not_say_that_the_run_ended() {
     let dir = tempfile::tempdir().unwrap();
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();

@@ -1,7 +1,7 @@
 //! The `client` command, for the `dunlin` binary and for `dunlin-client`.
 
 use crate::data::{DataSpec, DataWorkplace, MissingData};
-use crate::driver::{self, ClientError, Shared, Workplace};
+use crate::driver::{self, ClientError, Shared, Tell, Told, Workplace};
 use crate::participant::End;
 use crate::state::{ClientState, DirectoryState, MemoryState, ModelCache, StateError};
 use crate::transport::{BadUrl, Transport};
@@ -10,6 +10,7 @@ use dunlin_core::id::BadClientId;
 use dunlin_core::recipe::Width;
 use dunlin_core::{ClientId, Exit};
 use dunlin_nn::Threads;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -57,6 +58,10 @@ pub struct ClientArgs {
     /// Longest time that the server may hold a check-in, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 20_000)]
     pub wait_ms: u64,
+
+    /// Print what happens as lines of JSON: joined, accepted, refused and ended, each with the client's name
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Why the command failed.
@@ -159,7 +164,8 @@ pub async fn run(args: ClientArgs) -> Result<End, CommandError> {
             Ok(Arc::new(workplace) as Arc<dyn Workplace>)
         }
     };
-    let shared = Shared::new(Box::new(prepare), models, if is_alone { 1 } else { threads });
+    let tell: Box<Tell> = if args.json { Box::new(print_line) } else { Box::new(|_| {}) };
+    let shared = Shared::telling(tell, Box::new(prepare), models, if is_alone { 1 } else { threads });
     let mut running = JoinSet::new();
     for client in clients {
         let state: Box<dyn ClientState> = match &args.state_dir {
@@ -182,6 +188,12 @@ pub async fn run(args: ClientArgs) -> Result<End, CommandError> {
     Ok(end.expect("a command has at least one client"))
 }
 
+fn print_line(told: &Told<'_>) {
+    let json = serde_json::to_string(told).expect("what is told holds only numbers and strings");
+    // A reader that has gone away is no reason to end the client.
+    let _ = writeln!(std::io::stdout(), "{json}");
+}
+
 /// What a simulation calls its clients, before their numbers.
 const SIMULATED: &str = "client";
 
@@ -193,8 +205,8 @@ mod tests {
         let id = id.into().map(String::from);
         let data = data.parse().unwrap();
         let (server, state_dir, threads) = ("http://127.0.0.1:1".into(), None, None);
-        let device = "cpu".into();
-        ClientArgs { server, data, id, virtual_clients, width: None, state_dir, threads, device, wait_ms: 0 }
+        let (device, json) = ("cpu".into(), false);
+        ClientArgs { server, data, id, virtual_clients, width: None, state_dir, threads, device, wait_ms: 0, json }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use dunlin_core::recipe::Width;
 use dunlin_core::{ClientId, Digest, Layout, ModelVersion, Recipe, Reject, catch_up};
 use dunlin_nn::small::{NoSlices, Slice};
 use dunlin_nn::train::Evaluation;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -54,8 +55,55 @@ pub trait Workplace: Send + Sync {
 /// Makes a [`Workplace`] from the recipe that the server sends.
 pub type Prepare = dyn Fn(&Recipe) -> Result<Arc<dyn Workplace>, TrainerError> + Send + Sync;
 
+/// What a client tells those who watch it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Told<'a> {
+    /// It has joined a run, and its data and model are loaded.
+    Joined {
+        /// Its name.
+        client: &'a ClientId,
+        /// The run's id.
+        run: String,
+        /// Training examples at hand.
+        examples: u32,
+        /// How much of the model it has.
+        width: Width,
+    },
+    /// Its update counts.
+    Accepted {
+        /// Its name.
+        client: &'a ClientId,
+        /// The round.
+        round: u64,
+        /// Length of the update's frame.
+        bytes: u64,
+    },
+    /// Its update does not count.
+    Refused {
+        /// Its name.
+        client: &'a ClientId,
+        /// The round.
+        round: u64,
+        /// The reason's label.
+        reason: &'static str,
+    },
+    /// The run is over.
+    Ended {
+        /// Its name.
+        client: &'a ClientId,
+        /// How, as a label.
+        outcome: &'static str,
+    },
+}
+
+/// Takes what clients tell.
+pub type Tell = dyn Fn(&Told<'_>) + Send + Sync;
+
 /// What the clients of one process share.
 pub struct Shared {
+    /// Takes what they tell.
+    tell: Box<Tell>,
     /// Makes the workplace, once per run.
     pub prepare: Box<Prepare>,
     /// Versions held of the whole model.
@@ -143,8 +191,14 @@ impl Shared {
     /// What `threads` computing clients of one process share.
     #[must_use]
     pub fn new(prepare: Box<Prepare>, models: ModelCache, threads: usize) -> Arc<Self> {
+        Self::telling(Box::new(|_| {}), prepare, models, threads)
+    }
+
+    /// The same for clients that tell what happens to them.
+    #[must_use]
+    pub fn telling(tell: Box<Tell>, prepare: Box<Prepare>, models: ModelCache, threads: usize) -> Arc<Self> {
         let compute = Arc::new(Semaphore::new(threads.max(1)));
-        Arc::new(Self { prepare, models: Arc::new(models), compute, prepared: Mutex::new(None) })
+        Arc::new(Self { tell, prepare, models: Arc::new(models), compute, prepared: Mutex::new(None) })
     }
 
     fn prepared(&self, welcome: &Welcome, client: &ClientId) -> Result<Arc<Prepared>, ClientError> {
@@ -236,6 +290,7 @@ pub async fn run(
                 let width = ready.slice.as_ref().map_or(Width::WHOLE, Slice::width);
                 prepared = Some(ready);
                 info!(client = %client, %run, examples, %width, "joined");
+                (shared.tell)(&Told::Joined { client: &client, run: run.to_string(), examples, width });
                 Event::Ready { examples, width, held, pending: state.pending().cloned() }
             }
             Action::CheckIn(check_in) => answered(&client, transport.check_in(&check_in).await, Event::Assigned),
@@ -265,12 +320,16 @@ pub async fn run(
                 budget::account(&needed(&prepared).recipe, &mut *state)?;
                 state.commit()?;
                 info!(client = %client, round = header.round.number, bytes = header.frame_len, "update accepted");
+                let (round, bytes) = (header.round.number, header.frame_len);
+                (shared.tell)(&Told::Accepted { client: &client, round, bytes });
                 Event::Done
             }
             Action::Abandon(header, reject) => {
                 budget::account(&needed(&prepared).recipe, &mut *state)?;
                 state.abandon()?;
                 warn!(client = %client, round = header.round.number, reject = reject.label(), "update refused: {reject}");
+                let (round, reason) = (header.round.number, reject.label());
+                (shared.tell)(&Told::Refused { client: &client, round, reason });
                 Event::Done
             }
             Action::Evaluate(task) => {
@@ -289,7 +348,10 @@ pub async fn run(
                 Event::Done
             }
             Action::Stop(End::Refused(reject)) => return Err(ClientError::Refused { client, reject }),
-            Action::Stop(end) => return Ok(end),
+            Action::Stop(end @ End::Finished(outcome)) => {
+                (shared.tell)(&Told::Ended { client: &client, outcome: outcome.label() });
+                return Ok(end);
+            }
         };
         participant.on(event);
     }

@@ -1,9 +1,11 @@
 //! The `server` command, for the `dunlin` binary and for `dunlin-server`.
 
+use crate::driver::RunEvent;
 use crate::serve::{Options, ServeError, serve};
 use clap::Args;
 use dunlin_core::recipe::RecipeError;
 use dunlin_core::{Exit, Outcome, Recipe, Report};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -36,6 +38,11 @@ pub struct ServerArgs {
     /// Keep answering after the run has ended
     #[arg(long)]
     pub stay: bool,
+
+    /// Print each round's summary as a line of JSON, a corrected one again, and the report as the last line; after a
+    /// restart the earlier rounds as well
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Why the command failed.
@@ -106,7 +113,18 @@ pub async fn run(args: ServerArgs) -> Result<Option<Report>, CommandError> {
         new_run: args.new_run,
         stay: args.stay,
     };
-    Ok(serve(options).await?)
+    let tell: &(dyn Fn(&RunEvent) + Sync) = if args.json { &print_line } else { &|_| {} };
+    Ok(serve(options, tell).await?)
+}
+
+fn print_line(event: &RunEvent) {
+    let json = match event {
+        RunEvent::Round(summary) => serde_json::to_string(summary),
+        RunEvent::Report(report) => serde_json::to_string(report),
+    };
+    let json = json.expect("summaries and reports hold only numbers, strings and lists");
+    // A reader that has gone away is no reason to end the run.
+    let _ = writeln!(std::io::stdout(), "{json}");
 }
 
 /// What a script is told of a run: whether it ended as its recipe asks, that is not stopped, not given up, and with its

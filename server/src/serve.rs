@@ -6,7 +6,7 @@ mod metrics;
 pub use metrics::metrics_text;
 
 use crate::distill::{Distill, ServerSet};
-use crate::driver::{self, Driver, Handle};
+use crate::driver::{self, Driver, Handle, RunEvent};
 use crate::engine::{self, Engine, EngineError, Start};
 use crate::evaluate::{Evaluate, TestSet};
 use crate::service::router;
@@ -161,11 +161,12 @@ where
     Ok(())
 }
 
-/// Serves a run until it ends, or until the process is told to stop; returns the report if it ended.
+/// Serves a run until it ends, or until the process is told to stop; returns the report if it ended. `tell` is called
+/// with each event of the run.
 ///
 /// # Errors
 /// When the run or the network fails.
-pub async fn serve(options: Options) -> Result<Option<Report>, ServeError> {
+pub async fn serve(options: Options, tell: &(dyn Fn(&RunEvent) + Sync)) -> Result<Option<Report>, ServeError> {
     let listen = |address: SocketAddr| async move {
         TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
     };
@@ -202,7 +203,21 @@ pub async fn serve(options: Options) -> Result<Option<Report>, ServeError> {
             tokio::time::sleep(FAREWELL).await;
         }
     };
-    serve_on(&handle, accept::connections(listener), end).await?;
+    let telling = async {
+        let mut index = 0;
+        while let Some(event) = handle.event(index).await {
+            index += 1;
+            tell(&event);
+        }
+        // Serving goes on, and ends by itself.
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        // What has happened is told before the end is looked at.
+        biased;
+        () = telling => {}
+        served = serve_on(&handle, accept::connections(listener), end) => served?,
+    }
     let report = outcome?;
     drop(handle);
     if report.is_none() && driver.is_finished() {

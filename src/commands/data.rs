@@ -4,14 +4,14 @@ mod drawing;
 mod show;
 mod svg;
 
-use super::output::{self, count};
+use super::output::{self, bytes, count};
 use super::summary::plain_table;
 use super::{Done, of_data};
 use crate::progress;
 use clap::{Args, Subcommand};
 use dunlin::core::Seed;
 use dunlin::core::recipe::DataConfig;
-use dunlin::nn::data::{self, Split};
+use dunlin::nn::data::{self, Fetching, Split};
 use dunlin::nn::{Error, data::Dataset};
 use std::process::ExitCode;
 
@@ -95,11 +95,16 @@ fn shape(set: &Dataset) -> String {
 
 fn fetch(name: &str) -> Done {
     let spinner = progress::spinner();
-    let dir = data::fetch(name, &data::root(), &mut |line| {
-        spinner.set_message(line.to_owned());
-        if spinner.is_hidden() {
-            output::note(line);
+    let mut step = String::new();
+    let dir = data::fetch(name, &data::root(), &mut |told| match told {
+        Fetching::Step(line) => {
+            spinner.set_message(line.to_owned());
+            if spinner.is_hidden() {
+                output::note(line);
+            }
+            line.clone_into(&mut step);
         }
+        Fetching::Arrived(arrived) => spinner.set_message(format!("{step}, {}", bytes(arrived))),
     });
     spinner.finish_and_clear();
     output::line(dir.map_err(of_data)?.display());

@@ -17,7 +17,7 @@ mod spoken;
 mod table;
 mod text;
 
-pub use fetch::{fetch, fetchable, find};
+pub use fetch::{Fetching, fetch, fetchable, find};
 pub use partition::{partition, server_rows};
 pub use set::{Dataset, Examples};
 

