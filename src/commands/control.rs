@@ -95,18 +95,19 @@ pub(crate) fn status(args: &AskArgs) -> Done {
 }
 
 fn print_state(state: &RunState) {
-    let rounds =
-        Recipe::from_toml(&state.recipe).map_or_else(|_| String::new(), |it| format!(" of {}", it.rounds.count));
+    let rounds = Recipe::from_toml(&state.recipe).ok().map(|recipe| recipe.rounds);
+    let of = rounds.as_ref().map_or_else(String::new, |rounds| format!(" of {}", rounds.count));
     let run = &state.run;
     let mut table = plain_table();
     table.add_row(["run", &format!("{} {}, {}", run.id, run.name, age(run.created_ms))]);
-    table.add_row(["phase", &format!("{}, round {}{rounds}", state.phase, state.round)]);
+    table.add_row(["phase", &format!("{}, round {}{of}", state.phase, state.round)]);
     if state.chosen > 0 {
         let (chosen, reported, lost) = (state.chosen, state.reported, state.lost);
         table.add_row(["cohort", &format!("{chosen} asked, {reported} reported, {lost} lost")]);
     }
     if let Some(choice) = state.choice {
-        table.add_row(["chosen", &why(choice, state.eligible)]);
+        let needed = rounds.map_or(state.chosen, |rounds| rounds.cohort);
+        table.add_row(["chosen", &why(choice, state.eligible, state.chosen, needed)]);
     }
     table.add_row(["clients", &format!("{} joined, {} seen lately", state.clients, state.live)]);
     table.add_row(["model", &format!("version {}, {} parameters", state.version, count(state.params))]);
@@ -126,12 +127,13 @@ fn print_state(state: &RunState) {
     output::line(table);
 }
 
-/// Why the members of a round were chosen.
-fn why(choice: Choice, eligible: u32) -> String {
-    match choice {
+/// Why the members of a round were chosen, and so many of them.
+fn why(choice: Choice, eligible: u32, chosen: u32, needed: u32) -> String {
+    let why = match choice {
         Choice::Random => format!("at random among {eligible}"),
         Choice::AllEligible => format!("all {eligible} that are there: no more than a round asks"),
-    }
+    };
+    if chosen > needed { format!("{why}; {needed} updates are enough") } else { why }
 }
 
 fn state_json(state: &RunState) -> Value {
@@ -266,5 +268,17 @@ fn age(created_ms: u64) -> String {
         0..1000 => "just now".into(),
         ms @ 1000..120_000 => format!("{} s ago", ms / 1000),
         ms => format!("{} ago", seconds((ms / 1000) as f64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cohort_is_told_with_its_reason_and_with_the_over_selection_that_applied() {
+        assert_eq!(why(Choice::Random, 20, 4, 4), "at random among 20");
+        assert_eq!(why(Choice::Random, 20, 6, 4), "at random among 20; 4 updates are enough");
+        assert_eq!(why(Choice::AllEligible, 3, 3, 4), "all 3 that are there: no more than a round asks");
     }
 }
