@@ -123,10 +123,10 @@ pub const KEYS: &[Key] = &[
         "data.source",
         "",
         Form::Source,
-        "The data set; digits and penguins are part of the program, the other names are what `dunlin data fetch` brings, idx: reads the \
-         files of a directory in the format of MNIST, png: images that are rows of pixels, csv: a table, npz: and \
-         safetensors: arrays x and y, text: plays or plain text, and none is for the trivial model; docs/DATA.md \
-         describes each.",
+        "The data set; digits and penguins are part of the program, the other names are what `dunlin data fetch` \
+         brings, idx: reads the files of a directory in the format of MNIST, png: images that are rows of pixels, csv: a \
+         table, npz: and safetensors: arrays x and y, text: plays or plain text, and none is for the trivial model; \
+         docs/DATA.md describes each.",
     ),
     key(
         "data.clients",
