@@ -246,3 +246,59 @@ const WORD: usize = 4;
 const SLACK: usize = 16;
 /// Columns that are multiplied at a time: they stay in the first-level cache for rows of a few hundred.
 const COLUMNS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(len: usize, by: usize) -> impl Iterator<Item = i32> {
+        (0..len).map(move |i| (i * by % 251) as i32 - 125)
+    }
+
+    #[test]
+    fn a_convolution_is_its_definition_to_the_bit() {
+        let range = Range { least: -1.0, largest: 1.5 };
+        for (channels, [height, width], kernel, padding, stride) in [
+            (1, [9, 8], [5, 5], 2, 1),
+            (3, [7, 6], [3, 2], 1, 2),
+            (4, [6, 7], [3, 3], 1, 1),
+            (8, [5, 9], [2, 3], 0, 2),
+            (8, [6, 6], [1, 1], 0, 2),
+            (20, [4, 4], [3, 3], 1, 1),
+        ] {
+            let (batch, outputs, pixels) = (3, 7, kernel[0] * kernel[1]);
+            let out = [0, 1].map(|axis| ([height, width][axis] + 2 * padding - kernel[axis]) / stride + 1);
+            let row = channels * pixels;
+            let levels: Vec<i8> = numbers(outputs * row, 37).map(|level| level as i8).collect();
+            let scales: Vec<f32> = (1..=outputs).map(|output| 0.01 * output as f32).collect();
+            let bias: Vec<f32> = (0..outputs).map(|output| output as f32 - 3.0).collect();
+            let x: Vec<f32> = numbers(channels * batch * height * width, 91).map(|x| x as f32 / 100.0).collect();
+            let int8 = Int8::new(&levels, &scales, row, Some(pixels), range);
+            let input = [channels, height, width];
+            let output = [outputs, out[0], out[1]];
+            let convolution = Convolution { input, output, kernel, padding, stride, groups: 1, batch };
+            let mut y = vec![f32::NAN; outputs * batch * out[0] * out[1]];
+            int8.convolve(&convolution, &x, &bias, &mut y);
+
+            let rounded = int8.rounded(&x);
+            let level = |channel: usize, image: usize, row: usize, column: usize| {
+                let (row, column) = (row.wrapping_sub(padding), column.wrapping_sub(padding));
+                let is_inside = row < height && column < width;
+                let at = ((channel * batch + image) * height + row.min(height)) * width + column.min(width);
+                if is_inside { i32::from(rounded[at]) } else { i32::from(int8.zero) }
+            };
+            for (at, &y) in y.iter().enumerate() {
+                let (ox, oy) = (at % out[1], at / out[1] % out[0]);
+                let (image, output) = (at / (out[0] * out[1]) % batch, at / (out[0] * out[1] * batch));
+                let mut sum = 0;
+                for (place, &weight) in levels[output * row..(output + 1) * row].iter().enumerate() {
+                    let (channel, ky, kx) = (place / pixels, place % pixels / kernel[1], place % kernel[1]);
+                    let here = level(channel, image, oy * stride + ky, ox * stride + kx);
+                    sum += i32::from(weight) * (here - i32::from(int8.zero));
+                }
+                let expected = sum as f32 * (int8.scale * scales[output]) + bias[output];
+                assert_eq!(y, expected, "{channels} channels, {kernel:?}, output {at}");
+            }
+        }
+    }
+}
