@@ -2,8 +2,8 @@
 
 use crate::Error;
 use std::cell::OnceCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A bounded number of threads, of which the one that calls is the first.
@@ -21,6 +21,8 @@ struct Others {
     pool: rayon::ThreadPool,
     /// How often they were called.
     calls: Arc<AtomicUsize>,
+    /// Held by the call whose parts they do: parts may wait for each other, so all of one call's have to run at once.
+    turn: Mutex<()>,
 }
 
 impl Threads {
@@ -44,7 +46,7 @@ impl Threads {
                     .thread_name(|index| format!("training-{}", index + 1))
                     .build()
                     .map_err(|error| Error::config("--threads", count, error.to_string()))?;
-                Some(Others { pool, calls: Arc::default() })
+                Some(Others { pool, calls: Arc::default(), turn: Mutex::default() })
             }
         };
         Ok(Self { others })
@@ -56,11 +58,13 @@ impl Threads {
         1 + self.others.as_ref().map_or(0, |others| others.pool.current_num_threads())
     }
 
-    /// The results of `work` on each part, in their order; the last part is done by the calling thread.
+    /// The results of `work` on each part, in their order; the last part is done by the calling thread. Calls from several
+    /// threads are done one after the other.
     pub(crate) fn map<P: Send, R: Send>(&self, parts: Vec<P>, work: impl Fn(P) -> R + Sync) -> Vec<R> {
-        let Some(Others { pool, calls }) = self.others.as_ref().filter(|_| parts.len() > 1) else {
+        let Some(Others { pool, calls, turn }) = self.others.as_ref().filter(|_| parts.len() > 1) else {
             return parts.into_iter().map(work).collect();
         };
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut results: Vec<Option<R>> = parts.iter().map(|_| None).collect();
         let at_work = AtomicUsize::new(parts.len() - 1);
         // Ends the waiting of the others since the call before.
@@ -132,6 +136,26 @@ mod tests {
             }
         }
         assert!(matches!(Threads::new(0), Err(Error::Config { key: "--threads", .. })));
+    }
+
+    #[test]
+    fn parts_that_wait_for_each_other_may_share_threads_with_those_of_another_call() {
+        let (threads, at_work) = (Threads::new(3).unwrap(), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let barrier = std::sync::Barrier::new(3);
+                        threads.map(vec![(); 3], |()| {
+                            let others = at_work.fetch_add(1, Ordering::SeqCst);
+                            barrier.wait();
+                            at_work.fetch_sub(1, Ordering::SeqCst);
+                            assert!(others < 3, "parts of two calls at once could wait for each other for ever");
+                        });
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use super::kernel::{Float, Strided, Sum};
 use super::linear::{before_rectifier, bias_gradient};
 use super::tape::Factored;
-use super::{Factors, Graph, Member, for_float, transpose, with_elements};
+use super::{Factors, Graph, Member, for_float, transpose, vectorised, with_elements};
 use candle_core::{Result, Tensor};
 
 /// Weights from which splitting pays: 4 MiB of f32, more than a core's own caches hold.
@@ -77,14 +77,17 @@ fn forward<T: Float>(member: &Member, parts: &[Tensor], w: &Tensor, b: &Tensor, 
         Ok(Sum::product((own.len(), inputs, rows), w, Strided::matrix(&x, rows)).into_vec())
     })?;
     with_elements::<T, _>(b, |b| {
-        for (column, &b) in columns.chunks_exact_mut(rows).zip(&b[own.clone()]) {
-            for value in column {
-                *value += b;
-                if rectify && *value < T::zero() {
-                    *value = T::zero();
+        vectorised(
+            #[inline(always)]
+            || {
+                for (column, &b) in columns.chunks_exact_mut(rows).zip(&b[own.clone()]) {
+                    for value in column {
+                        let sum = *value + b;
+                        *value = if rectify && sum < T::zero() { T::zero() } else { sum };
+                    }
                 }
-            }
-        }
+            },
+        );
         Ok(())
     })?;
     let columns = member.exchange(Tensor::from_vec(columns, (own.len(), rows), w.device())?)?;

@@ -4,7 +4,7 @@
 //! elements over one pool of threads for the whole process, behind a lock: trainings side by side would queue for it.
 //! The tape keeps first gradients as they are and stays on its thread.
 
-use super::{Factors, Member, for_float, with_elements};
+use super::{Factors, Member, for_float, vectorised, with_elements};
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Shape, Tensor, TensorId, WithDType};
 use dunlin_core::Seed;
 use std::collections::{HashMap, HashSet};
@@ -85,7 +85,10 @@ impl Gradients {
             Some(first) => {
                 let sum = with_elements::<T, _>(first, |first| {
                     with_elements::<T, _>(&gradient, |second| {
-                        Ok(first.iter().zip(second).map(|(&first, &second)| first + second).collect::<Vec<T>>())
+                        Ok(vectorised(
+                            #[inline(always)]
+                            || first.iter().zip(second).map(|(&first, &second)| first + second).collect::<Vec<T>>(),
+                        ))
                     })
                 })?;
                 Tensor::from_vec(sum, tensor.shape(), tensor.device())?
