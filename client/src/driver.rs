@@ -472,6 +472,7 @@ async fn train(
                 slice: prepared.slice.as_ref(),
                 base: &base,
                 residual: residual.as_deref(),
+                digest: Digest::of,
             };
             work::train_and_encode(&assignment, &mut *trainer, &mut encoder, &mut progress)
         }

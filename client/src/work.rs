@@ -93,6 +93,9 @@ pub struct Assignment<'a> {
     pub base: &'a MaskedGrid,
     /// What the client's last update left behind.
     pub residual: Option<&'a Residual>,
+    /// What tells the frame from others of the client: [`Digest::of`], unless the frame is neither kept nor leaves the
+    /// process.
+    pub digest: fn(&[u8]) -> Digest,
 }
 
 impl Assignment<'_> {
@@ -199,7 +202,7 @@ fn quantizer_seed(assignment: &Assignment<'_>) -> u64 {
 }
 
 fn header(assignment: &Assignment<'_>, trainer: &dyn Trainer, loss: f64, frame: &[u8]) -> UpdateHeader {
-    let Assignment { client, task, recipe, .. } = *assignment;
+    let Assignment { client, task, recipe, digest, .. } = *assignment;
     UpdateHeader {
         client: client.clone(),
         round: task.round,
@@ -207,7 +210,7 @@ fn header(assignment: &Assignment<'_>, trainer: &dyn Trainer, loss: f64, frame: 
         examples: trainer.examples().min(recipe.limits.max_examples),
         loss: loss as f32,
         frame_len: frame.len() as u64,
-        digest: Digest::of(frame),
+        digest: digest(frame),
     }
 }
 

@@ -25,6 +25,7 @@ mod symbols;
 
 pub use error::Error;
 
+use crate::checksum;
 use half::f16;
 use parts::{Part, Reader, write_part};
 use std::collections::{BTreeMap, BTreeSet};
@@ -243,7 +244,7 @@ impl Container {
             write_part(&Part::of(tensor, &mut payloads)?, &mut file);
         }
         file.append(&mut payloads);
-        file.extend(crc32c::crc32c(&file).to_le_bytes());
+        file.extend(checksum::of(&file).to_le_bytes());
         Ok(file)
     }
 
@@ -265,7 +266,7 @@ impl Container {
         }
         let split = file.split_last_chunk::<4>().filter(|(content, _)| content.len() > MAGIC.len());
         let (content, trailer) = split.ok_or(truncated)?;
-        let (expected, got) = (u32::from_le_bytes(*trailer), crc32c::crc32c(content));
+        let (expected, got) = (u32::from_le_bytes(*trailer), checksum::of(content));
         if expected != got {
             return Err(Error::Checksum { expected, got });
         }

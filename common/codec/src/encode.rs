@@ -6,7 +6,7 @@ use crate::{
     Codec, EntropyCoder, Error, FrameHeader, FrameKind, Layout, Quantizer, Segments, StageBytes,
     bits::{BitWriter, Stream},
     body::{Frame, Part},
-    codebook,
+    checksum, codebook,
     encode::sent::Sent,
     header,
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
@@ -232,18 +232,24 @@ impl Encoder {
         u: &S,
         rest: &mut impl Rest,
     ) -> Result<Option<Encoded>, Error> {
-        let (mut nonzeros, mut finite) = (0, Ok(()));
+        let (mut nonzeros, mut finite, mut checksum) = (0, Ok(()), 0);
         self.sent.nonzeros = u.len();
         let mut frame = self.start(Layout::Dense, false, segments);
         let header_bytes = frame.len();
-        blocks(u, |start, values| {
-            if finite.is_ok() {
-                finite = check_finite(start, values);
-            }
-            nonzeros += values.iter().map(|&value| u32::from(value != 0.0)).sum::<u32>() as usize;
-            extend_plainly(&mut frame, values, |value| value.to_le_bytes());
-            rest.take(start, &ZEROS[..values.len()]);
-        });
+        blocks(
+            u,
+            #[inline(always)]
+            |start, values| {
+                if finite.is_ok() {
+                    finite = check_finite(start, values);
+                }
+                nonzeros += values.iter().map(|&value| u32::from(value != 0.0)).sum::<u32>() as usize;
+                let written = frame.len();
+                extend_plainly(&mut frame, values, |value| value.to_le_bytes());
+                checksum = checksum::append(checksum, &frame[written..]);
+                rest.take(start, &ZEROS[..values.len()]);
+            },
+        );
         finite?;
         if coder == EntropyCoder::Auto && is_dense_in_name_only(nonzeros, segments) {
             return Ok(None);
@@ -251,8 +257,9 @@ impl Encoder {
         self.sent.nonzeros = nonzeros;
         let mut header = Vec::new();
         self.header(Layout::Dense, false, segments).write(&mut header);
+        let body = header.len();
         frame.splice(..header_bytes, header);
-        header::seal(&mut frame);
+        header::seal_body(&mut frame, body, checksum);
         let dense = 4 * u.len() as u64;
         let stages = StageBytes { dense, sparse: dense, quantized: dense, coded: frame.len() as u64 };
         Ok(Some(Encoded { frame, stages, nonzeros }))

@@ -4,7 +4,9 @@
 //! rounded to the grid, halves to even.
 
 use crate::{
-    Error, IntegerSink, Limits, Segments, Sink, decode, decode_integers,
+    Error, IntegerSink, Limits, Segments, Sink,
+    checksum::append,
+    decode, decode_integers,
     header::{self, FrameKind},
     scattered::{FETCHED_TOGETHER, fetch},
     vectorised,
@@ -133,7 +135,7 @@ pub fn digest(grid: &[i32]) -> [u8; 32] {
 
 /// Goes on with a CRC-32C over the integers in little-endian bytes.
 pub(crate) fn checksum(mut before: u32, grid: &[i32]) -> u32 {
-    for_bytes(grid, |bytes| before = crc32c::crc32c_append(before, bytes));
+    for_bytes(grid, |bytes| before = append(before, bytes));
     before
 }
 

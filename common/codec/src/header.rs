@@ -7,7 +7,7 @@
 //! ```
 
 use crate::{
-    Error, Quantizer, Segments, StageBytes,
+    Error, Quantizer, Segments, StageBytes, checksum,
     values::{is_scaled, width_of},
     whole,
 };
@@ -239,7 +239,14 @@ fn says_by_flag(kind: FrameKind) -> bool {
 
 /// Ends a frame.
 pub(crate) fn seal(frame: &mut Vec<u8>) {
-    let checksum = crc32c::crc32c(frame);
+    let checksum = checksum::of(frame);
+    frame.extend(checksum.to_le_bytes());
+}
+
+/// Ends a frame of whose body the checksum was added up as it was written, while it was in the cache.
+pub(crate) fn seal_body(frame: &mut Vec<u8>, body: usize, checksum: u32) {
+    let head = checksum::of(&frame[..body]);
+    let checksum = checksum::combine(head, checksum, frame.len() - body);
     frame.extend(checksum.to_le_bytes());
 }
 
@@ -266,19 +273,19 @@ pub(crate) struct Sealed<'a> {
 impl<'a> Sealed<'a> {
     /// The body, once the checksum is right.
     pub(crate) fn checked(self) -> Result<&'a [u8], Error> {
-        self.compare(crc32c::crc32c_append(self.begin(), self.body))?;
+        self.compare(checksum::append(self.begin(), self.body))?;
         Ok(self.body)
     }
 
     /// The body for who adds up the checksum on the way, which saves reading it twice: from [`Self::begin`] with
-    /// [`crc32c::crc32c_append`], to be handed to [`Self::compare`].
+    /// [`checksum::append`], to be handed to [`Self::compare`].
     pub(crate) fn unchecked(self) -> &'a [u8] {
         self.body
     }
 
     /// The checksum of what is before the body.
     pub(crate) fn begin(self) -> u32 {
-        crc32c::crc32c(self.head)
+        checksum::of(self.head)
     }
 
     /// Whether the checksum is right.

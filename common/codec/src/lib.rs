@@ -71,6 +71,7 @@
 mod bits;
 mod body;
 mod budget;
+mod checksum;
 mod codebook;
 mod codec;
 mod common;

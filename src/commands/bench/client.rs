@@ -8,7 +8,7 @@ use dunlin::client::trainer::Work;
 use dunlin::client::work::{self, Assignment, Residual};
 use dunlin::codec::{Encoder, MaskedGrid, grid};
 use dunlin::core::message::TrainTask;
-use dunlin::core::{ClientId, ModelVersion, Recipe, RoundId, Seed};
+use dunlin::core::{ClientId, Digest, ModelVersion, Recipe, RoundId, Seed};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -37,8 +37,15 @@ pub(super) fn measure(recipe: &Recipe) -> Result<BTreeMap<&'static str, f64>, Fa
         let codec = recipe.update_codec(number);
         let round = RoundId { term: 1, number };
         let task = TrainTask { round, base: ModelVersion(0), deadline_ms: u64::MAX, codec, max_bytes: 0 };
-        let assignment =
-            Assignment { client: &client, task: &task, recipe, slice: None, base: &base, residual: residual.as_ref() };
+        let assignment = Assignment {
+            client: &client,
+            task: &task,
+            recipe,
+            slice: None,
+            base: &base,
+            residual: residual.as_ref(),
+            digest: Digest::of,
+        };
         let timer = Instant::now();
         let update = work::train_and_encode(&assignment, &mut *trainer, &mut encoder, go_on).map_err(Failure::other)?;
         all.push(timer.elapsed().as_secs_f64());

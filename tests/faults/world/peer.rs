@@ -208,6 +208,7 @@ impl World {
             recipe: &self.recipe,
             base: model,
             residual: residual.as_deref(),
+            digest: Digest::of,
         };
         work::train_and_encode(&assignment, &mut trainer, &mut self.encoder, &mut |_, _| ControlFlow::Continue(()))
             .unwrap()

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{RUN, Reader, Sink, ToFloats, is_of_floats, scale_of};
 use crate::{
-    Error, FrameHeader, FrameKind, Layout, Limits, Segments,
+    Error, FrameHeader, FrameKind, Layout, Limits, Segments, checksum,
     header::{self, Sealed},
     values::{is_scaled, width_of},
 };
@@ -71,7 +71,7 @@ impl<'a> DenseRuns<'a> {
 
     fn take(&mut self, len: usize) -> &'a [u8] {
         let (taken, rest) = self.rest.split_at(len);
-        self.checksum = crc32c::crc32c_append(self.checksum, taken);
+        self.checksum = checksum::append(self.checksum, taken);
         self.rest = rest;
         taken
     }

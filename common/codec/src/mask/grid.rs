@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Mask;
-use crate::{Encoder, Error, FrameHeader, FrameKind, Limits, Segments, decode, grid};
+use crate::{Encoder, Error, FrameHeader, FrameKind, Limits, Segments, checksum::append, decode, grid};
 
 /// The broadcast model ŵ: which coordinates are left of it, and their integers in units of [`grid::UNIT`].
 #[derive(Debug, Clone, PartialEq)]
@@ -132,10 +132,10 @@ impl MaskedGrid {
     pub fn checksum(&self) -> u32 {
         let mut checksum = 0;
         if let Some(announced) = &self.announced {
-            checksum = crc32c::crc32c_append(checksum, &announced.to_bytes());
+            checksum = append(checksum, &announced.to_bytes());
         }
         if !self.mask.is_all() {
-            checksum = crc32c::crc32c_append(checksum, &self.mask.to_bytes());
+            checksum = append(checksum, &self.mask.to_bytes());
         }
         grid::checksum(checksum, &self.values)
     }
