@@ -13,6 +13,7 @@ pub use range::{Calibration, Range, calibrate};
 
 use crate::Error;
 use crate::model::{Extent, Model, Operation, Plan, Value};
+use crate::ops::vectorised;
 use convolution::Convolution;
 use dunlin_codec::container::{Tensor, Values, Width};
 use int8::Int8;
@@ -154,7 +155,10 @@ impl Engine {
             }
             (Operation::Relu, _) => {
                 let mut y = owned(values);
-                y.iter_mut().for_each(|value| *value = value.max(0.0));
+                vectorised(
+                    #[inline(always)]
+                    || y.iter_mut().for_each(|value| *value = value.max(0.0)),
+                );
                 y
             }
             (Operation::Silu, _) => {
@@ -169,7 +173,11 @@ impl Engine {
             }
             (Operation::Add, _) => {
                 let mut y = owned(values);
-                y.iter_mut().zip(&values[step.operands[1].0]).for_each(|(sum, term)| *sum += term);
+                let terms = &values[step.operands[1].0];
+                vectorised(
+                    #[inline(always)]
+                    || y.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term),
+                );
                 y
             }
             (Operation::ScaleChannels, _) => {
@@ -234,7 +242,7 @@ fn matrix(weight: &Tensor, kernels: Kernels, range: Option<Range>, groups: usize
     if let (Kernels::Auto, Values::Integers { width: Width::Eight, scales, levels }, Some(range), 1) =
         (kernels, &weight.values, range, groups)
     {
-        let kernel = (weight.shape.len() == 4).then_some(size[0] * size[1]);
+        let kernel = (weight.shape.len() == 4).then_some(size);
         return Matrix::Int8(Int8::new(levels, scales, row, kernel, range), size);
     }
     let values = weight.values.to_f32();

@@ -23,14 +23,14 @@ impl Convolution {
             self.grouped(values, bias, x, &mut y);
             return y;
         }
+        if let Matrix::Int8(int8, _) = matrix {
+            int8.convolve(self, x, bias, &mut y);
+            return y;
+        }
         let is_pointwise = self.kernel == [1, 1] && self.padding == 0 && self.stride == 1;
         if is_pointwise {
             let count = self.batch * area;
             matrix.multiply(x, count, bias, &mut y, count);
-            return y;
-        }
-        if let Matrix::Int8(int8, _) = matrix {
-            int8.convolve(self, x, bias, &mut y);
             return y;
         }
         if self.stride == 1 {

@@ -1,6 +1,6 @@
 //! Steps without weights of their own kind: layouts, pools, norms, sizes.
 
-use crate::ops::transpose;
+use crate::ops::{transpose, vectorised};
 
 /// A row-major matrix with rows and columns exchanged.
 pub(super) fn transposed(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
@@ -34,14 +34,23 @@ pub(super) fn means(x: &[f32], area: usize) -> Vec<f32> {
 
 /// The largest of each 2×2 pixels.
 pub(super) fn max_pool(x: &[f32], [_, height, width]: [usize; 3]) -> Vec<f32> {
-    let mut y = Vec::with_capacity(x.len() / 4);
-    for plane in x.chunks_exact(height * width) {
-        for rows in plane.chunks_exact(2 * width) {
-            let (upper, lower) = rows.split_at(width);
-            let pairs = upper.as_chunks::<2>().0.iter().zip(lower.as_chunks::<2>().0);
-            y.extend(pairs.map(|(&[a, b], &[c, d])| larger(larger(a, b), larger(c, d))));
-        }
+    let (out_height, out_width) = (height / 2, width / 2);
+    let mut y = vec![0.0; x.len() / (height * width) * out_height * out_width];
+    if y.is_empty() {
+        return y;
     }
+    vectorised(
+        #[inline(always)]
+        || {
+            for (plane, y) in x.chunks_exact(height * width).zip(y.chunks_exact_mut(out_height * out_width)) {
+                for (rows, y) in plane.chunks_exact(2 * width).zip(y.chunks_exact_mut(out_width)) {
+                    let (upper, lower) = rows.split_at(width);
+                    let pairs = upper.as_chunks::<2>().0.iter().zip(lower.as_chunks::<2>().0);
+                    y.iter_mut().zip(pairs).for_each(|(y, (&[a, b], &[c, d]))| *y = larger(larger(a, b), larger(c, d)));
+                }
+            }
+        },
+    );
     y
 }
 
@@ -56,10 +65,9 @@ pub(super) fn group_norm(x: &mut [f32], images: usize, groups: usize, gamma: &[f
             let own = group * per_group..(group + 1) * per_group;
             let (mut sum, mut squares) = (0f64, 0f64);
             for channel in own.clone() {
-                for &value in &x[planes(channel)] {
-                    sum += f64::from(value);
-                    squares += f64::from(value) * f64::from(value);
-                }
+                let of_plane = moments(&x[planes(channel)]);
+                sum += of_plane.0;
+                squares += of_plane.1;
             }
             let count = (per_group * area) as f64;
             let mean = sum / count;
@@ -68,10 +76,40 @@ pub(super) fn group_norm(x: &mut [f32], images: usize, groups: usize, gamma: &[f
                 let factor = f64::from(gamma[channel]) * inverse_deviation;
                 let term = (f64::from(beta[channel]) - mean * factor) as f32;
                 let factor = factor as f32;
-                x[planes(channel)].iter_mut().for_each(|value| *value = *value * factor + term);
+                let plane = &mut x[planes(channel)];
+                vectorised(
+                    #[inline(always)]
+                    || plane.iter_mut().for_each(|value| *value = *value * factor + term),
+                );
             }
         }
     }
+}
+
+/// Sums of the values and of their squares, each as [`LANES`] that go by side by side, so that none waits for the one
+/// before.
+fn moments(x: &[f32]) -> (f64, f64) {
+    let (whole, rest) = x.as_chunks::<LANES>();
+    // Begun within the loop's function: there they stay in registers.
+    let (mut sums, mut squares) = vectorised(
+        #[inline(always)]
+        || {
+            let (mut sums, mut squares) = ([0f64; LANES], [0f64; LANES]);
+            for values in whole {
+                for lane in 0..LANES {
+                    let value = f64::from(values[lane]);
+                    sums[lane] += value;
+                    squares[lane] += value * value;
+                }
+            }
+            (sums, squares)
+        },
+    );
+    for (&value, (sum, square)) in rest.iter().zip(sums.iter_mut().zip(&mut squares)) {
+        *sum += f64::from(value);
+        *square += f64::from(value) * f64::from(value);
+    }
+    (sums.iter().sum(), squares.iter().sum())
 }
 
 /// Bilinear interpolation between the centres of pixels, as [`crate::ops::resize`].
@@ -106,6 +144,9 @@ pub(super) fn resize(x: &[f32], [_, height, width]: [usize; 3], [_, new_height, 
 fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
+
+/// Sums side by side.
+const LANES: usize = 16;
 
 /// As in [`crate::ops::group_norm`].
 const EPSILON: f64 = 1e-5;

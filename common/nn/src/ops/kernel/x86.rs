@@ -1,6 +1,7 @@
 //! AVX-512 and AVX2 vectors, and the functions that are compiled for them.
 #![expect(unsafe_code, reason = "vector instructions are unsafe to call where they may not exist")]
 
+use super::bytes::Swapped;
 use super::tile::{self, Operands, Portable, Vector};
 use std::arch::x86_64::*;
 
@@ -186,6 +187,30 @@ pub(super) unsafe fn sum_of_bytes_vnni(operands: &Operands<u32>) {
 pub(super) unsafe fn sum_of_bytes_avx2(operands: &Operands<u32>) {
     // SAFETY: the caller's.
     unsafe { tile::sum_of_products::<Bytes256<false>>(operands) }
+}
+
+/// # Safety
+/// As for [`sum_of_bytes_avx512`].
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) unsafe fn sum_of_signed_bytes_avx512(operands: &Operands<i32>) {
+    // SAFETY: the caller's.
+    unsafe { tile::sum_of_products::<Swapped<Bytes512>>(operands) }
+}
+
+/// # Safety
+/// As for [`sum_of_bytes_vnni`].
+#[target_feature(enable = "avx2,avxvnni")]
+pub(super) unsafe fn sum_of_signed_bytes_vnni(operands: &Operands<i32>) {
+    // SAFETY: the caller's.
+    unsafe { tile::sum_of_products::<Swapped<Bytes256<true>>>(operands) }
+}
+
+/// # Safety
+/// As for [`sum_of_bytes_avx2`].
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn sum_of_signed_bytes_avx2(operands: &Operands<i32>) {
+    // SAFETY: the caller's.
+    unsafe { tile::sum_of_products::<Swapped<Bytes256<false>>>(operands) }
 }
 
 /// Sixteen words of four bytes.
