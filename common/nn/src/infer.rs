@@ -16,7 +16,7 @@ use crate::model::{Extent, Model, Operation, Plan, Value};
 use crate::ops::vectorised;
 use convolution::Convolution;
 use dunlin_codec::container::{Tensor, Values, Width};
-use int8::Int8;
+use int8::{Int8, MOST_WEIGHTS};
 use matrix::{Csr, Matrix};
 use std::collections::BTreeMap;
 
@@ -242,8 +242,9 @@ fn matrix(weight: &Tensor, kernels: Kernels, range: Option<Range>, groups: usize
     if let (Kernels::Auto, Values::Integers { width: Width::Eight, scales, levels }, Some(range), 1) =
         (kernels, &weight.values, range, groups)
     {
-        let kernel = (weight.shape.len() == 4).then_some(size);
-        return Matrix::Int8(Int8::new(levels, scales, row, kernel, range), size);
+        if row <= MOST_WEIGHTS {
+            return Matrix::Int8(Int8::new(levels, scales, row, size, range), size);
+        }
     }
     let values = weight.values.to_f32();
     let sparse = weight.values.nonzeros() as f64 <= SPARSE_UP_TO * values.len() as f64;

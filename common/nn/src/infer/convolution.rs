@@ -23,11 +23,14 @@ impl Convolution {
             self.grouped(values, bias, x, &mut y);
             return y;
         }
+        let is_pointwise = self.kernel == [1, 1] && self.padding == 0 && self.stride == 1;
         if let Matrix::Int8(int8, _) = matrix {
-            int8.convolve(self, x, bias, &mut y);
+            // No pixel sees another: images are then rows of one.
+            let (input, output) = ([channels, self.batch, area], [outputs, self.batch, area]);
+            let rows = Self { input, output, batch: 1, ..*self };
+            int8.convolve(if is_pointwise { &rows } else { self }, x, bias, &mut y);
             return y;
         }
-        let is_pointwise = self.kernel == [1, 1] && self.padding == 0 && self.stride == 1;
         if is_pointwise {
             let count = self.batch * area;
             matrix.multiply(x, count, bias, &mut y, count);

@@ -5,83 +5,39 @@
 //! level times its output's scale. So an output is s·scale·(Σ w·q − z·Σ w) + bias.
 
 mod convolution;
-mod kernel;
 
 use super::Range;
 use super::convolution::Convolution;
-use crate::ops::{transpose, vectorised};
+use crate::ops::vectorised;
 use convolution::{Scaling, Words};
-use kernel::products;
-use std::iter::repeat_n;
 
-/// Rows of 8-bit weights.
+/// A layer's 8-bit weights.
 #[derive(Debug)]
 pub(super) struct Int8 {
-    levels: Levels,
+    words: Words,
     scales: Vec<f32>,
-    /// For each row its sum.
+    /// For each output the sum of its levels.
     sums: Vec<i32>,
     /// Of the inputs.
     scale: f32,
     zero: u8,
 }
 
-/// Levels of the weights.
-#[derive(Debug)]
-enum Levels {
-    /// Of a fully connected layer: row after row, filled up with zeros to a multiple of
-    /// [`kernel::LANES`].
-    Rows { levels: Vec<i8>, padded: usize },
-    /// Of a convolution.
-    Convolution(Words),
-}
+/// Most weights of an output: any sum of so many products fits an `i32`.
+pub(super) const MOST_WEIGHTS: usize = 1 << 16;
 
 impl Int8 {
-    /// `levels` are [outputs, channels, pixels of the kernel], or [outputs, features] without one.
-    pub(super) fn new(levels: &[i8], scales: &[f32], row: usize, kernel: Option<[usize; 2]>, range: Range) -> Self {
+    /// `levels` are [outputs, channels, pixels of the kernel], where a row, [`MOST_WEIGHTS`] at most, is an output's; a
+    /// fully connected layer has a kernel of one pixel.
+    pub(super) fn new(levels: &[i8], scales: &[f32], row: usize, kernel: [usize; 2], range: Range) -> Self {
         let rows: Vec<&[i8]> = levels.chunks_exact(row).collect();
         let sums = rows.iter().map(|row| row.iter().map(|&level| i32::from(level)).sum()).collect();
         let (scale, zero) = range.scale_and_zero();
-        let levels = match kernel {
-            Some(kernel) => Levels::Convolution(Words::new(&rows, kernel)),
-            None => {
-                let padded = row.next_multiple_of(kernel::LANES);
-                let filled = rows.iter().flat_map(|row| row.iter().copied().chain(repeat_n(0, padded - row.len())));
-                Levels::Rows { levels: filled.collect(), padded }
-            }
-        };
-        Self { levels, scales: scales.to_vec(), sums, scale, zero }
+        Self { words: Words::new(&rows, kernel), scales: scales.to_vec(), sums, scale, zero }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let levels = match &self.levels {
-            Levels::Rows { levels, .. } => levels.len(),
-            Levels::Convolution(words) => words.bytes(),
-        };
-        levels + 4 * self.scales.len() + 4 * self.sums.len()
-    }
-
-    /// See [`super::matrix::Matrix::multiply`]; of a fully connected layer.
-    pub(super) fn multiply_columns(&self, x: &[f32], count: usize, bias: &[f32], y: &mut [f32], stride: usize) {
-        let &Levels::Rows { ref levels, padded } = &self.levels else {
-            unreachable!("convolutions have their own way")
-        };
-        let mut patches = vec![0; count * padded];
-        transpose(&self.rounded(x), count, &mut patches, padded);
-        let mut sums = Vec::new();
-        let factors = self.factors();
-        for (first, patches) in (0..).step_by(COLUMNS).zip(patches.chunks(COLUMNS * padded)) {
-            let columns = patches.len() / padded;
-            let y = &mut y[first..];
-            sums.resize(self.sums.len() * columns, 0);
-            products(levels, patches, padded, &mut sums);
-            let rows = sums.chunks_exact(columns).zip(y.chunks_mut(stride)).zip(factors.iter().zip(bias));
-            for ((sums, y), (&(scale, offset), bias)) in rows {
-                for (y, &sum) in y.iter_mut().zip(sums) {
-                    *y = (sum - offset) as f32 * scale + bias;
-                }
-            }
-        }
+        self.words.bytes() + 4 * self.scales.len() + 4 * self.sums.len()
     }
 
     /// For each output the scale of its sums and what they are too large by.
@@ -92,9 +48,8 @@ impl Int8 {
 
     /// A convolution without groups.
     pub(super) fn convolve(&self, convolution: &Convolution, x: &[f32], bias: &[f32], y: &mut [f32]) {
-        let Levels::Convolution(words) = &self.levels else { unreachable!("the weights are a convolution's") };
         let scaling = Scaling { factors: &self.factors(), bias };
-        words.convolve(convolution, &self.rounded(x), self.zero, scaling, y);
+        self.words.convolve(convolution, &self.rounded(x), self.zero, scaling, y);
     }
 
     fn rounded(&self, x: &[f32]) -> Vec<u8> {
@@ -119,12 +74,29 @@ impl Int8 {
 }
 
 const ROUNDER: f32 = 12_582_912.0;
-/// Columns that are multiplied at a time: they stay in the first-level cache for rows of a few hundred.
-const COLUMNS: usize = 32;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_sums_fit() {
+        for (level, x) in [(-128, 1.0), (127, 1.0), (-128, 0.0)] {
+            let range = Range { least: 0.0, largest: 1.0 };
+            let int8 = Int8::new(&vec![level; MOST_WEIGHTS], &[1.0], MOST_WEIGHTS, [1, 1], range);
+            for batch in [1, 20] {
+                let (input, output) = ([MOST_WEIGHTS, 1, batch], [1, 1, batch]);
+                let convolution =
+                    Convolution { input, output, kernel: [1, 1], padding: 0, stride: 1, groups: 1, batch: 1 };
+                let mut y = vec![f32::NAN; batch];
+                int8.convolve(&convolution, &vec![x; MOST_WEIGHTS * batch], &[0.0], &mut y);
+                let sum = f64::from(level) * 255.0 * f64::from(x) * MOST_WEIGHTS as f64;
+                assert!(
+                    y.iter().all(|y| f64::from(*y) == f64::from(sum as f32 * int8.scale)),
+                    "{level}, {batch}: {y:?}"
+                );
+            }
+        }
+    }
 
     fn numbers(len: usize, by: usize) -> impl Iterator<Item = i32> {
         (0..len).map(move |i| (i * by % 251) as i32 - 125)
@@ -155,7 +127,7 @@ mod tests {
             let scales: Vec<f32> = (1..=outputs).map(|output| 0.01 * output as f32).collect();
             let bias: Vec<f32> = (0..outputs).map(|output| output as f32 - 3.0).collect();
             let x: Vec<f32> = numbers(channels * batch * height * width, 91).map(|x| x as f32 / 100.0).collect();
-            let int8 = Int8::new(&levels, &scales, row, Some(kernel), range);
+            let int8 = Int8::new(&levels, &scales, row, kernel, range);
             let input = [channels, height, width];
             let output = [outputs, out[0], out[1]];
             let convolution = Convolution { input, output, kernel, padding, stride, groups: 1, batch };

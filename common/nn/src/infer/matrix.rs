@@ -1,5 +1,6 @@
 //! Weights as matrices, and their products with columns of inputs.
 
+use super::convolution::Convolution;
 use super::int8::Int8;
 use crate::ops::vectorised;
 
@@ -67,7 +68,12 @@ impl Matrix {
     /// For each output o, y[o·stride + j] = bias[o] + Σ w[o][i] · x[i·count + j] for the `count` columns j of x.
     pub(super) fn multiply(&self, x: &[f32], count: usize, bias: &[f32], y: &mut [f32], stride: usize) {
         match self {
-            Self::Int8(int8, _) => int8.multiply_columns(x, count, bias, y, stride),
+            Self::Int8(int8, _) => {
+                assert_eq!(count, stride, "8-bit layers write all columns at once");
+                let (input, output) = ([x.len() / count, 1, count], [bias.len(), 1, count]);
+                let layer = Convolution { input, output, kernel: [1, 1], padding: 0, stride: 1, groups: 1, batch: 1 };
+                int8.convolve(&layer, x, bias, y);
+            }
             Self::Sparse(csr, _) if count == 1 => {
                 for (row, (y, bias)) in y.iter_mut().step_by(stride).zip(bias).enumerate() {
                     let (columns, values) = csr.row(row);

@@ -133,6 +133,13 @@ impl Words {
         let &Convolution { input: [channels, height, width], padding, batch, .. } = of;
         let (full, parts) = (width + 2 * padding, self.parts());
         let pitch = full.div_ceil(every);
+        if let (Form::Channels, [1, 1], 0) = (self.form, [height * width, batch], padding) {
+            // One example of a fully connected layer: its levels are side by side already.
+            for (word, levels) in sheet.iter_mut().zip(levels.chunks(WORD)) {
+                *word = u32::from_le_bytes(array::from_fn(|byte| levels.get(byte).copied().unwrap_or(zero)));
+            }
+            return;
+        }
         let blank = u32::from_le_bytes([zero; WORD]);
         let (blanks, mut padded, mut wide) = (vec![zero; width], vec![zero; full + WORD], vec![blank; full]);
         let mut words = sheet.chunks_exact_mut(pitch);
