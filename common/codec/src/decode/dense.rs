@@ -66,7 +66,9 @@ impl<'a> DenseRuns<'a> {
         }
         let (start, len) = (self.left.start, self.left.len().min(RUN));
         self.left.start += len;
-        Ok(Some(Run { start, bytes: self.take(len * width_of(self.kind) as usize / 8), scale: self.scale }))
+        let bytes = self.take(len * width_of(self.kind) as usize / 8);
+        touch(&self.rest[..bytes.len().min(self.rest.len())]);
+        Ok(Some(Run { start, bytes, scale: self.scale }))
     }
 
     fn take(&mut self, len: usize) -> &'a [u8] {
@@ -80,6 +82,12 @@ impl<'a> DenseRuns<'a> {
     pub(super) fn finish(self) -> Result<(), Error> {
         self.sealed.compare(self.checksum)
     }
+}
+
+/// Reads a byte of each line of the cache, and does nothing with it: memory is fetched for what comes next while what is here
+/// is computed with.
+fn touch(bytes: &[u8]) {
+    std::hint::black_box(bytes.iter().step_by(64).fold(0, |all, byte| all | byte));
 }
 
 /// Whether [`decode_together`] takes a frame.
