@@ -25,7 +25,7 @@ pub(crate) use output::{bytes, count, note, percent};
 use clap::{Args, Parser, Subcommand};
 use dunlin::core::Recipe;
 use dunlin::core::exit::{self, Exit};
-use dunlin::server::command::{self, CommandError};
+use dunlin::server::command::{self, CommandError, GivenRecipe};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
@@ -147,7 +147,7 @@ struct RecipeArgs {
 }
 
 impl RecipeArgs {
-    fn load(&self) -> Result<Recipe, Failure> {
+    fn load(&self) -> Result<GivenRecipe, Failure> {
         command::load_recipe(self.recipe.as_ref(), &self.set).map_err(|error| of_server_command(&error))
     }
 }
@@ -156,11 +156,19 @@ fn of_server_command(error: &CommandError) -> Failure {
     Failure { exit: error.exit(), message: error.to_string() }
 }
 
-/// A key that the data or the model cannot satisfy is an error of the recipe.
+/// A key that the data or the model cannot satisfy is an error of the command line.
 fn of_data(error: dunlin::nn::Error) -> Failure {
-    match error {
-        dunlin::nn::Error::Config { .. } => Failure::usage(error),
-        _ => Failure::other(error),
+    match error.key() {
+        Some(_) => Failure::usage(error),
+        None => Failure::other(error),
+    }
+}
+
+/// The same where the key may be one of a recipe, in which it has a place.
+fn of_recipe(given: &GivenRecipe, key: Option<&str>, error: impl std::fmt::Display) -> Failure {
+    match key {
+        Some(_) => Failure::usage(format!("{}{error}", given.place_of(key))),
+        None => Failure::other(error),
     }
 }
 

@@ -186,6 +186,21 @@ pub enum SimulationError {
     },
 }
 
+impl SimulationError {
+    /// The key of the recipe whose value is to blame, where one is.
+    #[must_use]
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Data(error) => error.key(),
+            Self::Workplace(error) => error.key(),
+            Self::Engine(error) => error.key(),
+            Self::Client { source, .. } => source.key(),
+            Self::RemoteClient { source, .. } => source.key(),
+            _ => None,
+        }
+    }
+}
+
 impl<'a> Simulation<'a> {
     /// A simulation of a recipe, on the recipe's own data.
     pub fn new(recipe: Recipe) -> Self {

@@ -107,11 +107,38 @@ fn the_exit_code_says_whether_a_required_target_was_reached() {
 }
 
 #[test]
-fn a_recipe_that_does_not_fit_its_data_is_an_error_of_the_recipe() {
-    let run = dunlin(&["simulate", "--set", "data.clients=9000"]);
-    assert_eq!(run.status.code(), Some(2), "{run:?}");
-    assert_eq!(text(&run.stderr).lines().count(), 1, "{run:?}");
-    assert!(text(&run.stderr).starts_with("error: data.clients = 9000: "), "{run:?}");
+fn a_recipe_that_does_not_fit_data_or_model_is_told_at_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("r.toml");
+    let told = |subcommand: &str, recipe: &str, sets: &[&str]| {
+        std::fs::write(&file, recipe).unwrap();
+        let mut arguments: Vec<_> = subcommand.split(' ').chain(["r.toml"]).collect();
+        arguments.extend(sets.iter().flat_map(|set| ["--set", set]));
+        let run = command(&arguments).current_dir(dir.path()).output().unwrap();
+        assert_eq!(run.status.code(), Some(2), "{run:?}");
+        let told = text(&run.stderr);
+        // What a server logs before it looks at its model.
+        told.lines().find_map(|line| line.strip_prefix("error: ")).unwrap_or_else(|| panic!("{told}")).to_owned()
+    };
+    let clients = "seed = 3\n\n[data]\nclients = 9000";
+    assert!(told("simulate", clients, &[]).starts_with("r.toml: line 4: data.clients = 9000: from 1 to 1438"));
+    let set = told("data show", clients, &["data.clients=8000"]);
+    assert!(set.starts_with("r.toml: --set data.clients=8000: data.clients = 8000: "), "{set}");
+    let nobody = "[model]\nkind = \"own:nobody\"";
+    let protected = "[pruning]\ndensity = 0.5\nprotected = \"fc9\"";
+    for subcommand in ["simulate", "simulate --transport grpc", "server --listen 127.0.0.1:0 --data-dir data"] {
+        let told = |recipe| told(subcommand, recipe, &[]);
+        assert!(told(nobody).starts_with("r.toml: line 2: model.kind = \"own:nobody\": "), "{}", told(nobody));
+        assert_eq!(
+            told(protected),
+            "r.toml: line 3: `pruning.protected` names \"fc9\", and no tensor's name begins so; there are fc1.weight, \
+             fc1.bias, fc2.weight, fc2.bias, fc3.weight, fc3.bias"
+        );
+        let importance = told("[downlink]\n\nimportance = \"x=2\"");
+        assert!(importance.starts_with("r.toml: line 3: `downlink.importance` names \"x\", and"), "{importance}");
+    }
+    let frozen = told("simulate", "[training]\nfrozen = \"fc\"", &[]);
+    assert_eq!(frozen, "r.toml: line 2: training.frozen = 2nn: every tensor of the model is frozen");
 }
 
 #[test]

@@ -181,6 +181,18 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// The key of the recipe whose value is to blame, where one is.
+    #[must_use]
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Work(error) => error.key(),
+            Self::NoSlices(_) => Some("size.width"),
+            _ => None,
+        }
+    }
+}
+
 impl From<TrainerError> for ClientError {
     fn from(error: TrainerError) -> Self {
         Self::Work(WorkError::Trainer(error))

@@ -75,6 +75,17 @@ pub enum TrainerError {
     Failed(#[from] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl TrainerError {
+    /// The key of the recipe whose value is to blame, where one is.
+    #[must_use]
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Stopped => None,
+            Self::Failed(error) => error.downcast_ref::<dunlin_nn::Error>()?.key(),
+        }
+    }
+}
+
 /// The trainer of the built-in models: candle on the client's rows.
 pub struct CandleTrainer {
     model: Model,

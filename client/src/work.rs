@@ -78,6 +78,17 @@ pub enum WorkError {
     Codec(#[from] dunlin_codec::Error),
 }
 
+impl WorkError {
+    /// The key of the recipe whose value is to blame, where one is.
+    #[must_use]
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Trainer(error) => error.key(),
+            Self::Codec(_) => None,
+        }
+    }
+}
+
 /// All that a training round depends on, besides the client's data.
 #[derive(Clone, Copy)]
 pub struct Assignment<'a> {

@@ -3,7 +3,7 @@
 use crate::driver::RunEvent;
 use crate::serve::{Options, ServeError, serve};
 use clap::Args;
-use dunlin_core::recipe::RecipeError;
+use dunlin_core::recipe::{Places, RecipeError};
 use dunlin_core::{Exit, Outcome, Recipe, Report};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -68,8 +68,13 @@ pub enum CommandError {
     #[error("cannot start the threads for calls: {0}")]
     Threads(std::io::Error),
     /// Serving failed.
-    #[error(transparent)]
-    Serve(#[from] ServeError),
+    #[error("{place}{source}")]
+    Serve {
+        /// Where the key of the recipe that is to blame was written; empty where none is.
+        place: String,
+        /// What went wrong.
+        source: Box<ServeError>,
+    },
 }
 
 impl CommandError {
@@ -78,9 +83,29 @@ impl CommandError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Read { .. } | Self::Recipe { .. } => Exit::Usage,
-            Self::Serve(ServeError::Data(dunlin_nn::Error::Config { .. })) => Exit::Usage,
-            Self::Threads(_) | Self::Serve(_) => Exit::Failed,
+            Self::Serve { source, .. } if source.key().is_some() => Exit::Usage,
+            Self::Threads(_) | Self::Serve { .. } => Exit::Failed,
         }
+    }
+}
+
+/// A recipe as a command was given it.
+#[derive(Clone, Debug)]
+pub struct GivenRecipe {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The file, or how it was given.
+    name: String,
+    places: Places,
+}
+
+impl GivenRecipe {
+    /// What an error begins with when a key is to blame, as it does when that shows on reading: `r.toml: line 3: `, or
+    /// the assignment. Empty for none, and for what is no key of a recipe.
+    #[must_use]
+    pub fn place_of(&self, key: Option<&str>) -> String {
+        let place = key.and_then(|key| self.places.of(key));
+        place.map_or_else(String::new, |place| format!("{}: {place}", self.name))
     }
 }
 
@@ -88,7 +113,7 @@ impl CommandError {
 ///
 /// # Errors
 /// When the file cannot be read or the recipe is wrong.
-pub fn load_recipe(path: Option<&PathBuf>, set: &[String]) -> Result<Recipe, CommandError> {
+pub fn load_recipe(path: Option<&PathBuf>, set: &[String]) -> Result<GivenRecipe, CommandError> {
     let text = match path {
         Some(path) => {
             Some(std::fs::read_to_string(path).map_err(|source| CommandError::Read { path: path.clone(), source })?)
@@ -96,17 +121,19 @@ pub fn load_recipe(path: Option<&PathBuf>, set: &[String]) -> Result<Recipe, Com
         None => None,
     };
     let name = path.map_or_else(|| "recipe".to_owned(), |path| path.display().to_string());
-    Recipe::load(text.as_deref(), set).map_err(|source| CommandError::Recipe { name, source })
+    match Recipe::load_with_places(text.as_deref(), set) {
+        Ok((recipe, places)) => Ok(GivenRecipe { recipe, name, places }),
+        Err(source) => Err(CommandError::Recipe { name, source }),
+    }
 }
 
-/// Runs the command; the report is absent when the process was told to stop before the run had ended.
+/// Runs the command with its recipe; the report is absent when the process was told to stop before the run had ended.
 ///
 /// # Errors
-/// When the recipe is wrong or serving fails.
-pub async fn run(args: ServerArgs) -> Result<Option<Report>, CommandError> {
-    let recipe = load_recipe(args.recipe.as_ref(), &args.set)?;
+/// When serving fails.
+pub async fn run(args: ServerArgs, given: &GivenRecipe) -> Result<Option<Report>, CommandError> {
     let options = Options {
-        recipe,
+        recipe: given.recipe.clone(),
         listen: args.listen,
         metrics: args.metrics,
         data_dir: args.data_dir,
@@ -114,7 +141,8 @@ pub async fn run(args: ServerArgs) -> Result<Option<Report>, CommandError> {
         stay: args.stay,
     };
     let tell: &(dyn Fn(&RunEvent) + Sync) = if args.json { &print_line } else { &|_| {} };
-    Ok(serve(options, tell).await?)
+    let served = serve(options, tell).await;
+    served.map_err(|source| CommandError::Serve { place: given.place_of(source.key()), source: source.into() })
 }
 
 fn print_line(event: &RunEvent) {

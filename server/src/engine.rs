@@ -128,6 +128,18 @@ pub enum EngineError {
     Recipe(#[from] dunlin_core::recipe::RecipeError),
 }
 
+impl EngineError {
+    /// The key of the recipe whose value is to blame, where one is.
+    #[must_use]
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Model(error) => error.key(),
+            Self::Evaluate(error) | Self::Distill(error) => error.key(),
+            _ => None,
+        }
+    }
+}
+
 /// What [`Engine::settle`] leads to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settled {

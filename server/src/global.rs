@@ -89,11 +89,11 @@ pub enum Error {
     /// The recipe has clients of several sizes, and the model no parts for them.
     #[error(transparent)]
     Slices(#[from] NoSlices),
-    /// A factor is for no tensor of the model.
-    #[error("`{link}.importance` names {start:?}, and no tensor's name begins so; there are {names}")]
-    Importance {
-        /// `uplink` or `downlink`.
-        link: &'static str,
+    /// A key of the recipe speaks of a tensor that the model does not have.
+    #[error("`{key}` names {start:?}, and no tensor's name begins so; there are {names}")]
+    NoTensor {
+        /// The key.
+        key: &'static str,
         /// How a name was to begin.
         start: String,
         /// The tensors of the model.
@@ -104,6 +104,18 @@ pub enum Error {
     Packet(#[from] dunlin_codec::Error),
 }
 
+impl Error {
+    /// The key of the recipe whose value is to blame, where one is.
+    #[must_use]
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::NoTensor { key, .. } => Some(key),
+            Self::Slices(_) => Some("size.width"),
+            _ => None,
+        }
+    }
+}
+
 impl GlobalModel {
     /// Largest magnitude of a parameter: half of what the grid's `i32` holds, so that the difference of any two versions
     /// fits it as well and nothing ever saturates.
@@ -112,8 +124,8 @@ impl GlobalModel {
     /// Version 0 of a recipe's model.
     ///
     /// # Errors
-    /// When the initial parameters are not the layout's, or not finite and within [`Self::MAX_ABS`], or the recipe's
-    /// sizes are not those of such a model.
+    /// When the initial parameters are not the layout's, or not finite and within [`Self::MAX_ABS`], or the recipe has
+    /// sizes that are not those of such a model, or names tensors that it does not have.
     pub fn new(recipe: &Recipe, layout: &Layout, initial: &[f32]) -> Result<Self, Error> {
         if initial.len() != layout.len() {
             return Err(Error::WrongLength { expected: layout.len(), got: initial.len() });
@@ -124,13 +136,16 @@ impl GlobalModel {
         grid::from_f32(initial, &mut values);
         let w = grid::floats(&values);
         let broadcast = Arc::new(MaskedGrid::new(Arc::new(everything), values)?);
-        factors(layout, ("uplink", &recipe.uplink))?;
+        factors(layout, "uplink.importance", &recipe.uplink)?;
+        named(layout, "pruning.protected", recipe.pruning.protected())?;
+        // Clients would fail on it one by one, and the server wait for them.
+        named(layout, "training.frozen", recipe.training.frozen())?;
         let limits = &recipe.limits;
         Ok(Self {
             recipe: Arc::new(recipe.clone()),
             layout: layout.clone(),
             downlink: recipe.downlink.clone(),
-            importance: factors(layout, ("downlink", &recipe.downlink))?,
+            importance: factors(layout, "downlink.importance", &recipe.downlink)?,
             scale: Scale::for_recipe(recipe.cohort_size(), limits.max_examples, limits.max_update_abs),
             strategy: strategy::from_config(&recipe.strategy, layout.len()),
             means: recipe.common.is_announced().then(|| Means::new(layout.len())),
@@ -389,11 +404,19 @@ impl Source for Behind<'_> {
     }
 }
 
-fn factors(layout: &Layout, (link, config): (&'static str, &LinkConfig)) -> Result<Vec<f32>, Error> {
-    config.factors(layout).map_err(|start| {
-        let names: Vec<&str> = layout.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
-        Error::Importance { link, start: start.to_owned(), names: names.join(", ") }
-    })
+fn factors(layout: &Layout, key: &'static str, config: &LinkConfig) -> Result<Vec<f32>, Error> {
+    config.factors(layout).map_err(|start| no_tensor(layout, key, start))
+}
+
+/// Checks that each beginning of a name is that of some tensor.
+fn named<'a>(layout: &Layout, key: &'static str, mut starts: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+    let is_known = |start: &str| layout.tensors().iter().any(|tensor| tensor.name.starts_with(start));
+    starts.find(|start| !is_known(start)).map_or(Ok(()), |start| Err(no_tensor(layout, key, start)))
+}
+
+fn no_tensor(layout: &Layout, key: &'static str, start: &str) -> Error {
+    let names: Vec<&str> = layout.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
+    Error::NoTensor { key, start: start.to_owned(), names: names.join(", ") }
 }
 
 fn check_range(layout: &Layout, mask: &Mask, values: &[f32]) -> Result<(), Error> {

@@ -27,10 +27,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: ServerArgs) -> Result<Exit, Box<CommandError>> {
-    let recipe = command::load_recipe(args.recipe.as_ref(), &args.set)?;
+    let given = command::load_recipe(args.recipe.as_ref(), &args.set)?;
     let runtime = tokio::runtime::Runtime::new().map_err(CommandError::Threads)?;
-    let report = runtime.block_on(command::run(args));
+    let report = runtime.block_on(command::run(args, &given));
     // Background work, such as a held connection, must not keep the process.
     runtime.shutdown_background();
-    Ok(command::exit(&recipe, report?.as_ref()))
+    Ok(command::exit(&given.recipe, report?.as_ref()))
 }

@@ -73,6 +73,18 @@ pub enum ServeError {
     },
 }
 
+impl ServeError {
+    /// The key of the recipe whose value is to blame, where one is.
+    #[must_use]
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Data(error) => error.key(),
+            Self::Engine(error) => error.key(),
+            _ => None,
+        }
+    }
+}
+
 /// Loads the recipe's test set, opens or begins its run in `data_dir`, and starts its thread.
 ///
 /// # Errors

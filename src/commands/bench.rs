@@ -5,7 +5,6 @@ mod processes;
 mod start;
 
 use super::output::{self, bytes, count, percent, seconds};
-use super::simulate::of_simulation;
 use super::summary::plain_table;
 use super::{Done, Failure};
 use crate::progress::Progress;
@@ -171,7 +170,10 @@ fn in_process(recipe: &Recipe, transport: Transport) -> Result<Figures, Failure>
         })
         .run();
     progress.finish();
-    let outcome = outcome.map_err(of_simulation)?;
+    let outcome = outcome.map_err(|error| match error.key() {
+        Some(_) => Failure::usage(error),
+        None => Failure::other(error),
+    })?;
     let peak_bytes = memory_of("self", PEAK);
     Ok(Figures { peak_bytes, ..Figures::from_rounds(recipe, &outcome.rounds, outcome.report.params) })
 }

@@ -79,7 +79,7 @@ struct Findings {
 }
 
 pub(crate) fn run(args: &DoctorArgs) -> Done {
-    let own = args.recipe.load()?;
+    let given = args.recipe.load()?;
     let mut checks = vec![Check::ok("dunlin", concat!("version ", env!("CARGO_PKG_VERSION")))];
     let met = match &args.server {
         Some(url) => link::look(url, &mut checks)?,
@@ -87,8 +87,12 @@ pub(crate) fn run(args: &DoctorArgs) -> Done {
     };
     // What the server conducts matters more than a default that nobody asked for.
     let recipe = met.recipe.filter(|_| args.recipe.recipe.is_none() && args.recipe.set.is_empty());
-    let recipe: &Recipe = recipe.as_ref().unwrap_or(&own);
-    machine::look(recipe, &args.data_dir, &mut checks);
+    let place = |key: Option<&str>| match &recipe {
+        Some(_) => "the server's recipe: ".to_owned(),
+        None => given.place_of(key),
+    };
+    let recipe: &Recipe = recipe.as_ref().unwrap_or(&given.recipe);
+    machine::look(recipe, &place, &args.data_dir, &mut checks);
     let round = met.state.as_ref().map(|state| link::predict(recipe, state, met.link, &mut checks));
     let ok = checks.iter().all(|check| check.state != State::Problem);
     let findings = Findings { ok, checks, link: met.link, round };

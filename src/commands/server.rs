@@ -9,17 +9,17 @@ use tokio::runtime::{Builder, Runtime};
 
 /// Conducts a run to its end, or until the process is told to stop.
 pub(crate) fn serve(args: ServerArgs) -> Done {
-    let recipe = server::load_recipe(args.recipe.as_ref(), &args.set).map_err(|error| of_server_command(&error))?;
+    let given = server::load_recipe(args.recipe.as_ref(), &args.set).map_err(|error| of_server_command(&error))?;
     let json = args.json;
     let runtime = Runtime::new()?;
-    let report = runtime.block_on(server::run(args));
+    let report = runtime.block_on(server::run(args, &given));
     // Background work, such as a held connection, must not keep the process.
     runtime.shutdown_background();
     let report = report.map_err(|error| of_server_command(&error))?;
     if let Some(report) = report.as_ref().filter(|_| !json) {
         summary::print(report, &[]);
     }
-    Ok(server::exit(&recipe, report.as_ref()).into())
+    Ok(server::exit(&given.recipe, report.as_ref()).into())
 }
 
 /// Takes part in a run until it ends.

@@ -1,10 +1,11 @@
 //! `dunlin simulate`.
 
-use super::{Done, Failure, RecipeArgs, code_of, interrupt, of_data, output, summary};
+use super::{Done, Failure, RecipeArgs, code_of, interrupt, of_data, of_recipe, output, summary};
 use crate::progress::Progress;
 use clap::{Args, ValueEnum};
 use dunlin::nn::export::Results;
 use dunlin::nn::{data, model::Model};
+use dunlin::server::command::GivenRecipe;
 use dunlin::simulation::Transport;
 use dunlin::{Simulation, SimulationError, SimulationOutcome};
 use std::num::NonZero;
@@ -72,7 +73,8 @@ pub(crate) fn run(mut args: SimulateArgs) -> Done {
     if let Some(seed) = args.seed {
         args.recipe.set.push(format!("seed={seed}"));
     }
-    let recipe = args.recipe.load()?;
+    let given = args.recipe.load()?;
+    let recipe = &given.recipe;
     if let Some(dir) = &args.out {
         // Before the run, so that a long one is not lost.
         std::fs::create_dir_all(dir)
@@ -91,13 +93,13 @@ pub(crate) fn run(mut args: SimulateArgs) -> Done {
     }
     let outcome = simulation.run();
     progress.finish();
-    let outcome = outcome.map_err(of_simulation)?;
+    let outcome = outcome.map_err(|error| of_simulation(&given, error))?;
     if let Some(dir) = &args.out {
         let split = data::load(&recipe.data, &recipe.data_seed()).map_err(of_data)?;
         let model = Model::new(&recipe.model, split.train.input()).map_err(of_data)?;
-        let (model, params) = model.resulting(&recipe, outcome.params.clone()).map_err(of_data)?;
+        let (model, params) = model.resulting(recipe, outcome.params.clone()).map_err(of_data)?;
         let SimulationOutcome { report, rounds, clients, .. } = &outcome;
-        let results = Results { recipe: &recipe, report, rounds, clients, model: &model, params: &params };
+        let results = Results { recipe, report, rounds, clients, model: &model, params: &params };
         results.write(dir).map_err(|error| Failure::other(format!("cannot write to {}: {error}", dir.display())))?;
     }
     if args.json {
@@ -105,19 +107,19 @@ pub(crate) fn run(mut args: SimulateArgs) -> Done {
     } else {
         summary::print(&outcome.report, &outcome.rounds);
     }
-    Ok(code_of(&recipe, &outcome.report))
+    Ok(code_of(recipe, &outcome.report))
 }
 
 /// A recipe that does not fit its data is the user's to mend.
-pub(super) fn of_simulation(error: SimulationError) -> Failure {
-    use dunlin::client::trainer::TrainerError;
+fn of_simulation(given: &GivenRecipe, error: SimulationError) -> Failure {
     match error {
         SimulationError::Recipe(error) => Failure::usage(error),
-        SimulationError::Data(error) => of_data(error),
-        SimulationError::Workplace(TrainerError::Failed(error)) => match error.downcast::<dunlin::nn::Error>() {
-            Ok(error) => of_data(*error),
-            Err(error) => Failure::other(error),
-        },
-        error => Failure::other(error),
+        // Whose data they were is of no interest where all would fail alike.
+        SimulationError::Workplace(error) if error.key().is_some() => of_recipe(given, error.key(), &error),
+        SimulationError::Client { source, .. } if source.key().is_some() => of_recipe(given, source.key(), &source),
+        SimulationError::RemoteClient { source, .. } if source.key().is_some() => {
+            of_recipe(given, source.key(), &source)
+        }
+        error => of_recipe(given, error.key(), &error),
     }
 }

@@ -20,7 +20,7 @@ pub use form::Form;
 pub use keys::{KEYS, Key};
 pub use link::QuantizerKind;
 pub use model::{Arithmetic, ModelConfig, ModelKind, Steps, UnknownModel, WeightFormat};
-pub use parse::{Place, Problem, RecipeError};
+pub use parse::{Place, Places, Problem, RecipeError};
 pub use pruning::{Importance, Pattern, PruningConfig, Rewind, Schedule, Scope, Statistic, UnknownPattern};
 pub use size::{BadWidth, SizeConfig, Width};
 pub use write::reference;

@@ -89,6 +89,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// The key of the recipe, or the option of the command line, whose value is to blame, where one is.
+    #[must_use]
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Config { key, .. } => Some(key),
+            Self::Missing { .. } => Some("data.source"),
+            _ => None,
+        }
+    }
+
     pub(crate) fn config(key: &'static str, value: impl std::fmt::Display, remedy: impl Into<String>) -> Self {
         Self::Config { key, value: value.to_string(), remedy: remedy.into() }
     }

@@ -26,6 +26,25 @@ fn model(recipe: &Recipe) -> GlobalModel {
     GlobalModel::new(recipe, &layout(), &initial()).unwrap()
 }
 
+#[test]
+fn a_key_that_names_a_tensor_of_another_model_is_to_blame() {
+    for (key, value) in [
+        ("uplink.importance", "gc=2"),
+        ("downlink.importance", "fc=3, gc=2"),
+        ("pruning.protected", "fc.bias, gc"),
+        ("training.frozen", "fc.weight, gc"),
+    ] {
+        let recipe = Recipe::load(None, &[format!("{key}={value}")]).unwrap();
+        let error = GlobalModel::new(&recipe, &layout(), &initial()).err().unwrap();
+        let names = "fc.weight, fc.bias".to_owned();
+        assert_eq!(error, Error::NoTensor { key, start: "gc".into(), names });
+        assert_eq!(error.key(), Some(key));
+    }
+    let recipe = Recipe::load(None, &["size=[{width=1}, {width=0.5}]".to_owned()]).unwrap();
+    let error = GlobalModel::new(&recipe, &layout(), &initial()).err().unwrap();
+    assert_eq!(error.key(), Some("size.width"), "a single layer has no channels: {error}");
+}
+
 /// A round's updates: three clients, of whom each moves its own way.
 fn updates(model: &GlobalModel, round: u64) -> SlicedSum {
     let segments = layout().segments();

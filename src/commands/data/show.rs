@@ -3,7 +3,7 @@
 use super::{drawing, shape, svg};
 use crate::commands::output::{self, count, percent};
 use crate::commands::summary::plain_table;
-use crate::commands::{Done, Failure, RecipeArgs, of_data};
+use crate::commands::{Done, Failure, RecipeArgs, of_recipe};
 use clap::Args;
 use dunlin::core::Recipe;
 use dunlin::core::recipe::Partition;
@@ -33,8 +33,8 @@ pub(super) struct ShowArgs {
 }
 
 pub(super) fn run(args: &ShowArgs) -> Done {
-    let recipe = args.recipe.load()?;
-    let (deal, rows) = deal(&recipe)?;
+    let given = args.recipe.load()?;
+    let (deal, rows) = deal(&given.recipe).map_err(|error| of_recipe(&given, error.key(), &error))?;
     if let Some(path) = &args.svg {
         std::fs::write(path, svg::draw(&deal)?)
             .map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))?;
@@ -95,16 +95,16 @@ impl Part {
 }
 
 /// Who has what by a recipe, and what a row is.
-fn deal(recipe: &Recipe) -> Result<(Deal, String), Failure> {
-    let Split { train, test } = data::load(&recipe.data, &recipe.data_seed()).map_err(of_data)?;
-    let parts = data::partition(&recipe.data, &train, &recipe.data_seed()).map_err(of_data)?;
+fn deal(recipe: &Recipe) -> Result<(Deal, String), dunlin::nn::Error> {
+    let Split { train, test } = data::load(&recipe.data, &recipe.data_seed())?;
+    let parts = data::partition(&recipe.data, &train, &recipe.data_seed())?;
     let keys = match train.keys() {
         Some(keys) if recipe.data.partition == Partition::Key && recipe.data.key_file.is_empty() => Some(keys),
         _ => None,
     };
     let part = |(client, rows): (usize, Vec<u32>)| {
         let key = keys.map(|keys| train.key_names()[keys[rows[0] as usize] as usize].clone());
-        let examples = Examples::new(Arc::clone(&train), rows).map_err(of_data)?;
+        let examples = Examples::new(Arc::clone(&train), rows)?;
         Ok(Part { client, key, examples: examples.len() as u64, labels: examples.label_histogram() })
     };
     let deal = Deal {
@@ -113,7 +113,7 @@ fn deal(recipe: &Recipe) -> Result<(Deal, String), Failure> {
         test: test.len() as u64,
         labels: train.input().classes,
         targets: train.input().targets,
-        clients: parts.into_iter().enumerate().map(part).collect::<Result<_, Failure>>()?,
+        clients: parts.into_iter().enumerate().map(part).collect::<Result<_, dunlin::nn::Error>>()?,
     };
     Ok((deal, shape(&train)))
 }

@@ -7,11 +7,14 @@ use dunlin::nn::model::Model;
 use dunlin::nn::{Error, data};
 use std::path::Path;
 
+/// Tells where a key of the recipe was written.
+type PlaceOf<'a> = dyn Fn(Option<&str>) -> String + 'a;
+
 /// Looks at processors, memory, data and disk.
-pub(super) fn look(recipe: &Recipe, data_dir: &Path, checks: &mut Vec<Check>) {
+pub(super) fn look(recipe: &Recipe, place: &PlaceOf<'_>, data_dir: &Path, checks: &mut Vec<Check>) {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     checks.push(Check::ok("cores", format!("{cores}, so up to {cores} clients train at once")));
-    let params = data_set(recipe, checks);
+    let params = data_set(recipe, place, checks);
     if let Some(params) = params {
         checks.push(memory(params, cores as u64));
     }
@@ -19,7 +22,7 @@ pub(super) fn look(recipe: &Recipe, data_dir: &Path, checks: &mut Vec<Check>) {
 }
 
 /// Loads the recipe's data, and tells the size of its model.
-fn data_set(recipe: &Recipe, checks: &mut Vec<Check>) -> Option<u64> {
+fn data_set(recipe: &Recipe, place: &PlaceOf<'_>, checks: &mut Vec<Check>) -> Option<u64> {
     let source = &recipe.data.source;
     let split = match data::load(&recipe.data, &recipe.data_seed()) {
         Ok(split) => split,
@@ -30,7 +33,11 @@ fn data_set(recipe: &Recipe, checks: &mut Vec<Check>) -> Option<u64> {
         }
         Err(error) => {
             let remedy = "mend data.source, or the files that it names";
-            checks.push(Check::problem("data", format!("{source} cannot be used: {error}"), remedy));
+            checks.push(Check::problem(
+                "data",
+                format!("{source} cannot be used: {}{error}", place(error.key())),
+                remedy,
+            ));
             return None;
         }
     };
@@ -43,7 +50,7 @@ fn data_set(recipe: &Recipe, checks: &mut Vec<Check>) -> Option<u64> {
             Some(params)
         }
         Err(error) => {
-            checks.push(Check::problem("model", error.to_string(), "choose another model.kind"));
+            checks.push(Check::problem("model", format!("{}{error}", place(error.key())), "choose another model.kind"));
             None
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Recipe;
 use super::keys::{KEYS, Key, SECTIONS};
-use super::parse::{Place, Problem, RecipeError};
+use super::parse::{Place, Places, Problem, RecipeError};
 use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
@@ -11,7 +11,7 @@ use toml::{Table, Value};
 #[derive(Default)]
 pub(super) struct Document {
     table: Table,
-    places: BTreeMap<String, Place>,
+    places: Places,
 }
 
 impl Document {
@@ -32,12 +32,12 @@ impl Document {
         let mut entries = Vec::new();
         list_entries("", &document, &mut entries);
         entries.sort_by_key(|(path, _)| offsets.get(path));
-        let mut places = BTreeMap::new();
+        let mut places = Places::default();
         for (path, value) in entries {
             let place = offsets.get(&path).map_or(Place::Value, |offset| line(*offset));
             let path = without_indices(&path);
             check_entry(&path, value).map_err(|problem| place.clone().error(problem))?;
-            places.entry(path).or_insert(place);
+            places.0.entry(path).or_insert(place);
         }
         let Value::Table(table) = document else { unreachable!("it was made as a table above") };
         Ok(Self { table, places })
@@ -64,16 +64,18 @@ impl Document {
         };
         check_entries(path, &value).map_err(|problem| place.clone().error(problem))?;
         insert(&mut self.table, "", path, value);
-        self.places.insert(path.to_owned(), place);
+        self.places.0.insert(path.to_owned(), place);
         Ok(())
     }
 
-    /// Where to point for a problem that involves these keys: at an assignment if it took part, else at the first key
-    /// that was written at all.
-    pub(super) fn place(&self, keys: &[&str]) -> Place {
-        let places = || keys.iter().filter_map(|key| self.places.get(*key));
-        let place = places().find(|place| matches!(place, Place::Set(_))).or_else(|| places().next());
-        place.cloned().unwrap_or(Place::Value)
+    /// Where each of its keys was last written.
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// The same, without the document.
+    pub(super) fn into_places(self) -> Places {
+        self.places
     }
 
     /// The document over the default recipe.

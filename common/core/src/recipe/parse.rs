@@ -1,8 +1,10 @@
 //! From text and `--set` assignments to a recipe, with errors that say where, what, and what would be right.
 
 use super::document::{Document, check_entries};
+use super::keys::Key;
 use super::{Recipe, check};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fmt;
 use toml::Value;
 
@@ -25,6 +27,45 @@ pub enum Place {
     Set(String),
     /// Nowhere in particular: a default, or a recipe that was put together by code.
     Value,
+}
+
+/// Where the keys of a recipe were written, for what turns out to be wrong once data and model are at hand.
+///
+/// ```
+/// use dunlin_core::Recipe;
+///
+/// let text = "[data]\nclients = 5000";
+/// let (_, places) = Recipe::load_with_places(Some(text), &["data.partition=iid".to_owned()])?;
+/// let told = |key| places.of(key).map(|place| place.to_string());
+/// assert_eq!(told("data.clients").as_deref(), Some("line 2: "));
+/// assert_eq!(told("data.partition").as_deref(), Some("--set data.partition=iid: "));
+/// assert_eq!(told("data.source").as_deref(), Some(""), "a default is written nowhere");
+/// assert_eq!(told("--device"), None, "no key of a recipe");
+/// # Ok::<(), dunlin_core::recipe::RecipeError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places(pub(super) BTreeMap<String, Place>);
+
+impl Places {
+    /// Where a key was written; nothing for what is no key of a recipe. A key of a repeated section is where it first
+    /// stands, or where the list of its sections was given.
+    #[must_use]
+    pub fn of(&self, key: &str) -> Option<Place> {
+        Key::find(key)?;
+        let list = key.rsplit_once('.').map(|(section, _)| section).filter(|section| Key::find(section).is_some());
+        Some(match list {
+            Some(list) => self.of_first(&[key, list]),
+            None => self.of_first(&[key]),
+        })
+    }
+
+    /// Where to point for a problem that involves these keys: at an assignment if it took part, else at the first key
+    /// that was written at all.
+    pub(super) fn of_first(&self, keys: &[&str]) -> Place {
+        let places = || keys.iter().filter_map(|key| self.0.get(*key));
+        let place = places().find(|place| matches!(place, Place::Set(_))).or_else(|| places().next());
+        place.cloned().unwrap_or(Place::Value)
+    }
 }
 
 /// What is wrong with a recipe.
@@ -92,6 +133,15 @@ impl Recipe {
     ///
     /// The first problem: of the text, then of the assignments, then of both together.
     pub fn load(text: Option<&str>, sets: &[String]) -> Result<Self, RecipeError> {
+        Self::load_with_places(text, sets).map(|(recipe, _)| recipe)
+    }
+
+    /// [`Recipe::load`], with where each key was written.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Recipe::load`].
+    pub fn load_with_places(text: Option<&str>, sets: &[String]) -> Result<(Self, Places), RecipeError> {
         let mut document = match text {
             Some(text) => Document::parse(text)?,
             None => Document::default(),
@@ -102,8 +152,8 @@ impl Recipe {
         let recipe = Self::deserialize(document.to_value())
             .map_err(|error| Place::Value.error(Problem::Syntax(error.message().to_owned())))?;
         match check::conflict(&recipe) {
-            None => Ok(recipe),
-            Some(conflict) => Err(document.place(conflict.keys).error(conflict.problem)),
+            None => Ok((recipe, document.into_places())),
+            Some(conflict) => Err(document.places().of_first(conflict.keys).error(conflict.problem)),
         }
     }
 

@@ -192,10 +192,15 @@ impl PruningConfig {
         }
     }
 
+    /// How the names of the tensors that are not pruned begin.
+    pub fn protected(&self) -> impl Iterator<Item = &str> {
+        self.protected.split(',').map(str::trim).filter(|start| !start.is_empty())
+    }
+
     /// Whether the tensor of this name is not pruned.
     #[must_use]
     pub fn is_protected(&self, tensor: &str) -> bool {
-        self.protected.split(',').map(str::trim).any(|start| !start.is_empty() && tensor.starts_with(start))
+        self.protected().any(|start| tensor.starts_with(start))
     }
 }
 

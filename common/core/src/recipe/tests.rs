@@ -507,3 +507,20 @@ fn what_is_left_of_a_budget_is_shared_out_among_the_updates_to_come() {
         assert!(error.contains(message), "{error}");
     }
 }
+
+#[test]
+fn a_key_is_found_where_it_was_last_written() {
+    let text = "seed = 4\n[[size]]\nwidth = 1\n[[size]]\nwidth = 0.5\n[model]\nkind = \"2nn\"";
+    let place = |sets: &[&str], key: &str| {
+        let sets: Vec<_> = sets.iter().map(|&set| set.to_owned()).collect();
+        Recipe::load_with_places(Some(text), &sets).unwrap().1.of(key)
+    };
+    assert_eq!(place(&[], "seed"), Some(Place::Line(1)));
+    assert_eq!(place(&[], "size.width"), Some(Place::Line(3)));
+    assert_eq!(place(&[], "model.width"), Some(Place::Value), "the section's line says nothing of a default");
+    assert_eq!((place(&[], "model"), place(&[], "--threads")), (None, None));
+    let seed = ["seed=5", "seed=6"];
+    assert_eq!(place(&seed, "seed"), Some(Place::Set("seed=6".into())));
+    let list = "size=[{width=1}, {width=0.25}]";
+    assert_eq!(place(&[list], "size.width"), Some(Place::Set(list.into())));
+}
