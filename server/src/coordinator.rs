@@ -272,12 +272,13 @@ impl Coordinator {
     /// When going on is of no use: the round is over or the client is not in it.
     pub fn progress(&mut self, now: Timestamp, session: &Session, round: RoundId) -> Result<(), Reject> {
         self.authenticate(now, session)?;
-        match &mut self.phase {
+        let verdict = match &mut self.phase {
             // Not so in an evaluation, which has its round's number: there is nothing left to train for.
             Phase::Training(open) if open.number == round.number => open.progress(now, &session.client),
             _ if round.number > self.round => Err(Reject::FutureRound),
             _ => Err(Reject::Late),
-        }
+        };
+        verdict.map_err(|reject| self.refuse(reject, Some(&session.client)))
     }
 
     /// Takes a client's result of a federated evaluation.

@@ -36,7 +36,7 @@ enum Command {
     Progress(Session, RoundId, Reply<Result<(), Reject>>),
     Announce(Session, UpdateHeader, Reply<Result<Option<Receipt>, Reject>>),
     Offer(Box<OfferedUpdate>),
-    Refused(Option<(Session, RoundId)>, Reject, Reply<()>),
+    Refused(Option<(Session, Option<RoundId>)>, Reject, Reply<()>),
     Evaluated(Session, EvaluationReport, Reply<Result<(), Reject>>),
     Status(Reply<Status>),
     Runs(Reply<Vec<RunRow>>),

@@ -245,7 +245,7 @@ impl Engine {
         let expected = slice.map_or(self.rules.segments().len(), |slice| slice.len());
         // Where there are no sizes, the length may be that of an earlier round, which the coordinator calls late.
         if self.model.slices().iter().len() > 0 && vetted.coordinates != expected {
-            self.coordinator.refused(now, session, header.round, Reject::WrongShape);
+            self.coordinator.refused(now, session, Some(header.round), Reject::WrongShape);
             return Err(Reject::WrongShape);
         }
         let dense = slice.map_or(self.dense_bytes(), |slice| 4 * slice.len() as u64);

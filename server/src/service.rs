@@ -12,7 +12,7 @@ use crate::service::uploads::{Partial, Uploads};
 use bytes::Bytes;
 use dunlin_core::message::{CheckIn, FetchModel, Join, Session, UpdateHeader};
 use dunlin_core::wire::{self, CHUNK_BYTES, Held, Uploaded};
-use dunlin_core::{Reject, Waiting};
+use dunlin_core::{Reject, RoundId, Waiting};
 use dunlin_proto::v1;
 use dunlin_proto::v1::federation_server::Federation;
 use std::pin::Pin;
@@ -38,9 +38,19 @@ impl FederationService {
         Self { handle, uploads, receiving: Arc::new(Semaphore::new(receiving_kib(max_frame_bytes))) }
     }
 
-    /// Notes a refusal that the engine has not seen, and passes it on.
-    async fn refuse(&self, who: Option<(&Session, &UpdateHeader)>, reject: Reject) -> Reject {
-        let who = who.map(|(session, header)| (session.clone(), header.round));
+    /// Notes that an update was refused, which the engine has not seen, and passes that on.
+    async fn refuse(&self, session: &Session, header: &UpdateHeader, reject: Reject) -> Reject {
+        self.note(Some((session.clone(), Some(header.round))), reject).await
+    }
+
+    /// The same of a message that makes no sense, or of a call that is about no update: on the account of its sender
+    /// where that is clear.
+    async fn refuse_message(&self, sender: Option<&v1::Session>, reject: Reject) -> Reject {
+        let session = wire::session(sender).ok();
+        self.note(session.map(|session| (session, None)), reject).await
+    }
+
+    async fn note(&self, who: Option<(Session, Option<RoundId>)>, reject: Reject) -> Reject {
         // Only a count is lost when the engine is busy.
         let _counted = self.handle.refused(who, reject).await;
         reject
@@ -49,7 +59,7 @@ impl FederationService {
     async fn receive(&self, mut stream: Streaming<v1::UploadRequest>) -> Result<Result<Uploaded, Reject>, Status> {
         let first = stream.message().await?.and_then(|message| message.part);
         let Some(v1::upload_request::Part::Start(start)) = first else {
-            return Ok(Err(self.refuse(None, Reject::Malformed).await));
+            return Ok(Err(self.refuse_message(None, Reject::Malformed).await));
         };
         let offset = start.offset;
         let read = wire::read_update_header(start.header.clone());
@@ -73,17 +83,18 @@ impl FederationService {
             return Ok(Ok(Uploaded::Retry(Waiting::Busy, RECEIVING_RETRY_MS)));
         };
         let Some(mut partial) = self.uploads.resume(&header, offset) else {
-            return Ok(Err(self.refuse(None, Reject::WrongOffset).await));
+            return Ok(Err(self.refuse(&session, &header, Reject::WrongOffset).await));
         };
         match self.fill(&mut stream, &mut partial, &session, &header).await {
             Ok(Ok(())) => {}
-            Ok(Err(reject)) => {
+            Ok(Err(Stopped::Refused(reject))) => {
                 if reject == Reject::Truncated {
                     // A cancelled call ends like this too: the client may go on where it stopped.
                     self.uploads.keep(&header, partial);
                 }
-                return Ok(Err(self.refuse(Some((&session, &header)), reject).await));
+                return Ok(Err(self.refuse(&session, &header, reject).await));
             }
+            Ok(Err(Stopped::ByEngine(reject))) => return Ok(Err(reject)),
             Err(broken) => {
                 // The link broke: what has arrived waits for the rest.
                 self.uploads.keep(&header, partial);
@@ -103,7 +114,7 @@ impl FederationService {
                 Ok(answer) => Ok(answer.map(Uploaded::Receipt)),
                 Err(no_answer) => retry(no_answer),
             },
-            Err(reject) => Ok(Err(self.refuse(Some((&session, &header)), reject).await)),
+            Err(reject) => Ok(Err(self.refuse(&session, &header, reject).await)),
         }
     }
 
@@ -114,26 +125,26 @@ impl FederationService {
         partial: &mut Partial,
         session: &Session,
         header: &UpdateHeader,
-    ) -> Result<Result<(), Reject>, Status> {
+    ) -> Result<Result<(), Stopped>, Status> {
         let mut reported = Instant::now();
         while (partial.len() as u64) < header.frame_len {
             let next = tokio::time::timeout(SILENCE, stream.message()).await;
             let next = next.map_err(|_| Status::deadline_exceeded("the upload went silent"))??;
             let Some(message) = next else {
-                return Ok(Err(Reject::Truncated));
+                return Ok(Err(Stopped::Refused(Reject::Truncated)));
             };
             let Some(v1::upload_request::Part::Data(data)) = message.part else {
-                return Ok(Err(Reject::Malformed));
+                return Ok(Err(Stopped::Refused(Reject::Malformed)));
             };
             self.handle.count_upload(data.len() as u64);
             if partial.len() as u64 + data.len() as u64 > header.frame_len {
-                return Ok(Err(Reject::FrameTooLarge));
+                return Ok(Err(Stopped::Refused(Reject::FrameTooLarge)));
             }
             partial.extend(&data);
             if reported.elapsed() > PROGRESS_INTERVAL {
                 reported = Instant::now();
                 if let Ok(Err(reject)) = self.handle.progress(session.clone(), header.round).await {
-                    return Ok(Err(reject));
+                    return Ok(Err(Stopped::ByEngine(reject)));
                 }
             }
         }
@@ -144,12 +155,17 @@ impl FederationService {
     async fn refuse_header(&self, message: Option<v1::UpdateHeader>, reject: Reject) -> Reject {
         let session = message.as_ref().and_then(|message| wire::session(message.session.as_ref()).ok());
         let round = message.and_then(|message| message.round);
-        let who = session
-            .zip(round)
-            .map(|(session, round)| (session, dunlin_core::RoundId { term: round.term, number: round.number }));
-        let _counted = self.handle.refused(who, reject).await;
-        reject
+        let round = round.map(|round| RoundId { term: round.term, number: round.number });
+        self.note(session.map(|session| (session, round)), reject).await
     }
+}
+
+/// Why an upload is not received any further.
+enum Stopped {
+    /// For what arrived; nobody has counted it yet.
+    Refused(Reject),
+    /// The engine said so, which has counted it.
+    ByEngine(Reject),
 }
 
 #[tonic::async_trait]
@@ -157,7 +173,8 @@ impl Federation for FederationService {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinReply>, Status> {
         let answer = match Join::try_from(request.get_ref()) {
             Ok(join) => self.handle.join(join).await.map_err(unavailable)?,
-            Err(reject) => Err(self.refuse(None, reject).await),
+            // Its name proves nothing before it has joined.
+            Err(reject) => Err(self.refuse_message(None, reject).await),
         };
         Ok(Response::new(wire::join_reply(answer)))
     }
@@ -173,7 +190,7 @@ impl Federation for FederationService {
                     Ok(Assignment::Wait { reason, retry_after_ms })
                 }
             },
-            Err(reject) => Err(self.refuse(None, reject).await),
+            Err(reject) => Err(self.refuse_message(request.get_ref().session.as_ref(), reject).await),
         };
         Ok(Response::new(wire::check_in_reply(answer)))
     }
@@ -191,7 +208,7 @@ impl Federation for FederationService {
         };
         let fetch = match FetchModel::try_from(request.get_ref()) {
             Ok(fetch) => fetch,
-            Err(reject) => return refuse(self.refuse(None, reject).await),
+            Err(reject) => return refuse(self.refuse_message(request.get_ref().session.as_ref(), reject).await),
         };
         let width = match self.handle.authenticate(fetch.session).await.map_err(unavailable)? {
             Ok(width) => width,
@@ -199,7 +216,7 @@ impl Federation for FederationService {
         };
         let broadcast = Arc::clone(self.handle.broadcast().of(width));
         if broadcast.version() != fetch.wanted {
-            return refuse(self.refuse(None, Reject::UnknownVersion).await);
+            return refuse(self.refuse_message(request.get_ref().session.as_ref(), Reject::UnknownVersion).await);
         }
         let plan = tokio::task::spawn_blocking(move || broadcast.catch_up(fetch.held)).await;
         let plan = plan.map_err(|_| Status::internal("the way to the model was lost"))?;
@@ -250,7 +267,7 @@ impl Federation for FederationService {
                 Err(NoAnswer::Busy) => Ok(()),
                 Ok(answer) => answer,
             },
-            Err(reject) => Err(self.refuse(None, reject).await),
+            Err(reject) => Err(self.refuse_message(request.get_ref().session.as_ref(), reject).await),
         };
         Ok(Response::new(v1::ProgressReply { reject: answer.err().map_or(0, Reject::number) }))
     }
@@ -261,7 +278,7 @@ impl Federation for FederationService {
     ) -> Result<Response<v1::ReportEvaluationReply>, Status> {
         let answer = match wire::read_evaluation(request.get_ref()) {
             Ok((session, report)) => self.handle.evaluated(session, report).await.map_err(unavailable)?,
-            Err(reject) => Err(self.refuse(None, reject).await),
+            Err(reject) => Err(self.refuse_message(request.get_ref().session.as_ref(), reject).await),
         };
         Ok(Response::new(v1::ReportEvaluationReply { reject: answer.err().map_or(0, Reject::number) }))
     }

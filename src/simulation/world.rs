@@ -252,7 +252,7 @@ impl<'a> World<'a> {
                 let offered = match verdict {
                     Ok(vetted) => self.engine.offer(now, &session, &header, (frame, vetted)),
                     Err(reject) => {
-                        self.engine.coordinator.refused(now, &session, header.round, reject);
+                        self.engine.coordinator.refused(now, &session, Some(header.round), reject);
                         Err(reject)
                     }
                 };

@@ -9,7 +9,8 @@ use dunlin::core::message::{
 };
 use dunlin::core::recipe::Width;
 use dunlin::core::wire::{Held, Uploaded};
-use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, Reject, Token};
+use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, Reject, RoundId, Token};
+use dunlin::server::serve::metrics_text;
 use dunlin::simulation::Transport as Carrier;
 use dunlin_proto::v1;
 use dunlin_proto::v1::federation_client::FederationClient;
@@ -102,7 +103,10 @@ async fn an_upload_goes_on_where_the_link_broke_and_counts_once() {
 
     let wrong = hand.transport.upload(&hand.session, &header, &frame, held - 1).await.unwrap();
     assert_eq!(wrong, Err(Reject::WrongOffset));
-    let before = world.handle.status().await.unwrap().bytes.up;
+    let status = world.handle.status().await.unwrap();
+    let misplaced = (Reject::WrongOffset, Some(hand.session.client.clone()), 1);
+    assert!(status.view.rejects.contains(&misplaced), "{:?}", status.view.rejects);
+    let before = status.bytes.up;
     let answer = hand.transport.upload(&hand.session, &header, &frame, held).await.unwrap();
     assert!(matches!(answer, Ok(Uploaded::Receipt(receipt)) if !receipt.duplicate), "{answer:?}");
     let again = hand.transport.upload(&hand.session, &header, &frame, 0).await.unwrap();
@@ -188,6 +192,36 @@ async fn a_model_is_handed_out_to_those_who_joined_and_only_as_it_is_now() {
     let session = Session { token: Token([9; 16]), ..fetch.session.clone() };
     let stranger = FetchModel { session, ..fetch };
     assert_eq!(hand.transport.fetch(&stranger, 10_000).await.unwrap(), Err(Reject::WrongSession));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_was_refused_is_told_under_its_name() {
+    let world = World::start(&recipe(&["data.clients=2", "rounds.cohort=2", "rounds.count=1"]));
+    let mut hand = Hand::join(&world, 0).await;
+    let session = hand.session.clone();
+    let round = RoundId { term: 1, number: 9 };
+    assert_eq!(hand.transport.progress(&session, round, 1, 2).await.unwrap(), Err(Reject::FutureRound));
+    let fetch = FetchModel { session: session.clone(), held: None, wanted: ModelVersion(9) };
+    assert_eq!(hand.transport.fetch(&fetch, 10_000).await.unwrap(), Err(Reject::UnknownVersion));
+    let mut raw = FederationClient::new(world.channel());
+    let sender = || v1::Session {
+        run: session.run.0.to_vec().into(),
+        client: session.client.to_string(),
+        token: session.token.0.to_vec().into(),
+    };
+    // Neither names a round.
+    let progress = v1::ProgressRequest { session: Some(sender()), ..Default::default() };
+    assert_eq!(raw.progress(progress).await.unwrap().into_inner().reject, Reject::Malformed.number());
+    let report = v1::ReportEvaluationRequest { session: Some(sender()), examples: 1, ..Default::default() };
+    assert_eq!(raw.report_evaluation(report).await.unwrap().into_inner().reject, Reject::Malformed.number());
+
+    let status = world.handle.status().await.unwrap();
+    let of = |reject, count| (reject, Some(session.client.clone()), count);
+    let rejects = vec![of(Reject::Malformed, 2), of(Reject::FutureRound, 1), of(Reject::UnknownVersion, 1)];
+    assert_eq!(status.view.rejects, rejects);
+    let metrics = metrics_text(&status).unwrap();
+    let line = "dunlin_rejects{reason=\"unknown_version\",client=\"client-00000\"} 1";
+    assert!(metrics.lines().any(|found| found == line), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

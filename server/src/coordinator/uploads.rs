@@ -71,14 +71,18 @@ impl Coordinator {
 
     /// Takes note of a message that was refused before it reached this value, such as a frame that does not decode.
     ///
-    /// When its sender is who it says, the sender's part in the round is over.
-    pub fn refused(&mut self, now: Timestamp, session: &Session, round: RoundId, reject: Reject) {
-        match self.authenticate(now, session) {
-            Ok(()) => {
+    /// When its sender is who it says, and it was an update for the round that is open, the sender's part in that may be
+    /// over.
+    pub fn refused(&mut self, now: Timestamp, session: &Session, round: Option<RoundId>, reject: Reject) {
+        match (self.authenticate(now, session), round) {
+            (Ok(()), Some(round)) => {
                 self.fail(now, &session.client, round, reject);
             }
+            (Ok(()), None) => {
+                self.refuse(reject, Some(&session.client));
+            }
             // Already counted as what it is; a stranger cannot spend another's place.
-            Err(_stranger) => {}
+            (Err(_stranger), _) => {}
         }
     }
 

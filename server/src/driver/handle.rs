@@ -112,11 +112,12 @@ impl Handle {
         self.ask(|reply| Command::Offer(Box::new(OfferedUpdate { session, header, frame, vetted, reply }))).await
     }
 
-    /// Notes a message that was refused before it reached the engine.
+    /// Notes a message that was refused before it reached the engine: whose it was where that is clear, and for which
+    /// round where it was an update.
     ///
     /// # Errors
     /// When the engine does not answer.
-    pub async fn refused(&self, who: Option<(Session, RoundId)>, reject: Reject) -> Result<(), NoAnswer> {
+    pub async fn refused(&self, who: Option<(Session, Option<RoundId>)>, reject: Reject) -> Result<(), NoAnswer> {
         self.ask(|reply| Command::Refused(who, reject, reply)).await
     }
 

@@ -121,7 +121,7 @@ impl World {
         self.engine.count_upload(frame.len() as u64);
         let verdict = self.engine.rules().vet(header, &frame);
         let vetted =
-            verdict.inspect_err(|&reject| self.engine.coordinator.refused(now, session, header.round, reject))?;
+            verdict.inspect_err(|&reject| self.engine.coordinator.refused(now, session, Some(header.round), reject))?;
         match self.engine.offer(now, session, header, (frame, vetted))? {
             Offer::Store => Ok(None),
             Offer::Accepted(receipt) => Ok(Some(receipt)),

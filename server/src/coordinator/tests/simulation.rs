@@ -102,7 +102,7 @@ impl Federation {
             Op::Report(i) => self.report(NAMES[i]),
             Op::Refused(i) => {
                 let round = RoundId { term: 1, number: self.world.round() };
-                self.world.coordinator.refused(self.world.now, &session(NAMES[i]), round, Reject::Corrupt);
+                self.world.coordinator.refused(self.world.now, &session(NAMES[i]), Some(round), Reject::Corrupt);
             }
             Op::Pass(ms) => self.world.pass(ms),
             Op::Crash(after) => {

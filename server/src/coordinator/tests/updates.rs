@@ -137,12 +137,41 @@ fn an_imposter_does_not_end_the_part_of_the_client_whose_name_it_uses() {
     let mut world = World::gathered(recipe());
     let (now, header) = (world.now, world.header("a", "F"));
     let imposter = Session { token: token("x"), ..session("a") };
-    world.coordinator.refused(now, &imposter, header.round, Reject::Corrupt);
+    world.coordinator.refused(now, &imposter, Some(header.round), Reject::Corrupt);
     assert_eq!(world.status().rejects, [(Reject::WrongSession, Some(client("a")), 1)]);
     assert_eq!(world.check_in("a"), task(1, 1, 0, DEADLINE_MS));
-    world.coordinator.refused(now, &session("a"), header.round, Reject::Corrupt);
+    world.coordinator.refused(now, &session("a"), Some(header.round), Reject::Corrupt);
     assert_eq!(world.check_in("a"), wait(Waiting::Reported, 500));
     assert_eq!(world.progress("a"), Err(Reject::Corrupt));
+}
+
+#[test]
+fn every_refusal_is_counted_by_its_reason_and_for_its_client() {
+    let mut recipe = recipe();
+    recipe.rounds.cohort = 3;
+    let mut world = World::gathered(recipe);
+    let (now, header) = (world.now, world.header("a", "F"));
+    let outsider = ["a", "b", "c", "d"].into_iter().find(|&name| !world.cohort().contains(&name.into())).unwrap();
+    let member = ["a", "b", "c", "d"].into_iter().find(|&name| name != outsider).unwrap();
+    assert_eq!(world.progress(outsider), Err(Reject::NotInCohort));
+    let later = RoundId { number: 2, ..header.round };
+    assert_eq!(world.coordinator.progress(now, &session(member), later), Err(Reject::FutureRound));
+    // A call that is about no update ends nobody's part.
+    for reject in [Reject::UnknownVersion, Reject::Malformed, Reject::WrongOffset] {
+        world.coordinator.refused(now, &session(member), None, reject);
+        world.coordinator.refused(now, &session("x"), None, reject);
+    }
+    let of = |name: &str| Some(client(name));
+    let rejects = vec![
+        (Reject::Malformed, of(member), 1),
+        (Reject::UnknownClient, None, 3),
+        (Reject::NotInCohort, of(outsider), 1),
+        (Reject::FutureRound, of(member), 1),
+        (Reject::WrongOffset, of(member), 1),
+        (Reject::UnknownVersion, of(member), 1),
+    ];
+    assert_eq!(world.status().rejects, rejects);
+    assert_eq!(world.check_in(member), task(1, 1, 0, DEADLINE_MS));
 }
 
 #[test]
@@ -165,7 +194,7 @@ fn a_round_does_not_wait_for_members_whose_updates_cannot_count() {
     let wrong = UpdateHeader { base: ModelVersion(9), ..world.header("c", "F") };
     assert_eq!(world.send(&wrong), Err(Reject::WrongBase));
     assert_eq!(world.settle(), []);
-    world.coordinator.refused(world.now, &session("d"), wrong.round, Reject::NotANumber);
+    world.coordinator.refused(world.now, &session("d"), Some(wrong.round), Reject::NotANumber);
     let rejects = BTreeMap::from([(Reject::WrongBase, 1), (Reject::NotANumber, 1)]);
     let mut expected = closed(1, (0, 0), 2, 0);
     expected.stats.rejects = rejects;
@@ -177,7 +206,7 @@ fn a_mangled_upload_may_be_sent_again() {
     let mut world = World::gathered(recipe());
     let header = world.header("a", "F");
     for mistake in [Reject::WrongDigest, Reject::WrongOffset, Reject::Corrupt] {
-        world.coordinator.refused(world.now, &session("a"), header.round, mistake);
+        world.coordinator.refused(world.now, &session("a"), Some(header.round), mistake);
     }
     assert_eq!(world.send(&header), Ok(receipt(&header, false)));
 }

@@ -100,7 +100,7 @@ fn a_summary_says_what_the_round_did_and_what_it_cost() {
     desk.engine.count_download(download(30));
     desk.engine.count_upload(5);
     let round = RoundId { term: 1, number: 1 };
-    desk.engine.coordinator.refused(desk.now, &session("c"), round, Reject::Corrupt);
+    desk.engine.coordinator.refused(desk.now, &session("c"), Some(round), Reject::Corrupt);
     let values: Vec<f32> = (1..=LEN).map(|i| i as f32 / 64.0).collect();
     let (header, _) = desk.upload("a", 10, &values);
     desk.upload("b", 30, &values).1.unwrap();
