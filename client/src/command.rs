@@ -1,16 +1,16 @@
 //! The `client` command, for the `dunlin` binary and for `dunlin-client`.
 
 use crate::data::{DataSpec, DataWorkplace, MissingData};
-use crate::driver::{self, ClientError, Shared, Tell, Told, Workplace};
+use crate::driver::{self, ClientError, Shared, Tell, Workplace};
 use crate::participant::End;
 use crate::state::{ClientState, DirectoryState, MemoryState, ModelCache, StateError};
 use crate::transport::{BadUrl, Transport};
 use clap::Args;
 use dunlin_core::id::BadClientId;
 use dunlin_core::recipe::Width;
+use dunlin_core::report::write_line;
 use dunlin_core::{ClientId, Exit};
 use dunlin_nn::Threads;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -164,7 +164,8 @@ pub async fn run(args: ClientArgs) -> Result<End, CommandError> {
             Ok(Arc::new(workplace) as Arc<dyn Workplace>)
         }
     };
-    let tell: Box<Tell> = if args.json { Box::new(print_line) } else { Box::new(|_| {}) };
+    let tell: Box<Tell> =
+        if args.json { Box::new(|told| write_line(std::io::stdout(), told)) } else { Box::new(|_| {}) };
     let shared = Shared::telling(tell, Box::new(prepare), models, if is_alone { 1 } else { threads });
     let mut running = JoinSet::new();
     for client in clients {
@@ -186,12 +187,6 @@ pub async fn run(args: ClientArgs) -> Result<End, CommandError> {
         }
     }
     Ok(end.expect("a command has at least one client"))
-}
-
-fn print_line(told: &Told<'_>) {
-    let json = serde_json::to_string(told).expect("what is told holds only numbers and strings");
-    // A reader that has gone away is no reason to end the client.
-    let _ = writeln!(std::io::stdout(), "{json}");
 }
 
 /// What a simulation calls its clients, before their numbers.

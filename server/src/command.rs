@@ -4,8 +4,8 @@ use crate::driver::RunEvent;
 use crate::serve::{Options, ServeError, serve};
 use clap::Args;
 use dunlin_core::recipe::{Places, RecipeError};
+use dunlin_core::report::write_line;
 use dunlin_core::{Exit, Outcome, Recipe, Report};
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -140,19 +140,10 @@ pub async fn run(args: ServerArgs, given: &GivenRecipe) -> Result<Option<Report>
         new_run: args.new_run,
         stay: args.stay,
     };
-    let tell: &(dyn Fn(&RunEvent) + Sync) = if args.json { &print_line } else { &|_| {} };
+    let tell: &(dyn Fn(&RunEvent) + Sync) =
+        if args.json { &|event| write_line(std::io::stdout(), event) } else { &|_| {} };
     let served = serve(options, tell).await;
     served.map_err(|source| CommandError::Serve { place: given.place_of(source.key()), source: source.into() })
-}
-
-fn print_line(event: &RunEvent) {
-    let json = match event {
-        RunEvent::Round(summary) => serde_json::to_string(summary),
-        RunEvent::Report(report) => serde_json::to_string(report),
-    };
-    let json = json.expect("summaries and reports hold only numbers, strings and lists");
-    // A reader that has gone away is no reason to end the run.
-    let _ = writeln!(std::io::stdout(), "{json}");
 }
 
 /// What a script is told of a run: whether it ended as its recipe asks, that is not stopped, not given up, and with its

@@ -20,6 +20,7 @@ use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, Join, Receipt,
 use dunlin_core::recipe::Width;
 use dunlin_core::report::{Report, RoundSummary};
 use dunlin_core::{ClientId, Outcome, Reject, RoundId, Timestamp};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,8 +69,9 @@ pub struct Status {
     pub timings: Timings,
 }
 
-/// What a run tells those who watch it, in order.
-#[derive(Clone, Debug, PartialEq)]
+/// What a run tells those who watch it, in order; as JSON, the summary or the report itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum RunEvent {
     /// A round ended, or its summary learned more.
     Round(Box<RoundSummary>),

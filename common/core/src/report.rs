@@ -336,6 +336,18 @@ pub struct RunEnd {
     pub model_digest: String,
 }
 
+/// Writes what a program tells a script: one line of JSON. A reader that has gone away is no reason to end a run or a
+/// client, so what cannot be written is not.
+///
+/// # Panics
+/// When the value cannot be written as JSON, as those of this module can.
+pub fn write_line(mut to: impl std::io::Write, value: &impl Serialize) {
+    let mut line = serde_json::to_vec(value).expect("what is told holds only numbers, strings and lists");
+    line.push(b'\n');
+    // See above.
+    let _ = to.write_all(&line).and_then(|()| to.flush());
+}
+
 /// JSON has no NaN: the loss of a model that diverged was written as null.
 fn nan_for_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
@@ -354,6 +366,16 @@ mod tests {
             assert_eq!(serde_json::to_value(choice).unwrap(), choice.label());
         }
         assert_eq!(Choice::from_label("by lot"), None);
+    }
+
+    #[test]
+    fn a_value_is_a_line_of_json_and_a_reader_that_has_gone_away_ends_nothing() {
+        let mut lines = Vec::new();
+        for choice in [Choice::Random, Choice::AllEligible] {
+            write_line(&mut lines, &choice);
+        }
+        assert_eq!(String::from_utf8(lines).unwrap(), "\"random\"\n\"all-eligible\"\n");
+        write_line(&mut [0_u8; 3][..], &Choice::Random);
     }
 
     #[test]
