@@ -73,6 +73,9 @@ impl Progress {
 
 /// A round in a few words.
 pub(crate) fn figures(round: &RoundSummary) -> String {
+    if round.cut_short {
+        return format!("cut short: {} of {} updates were in when the run was stopped", round.clients, round.chosen);
+    }
     if !round.published {
         return format!("abandoned: {} of {} clients reported", round.clients, round.chosen);
     }
@@ -124,3 +127,16 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// Shortest time between two lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_without_a_model_says_whether_it_was_abandoned_or_cut_short() {
+        let round = RoundSummary { chosen: 10, clients: 3, ..RoundSummary::default() };
+        assert_eq!(figures(&round), "abandoned: 3 of 10 clients reported");
+        let told = figures(&RoundSummary { cut_short: true, ..round });
+        assert_eq!(told, "cut short: 3 of 10 updates were in when the run was stopped");
+    }
+}

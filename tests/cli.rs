@@ -502,12 +502,20 @@ fn a_server_that_is_told_to_stop_before_the_end_does_not_say_that_the_run_ended(
     let dir = tempfile::tempdir().unwrap();
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     let (listen, url) = (address.to_string(), format!("http://{address}"));
-    let server = Process::start(&["server", "--listen", &listen, "--data-dir", dir.path().to_str().unwrap()]);
+    let data_dir = dir.path().to_str().unwrap();
+    let arguments = ["server", "--listen", &listen, "--data-dir", data_dir];
+    let server = command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     // Once it answers it also listens to signals.
     while !dunlin(&["status", "--server", &url]).status.success() {}
-    let kill = Command::new("sh").args(["-c", &format!("kill -TERM {}", server.0.id())]).status().unwrap();
+    let kill = Command::new("sh").args(["-c", &format!("kill -TERM {}", server.id())]).status().unwrap();
     assert!(kill.success());
-    assert_eq!(server.wait(), Some(130));
+    let server = server.wait_with_output().unwrap();
+    assert_eq!(server.status.code(), Some(130));
+    let told = format!(
+        "interrupted after 0 rounds, while it waited for clients; the run goes on when the server is started again with \
+         --data-dir {data_dir}\n"
+    );
+    assert!(text(&server.stderr).contains(&told), "{server:?}");
 }
 
 /// A federation of a few milliseconds.

@@ -367,6 +367,7 @@ impl Worker {
             tracing::info!(
                 round = summary.round,
                 published = summary.published,
+                cut_short = summary.cut_short,
                 clients = summary.clients,
                 accuracy = summary.accuracy,
                 up = summary.bytes.up,

@@ -289,7 +289,7 @@ impl Engine {
             && let Some(closed) = self.distilling.take()
         {
             // The run was stopped meanwhile.
-            batch.push(self.abandon(&closed, &mut settled));
+            batch.push(self.abandon(&ClosedRound { cut_short: true, ..closed }, &mut settled));
         }
         loop {
             match self.coordinator.poll_effect() {
@@ -541,6 +541,7 @@ impl Engine {
         let mut summary = RoundSummary {
             round: closed.number,
             version: closed.base.0,
+            cut_short: closed.cut_short,
             eligible: stats.eligible,
             chosen: stats.chosen,
             choice: Some(stats.choice),

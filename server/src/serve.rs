@@ -5,6 +5,7 @@ mod metrics;
 
 pub use metrics::metrics_text;
 
+use crate::coordinator::{PhaseName, StatusView};
 use crate::distill::{Distill, ServerSet};
 use crate::driver::{self, Driver, Handle, RunEvent};
 use crate::engine::{self, Engine, EngineError, Start};
@@ -201,7 +202,11 @@ pub async fn serve(options: Options, tell: &(dyn Fn(&RunEvent) + Sync)) -> Resul
         let ended = tokio::select! {
             report = handle.report() => report,
             () = interrupted() => {
-                tracing::info!("stopping: the run goes on when the server is started again");
+                // An engine that is busy is not waited for: what it has accepted is durable.
+                let status = tokio::time::timeout(LAST_LOOK, handle.status()).await;
+                let place = status.ok().and_then(Result::ok).map_or_else(String::new, |status| standing(&status.view));
+                let dir = options.data_dir.display();
+                tracing::info!("interrupted{place}; the run goes on when the server is started again with --data-dir {dir}");
                 return;
             }
         };
@@ -240,6 +245,20 @@ pub async fn serve(options: Options, tell: &(dyn Fn(&RunEvent) + Sync)) -> Resul
         }
     }
     Ok(report)
+}
+
+/// Where a run stands that is interrupted, and what it has of its round.
+fn standing(view: &StatusView) -> String {
+    let (round, reported, chosen) = (view.round, view.reported, view.chosen);
+    match view.phase {
+        PhaseName::Gathering => format!(" after {round} rounds, while it waited for clients"),
+        PhaseName::Training => format!(" in round {round} with {reported} of {chosen} updates in, which are kept"),
+        PhaseName::Publishing => format!(" while the model of round {round} was made"),
+        PhaseName::Evaluating => {
+            format!(" while clients evaluated the model of round {round}, which they will do again")
+        }
+        PhaseName::Finished(_) => String::new(),
+    }
 }
 
 async fn interrupted() {
@@ -285,9 +304,45 @@ pub fn results_dir(data_dir: &Path, run: RunId) -> PathBuf {
     data_dir.join("runs").join(run.to_string())
 }
 
+/// Time in which an interrupted server finds out how its run stands.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
 /// Time for calls under way to finish after a stop.
 const DRAIN: Duration = Duration::from_secs(3);
 
 /// Time between the end of a run and the end of its server: held check-ins are answered at once, others come back
 /// within their pause.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_core::{Choice, ModelVersion, Outcome};
+
+    #[test]
+    fn an_interrupted_run_tells_where_it_stands_and_what_it_keeps() {
+        let view = |phase| StatusView {
+            phase,
+            term: 2,
+            round: 5,
+            version: ModelVersion(4),
+            clients: 12,
+            live: 12,
+            eligible: 12,
+            chosen: 10,
+            choice: Some(Choice::Random),
+            reported: 3,
+            lost: 1,
+            rejects: Vec::new(),
+        };
+        for (phase, told) in [
+            (PhaseName::Gathering, " after 5 rounds, while it waited for clients"),
+            (PhaseName::Training, " in round 5 with 3 of 10 updates in, which are kept"),
+            (PhaseName::Publishing, " while the model of round 5 was made"),
+            (PhaseName::Evaluating, " while clients evaluated the model of round 5, which they will do again"),
+            (PhaseName::Finished(Outcome::Completed), ""),
+        ] {
+            assert_eq!(standing(&view(phase)), told);
+        }
+    }
+}

@@ -22,6 +22,7 @@ pub(crate) fn flag(said: &'static str) -> Result<Arc<AtomicBool>, Failure> {
             set.store(true, Ordering::Relaxed);
             super::output::note(said);
             if tokio::signal::ctrl_c().await.is_ok() {
+                super::output::note("stopped: nothing of the run is kept");
                 std::process::exit(Exit::Interrupted as i32);
             }
         });

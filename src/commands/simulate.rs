@@ -81,7 +81,8 @@ pub(crate) fn run(mut args: SimulateArgs) -> Done {
             .map_err(|error| Failure::other(format!("cannot make {}: {error}", dir.display())))?;
     }
     let device = dunlin::nn::model::device(&args.device).map_err(of_data)?;
-    let interrupted = interrupt::flag("stopping after this round; once more to stop now")?;
+    let interrupted =
+        interrupt::flag("stopping after this round; once more to stop now, which keeps nothing of the run")?;
     let mut progress = Progress::new(recipe.rounds.count, args.quiet);
     let mut simulation =
         Simulation::new(recipe.clone()).transport(args.transport.into()).device(device).on_round(|round| {

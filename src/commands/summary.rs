@@ -43,12 +43,18 @@ fn table((state, sentence): &(String, String), report: &Report) -> Table {
         row("accuracy", percent(report.accuracy), target);
         row("loss", format!("{:.4}", report.loss), String::new());
     }
-    let abandoned = if report.abandoned > 0 { format!(", {} abandoned", report.abandoned) } else { String::new() };
+    let mut rounds = format!("{} clients took part", report.clients);
+    if report.abandoned > 0 {
+        rounds += &format!(", {} abandoned", report.abandoned);
+    }
+    if report.cut_short {
+        rounds += ", the last one cut short by the stop";
+    }
     for size in &report.sizes {
         let what = format!("  width {}", size.width);
         row(&what, percent(size.accuracy), format!("loss {:.4}, {} parameters", size.loss, count(size.params)));
     }
-    row("rounds", count(report.rounds), format!("{} clients took part{abandoned}", report.clients));
+    row("rounds", count(report.rounds), rounds);
     let zero = report.params - report.nonzero;
     let zero = if zero > 0 { format!("{} of them zero", count(zero)) } else { String::new() };
     row("parameters", count(report.params), zero);

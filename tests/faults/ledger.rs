@@ -229,9 +229,11 @@ impl Ledger {
             Record::Abandoned { summary } => {
                 let open = self.open.take().expect("only an open round is abandoned");
                 assert_eq!(summary.round, open.round);
-                assert!(self.stopped || open.accepted.len() < self.quorum(), "a round with its quorum was abandoned");
+                let has_quorum = open.accepted.len() >= self.quorum();
+                assert!(!has_quorum || summary.cut_short, "a round with its quorum was abandoned");
+                assert!(self.stopped || !summary.cut_short, "a round was cut short although nobody stopped the run");
                 self.dropped_total += open.accepted.len() as u64;
-                self.abandoned += 1;
+                self.abandoned += u64::from(!summary.cut_short);
             }
             Record::Checkpoint { version, .. } => assert_eq!(*version, self.version()),
             Record::Finished(outcome) => {

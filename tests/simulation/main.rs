@@ -166,7 +166,7 @@ fn whoever_watches_the_rounds_can_stop_the_run() {
     let report = simulation.run().unwrap().report;
     assert_eq!(report.outcome, Outcome::Stopped);
     // The fourth round was open and was dropped.
-    assert_eq!((report.rounds, report.abandoned), (4, 1));
+    assert_eq!((report.rounds, report.abandoned, report.cut_short), (4, 0, true));
     assert_eq!(seen, [1, 2, 3, 4]);
 }
 

@@ -113,8 +113,11 @@ pub struct SizeEvaluation {
 pub struct RoundSummary {
     /// Number of the round, from 1.
     pub round: u64,
-    /// Whether its updates made a new model; otherwise it was abandoned.
+    /// Whether its updates made a new model; otherwise it was abandoned, or cut short.
     pub published: bool,
+    /// Whether it ended because the run was stopped, however many updates it had.
+    #[serde(skip_serializing_if = "is_false")]
+    pub cut_short: bool,
     /// The model version after the round.
     pub version: u64,
     /// Clients among which the cohort was chosen.
@@ -225,6 +228,9 @@ pub struct Report {
     pub rounds: u64,
     /// Rounds abandoned.
     pub abandoned: u64,
+    /// Whether the last round was cut short by who stopped the run; it is one of the rounds, but not of those abandoned.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cut_short: bool,
     /// Accuracy of the final model on the server's test set.
     pub accuracy: f64,
     /// Mean loss of the final model on the server's test set.
@@ -296,7 +302,8 @@ impl Report {
             name: name.into(),
             outcome,
             rounds: rounds.len() as u64,
-            abandoned: rounds.iter().filter(|round| !round.published).count() as u64,
+            abandoned: rounds.iter().filter(|round| !round.published && !round.cut_short).count() as u64,
+            cut_short: rounds.iter().any(|round| round.cut_short),
             accuracy: end.accuracy,
             loss: end.loss,
             sizes: end.sizes.clone(),
@@ -346,6 +353,11 @@ pub fn write_line(mut to: impl std::io::Write, value: &impl Serialize) {
     line.push(b'\n');
     // See above.
     let _ = to.write_all(&line).and_then(|()| to.flush());
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// JSON has no NaN: the loss of a model that diverged was written as null.

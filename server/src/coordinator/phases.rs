@@ -53,7 +53,7 @@ impl Coordinator {
             Phase::Training(round) => {
                 let closed = round.close(now);
                 self.spent += round.bytes();
-                self.abandon(closed);
+                self.abandon(ClosedRound { cut_short: true, ..closed });
             }
             Phase::Gathering | Phase::Publishing { .. } | Phase::Evaluating { .. } => {}
         }

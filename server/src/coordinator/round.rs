@@ -50,6 +50,8 @@ pub struct ClosedRound {
     pub opened: Timestamp,
     /// When it closed.
     pub closed: Timestamp,
+    /// Whether that was because the run was stopped.
+    pub cut_short: bool,
     /// What happened in it.
     pub stats: RoundStats,
 }
@@ -252,6 +254,7 @@ impl OpenRound {
             }
         }
         stats.train_loss = loss_sum / stats.examples.max(1) as f64;
-        ClosedRound { number: self.number, base: self.base, opened: self.opened, closed: now, stats }
+        let (number, base, opened) = (self.number, self.base, self.opened);
+        ClosedRound { number, base, opened, closed: now, cut_short: false, stats }
     }
 }

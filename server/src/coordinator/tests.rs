@@ -268,6 +268,7 @@ fn closed(number: u64, (opened, closed): (u64, u64), counted: u32, lost: u32) ->
         base: ModelVersion(number - 1),
         opened: Timestamp(opened),
         closed: Timestamp(closed),
+        cut_short: false,
         stats: RoundStats {
             eligible: 4,
             chosen: 4,

@@ -191,7 +191,7 @@ fn stopping_drops_the_open_round_with_all_that_was_accepted_in_it() {
     let storing = world.header("b", "F");
     assert_eq!(world.offer(&storing), Ok(Offer::Store));
     world.coordinator.stop(world.now);
-    let dropped = Effect::Abandon(closed(1, (0, 0), 2, 0));
+    let dropped = Effect::Abandon(ClosedRound { cut_short: true, ..closed(1, (0, 0), 2, 0) });
     assert_eq!(world.settle()[1..], [dropped, Effect::Record(Record::Finished(Outcome::Stopped))]);
     world.coordinator.stop(world.now);
     assert_eq!(world.settle(), [], "a run ends once");

@@ -64,8 +64,8 @@ fn a_run_that_is_stopped_meanwhile_ends_without_it() {
     desk.engine.coordinator.stop(now);
     let settled = desk.engine.settle(&|| now).unwrap();
     assert_eq!(
-        settled.report.map(|report| (report.outcome, report.rounds, report.abandoned)),
-        Some((Outcome::Stopped, 1, 1))
+        settled.report.map(|report| (report.outcome, report.rounds, report.abandoned, report.cut_short)),
+        Some((Outcome::Stopped, 1, 0, true))
     );
     desk.engine.distilled(job.run(&mut |_, _| {})).unwrap();
     assert_eq!(desk.engine.settle(&|| now).unwrap(), Settled::default());

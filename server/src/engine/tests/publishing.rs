@@ -112,6 +112,7 @@ fn a_summary_says_what_the_round_did_and_what_it_cost() {
     let expected = RoundSummary {
         round: 1,
         published: true,
+        cut_short: false,
         version: 1,
         eligible: 3,
         chosen: 3,
@@ -202,6 +203,7 @@ fn the_report_sums_up_the_run() {
         outcome: Outcome::TargetReached,
         rounds: 2,
         abandoned: 0,
+        cut_short: false,
         accuracy: 1.0,
         loss: 0.99,
         sizes: Vec::new(),
@@ -240,7 +242,7 @@ fn a_run_that_is_stopped_reports_the_model_that_it_has() {
     let settled = desk.settle().unwrap();
     assert_eq!(settled.receipts.len(), 1);
     let report = settled.report.unwrap();
-    assert_eq!((report.outcome, report.rounds, report.abandoned), (Outcome::Stopped, 2, 1));
+    assert_eq!((report.outcome, report.rounds, report.abandoned, report.cut_short), (Outcome::Stopped, 2, 0, true));
     assert_eq!((report.accuracy, desk.engine.params()), (0.5, unit(0, 0.5)));
 }
 

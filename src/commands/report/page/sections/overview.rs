@@ -10,7 +10,8 @@ pub(in crate::commands::report::page) fn header(view: &View) -> Markup {
     let (state, sentence) = view.state();
     let asked = view.recipe.as_ref().map(|recipe| format!("of {}", count(recipe.rounds.count)));
     let abandoned = (report.abandoned > 0).then(|| format!("{} abandoned", count(report.abandoned)));
-    let of_rounds = asked.into_iter().chain(abandoned).collect::<Vec<_>>().join(", ");
+    let cut_short = report.cut_short.then(|| "the last one cut short by a stop".to_owned());
+    let of_rounds = asked.into_iter().chain(abandoned).chain(cut_short).collect::<Vec<_>>().join(", ");
     let (dense, sent) = (report.bytes.up_dense + report.bytes.down_dense, report.bytes.up + report.bytes.down);
     let compared = |dense: u64, sent: u64| match smaller(dense, sent) {
         same if same.is_empty() => format!("{} as f32", bytes(dense)),
