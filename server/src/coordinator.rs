@@ -42,6 +42,8 @@ pub struct Coordinator {
     generation: u64,
     /// Bytes of the updates accepted in the rounds that are over.
     spent: u64,
+    /// What clients of the last few rounds took from task to update, in milliseconds: their medians.
+    client_ms: VecDeque<u64>,
 }
 
 /// What must happen outside. Effects are carried out in order.
@@ -129,6 +131,7 @@ impl Coordinator {
             effects: VecDeque::new(),
             generation: 0,
             spent: resume.spent,
+            client_ms: VecDeque::new(),
         };
         coordinator.effects.push_back(Effect::Record(Record::Started { term: coordinator.term }));
         if let Some(outcome) = resume.outcome {
@@ -380,6 +383,9 @@ impl ClientState {
         self.examples > 0 && self.alive(now, idle_ms)
     }
 }
+
+/// Rounds over which it is told how long clients take: enough that one odd round does not count.
+const RECENT_ROUNDS: usize = 5;
 
 /// Shortest pause that a waiting client is asked for, in milliseconds: a thousand clients then cost 10,000 calls a
 /// second at most, which one server answers.

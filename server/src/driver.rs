@@ -65,6 +65,8 @@ pub struct Status {
     pub bytes: dunlin_core::report::Bytes,
     /// Parameters of the model.
     pub params: u64,
+    /// Of them, those that are left.
+    pub kept: u64,
     /// Where the server's time went.
     pub timings: Timings,
 }
@@ -395,6 +397,7 @@ impl Worker {
             last_round: summaries.last().cloned(),
             bytes: self.engine.bytes(),
             params: self.engine.layout().len() as u64,
+            kept: self.engine.kept() as u64,
             timings: self.timings(),
         }
     }

@@ -182,6 +182,12 @@ impl Engine {
         self.model.slices()
     }
 
+    /// Parameters that are left of the model.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.model.mask().len()
+    }
+
     /// Summaries of the rounds so far.
     #[must_use]
     pub fn summaries(&self) -> &[RoundSummary] {

@@ -333,6 +333,8 @@ mod tests {
             choice: Some(Choice::Random),
             reported: 3,
             lost: 1,
+            max_bytes: 0,
+            client_ms: None,
             rejects: Vec::new(),
         };
         for (phase, told) in [

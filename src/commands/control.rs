@@ -110,7 +110,12 @@ fn print_state(state: &RunState) {
         table.add_row(["chosen", &why(choice, state.eligible, state.chosen, needed)]);
     }
     table.add_row(["clients", &format!("{} joined, {} seen lately", state.clients, state.live)]);
-    table.add_row(["model", &format!("version {}, {} parameters", state.version, count(state.params))]);
+    let left = state.kept.filter(|&kept| kept < state.params);
+    let left = left.map_or_else(String::new, |kept| format!(", {} of them left", count(kept)));
+    table.add_row(["model", &format!("version {}, {} parameters{left}", state.version, count(state.params))]);
+    if let Some(took) = state.client_seconds {
+        table.add_row(["from task to update", &format!("{} for a client of the last rounds", seconds(took))]);
+    }
     if let Some(round) = &state.last_round {
         table.add_row(["last round", &format!("{}: {}", round.round, figures(round))]);
     }
@@ -156,6 +161,10 @@ fn state_json(state: &RunState) -> Value {
         "rejects": refusals,
         "last_round": state.last_round,
         "params": state.params,
+        "kept": state.kept,
+        "max_update_bytes": state.max_update_bytes,
+        "client_seconds": state.client_seconds,
+        "program": state.program,
         "recipe": state.recipe,
     })
 }

@@ -91,9 +91,11 @@ pub(crate) fn run(args: &DoctorArgs) -> Done {
         Some(_) => "the server's recipe: ".to_owned(),
         None => given.place_of(key),
     };
+    let is_served = recipe.is_some();
     let recipe: &Recipe = recipe.as_ref().unwrap_or(&given.recipe);
     machine::look(recipe, &place, &args.data_dir, &mut checks);
-    let round = met.state.as_ref().map(|state| link::predict(recipe, state, met.link, &mut checks));
+    let state = met.state.map(|state| if is_served { state } else { link::begun(recipe, state) });
+    let round = state.map(|state| link::predict(recipe, &state, met.link, &mut checks));
     let ok = checks.iter().all(|check| check.state != State::Problem);
     let findings = Findings { ok, checks, link: met.link, round };
     if args.json {

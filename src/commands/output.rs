@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 use std::io::{self, Write};
-use std::time::Duration;
 
 /// Prints a line of the result. A reader that has gone away, such as `head`, ends the process quietly.
 pub(crate) fn line(text: impl std::fmt::Display) {
@@ -88,11 +87,6 @@ pub(crate) fn seconds(seconds: f64) -> String {
         s if s < 172_800.0 => format!("{:.0} h {:02.0} min", (s / 3600.0).floor(), (s % 3600.0 / 60.0).floor()),
         s => format!("{:.0} d {:02.0} h", (s / 86_400.0).floor(), (s % 86_400.0 / 3600.0).floor()),
     }
-}
-
-/// [`seconds`] of a duration.
-pub(crate) fn duration(duration: Duration) -> String {
-    seconds(duration.as_secs_f64())
 }
 
 /// Heights of the values between `low` and `high`, in at most `width` characters; neighbours are averaged to fit.

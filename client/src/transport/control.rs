@@ -66,6 +66,16 @@ pub struct RunState {
     pub recipe: String,
     /// The protocol versions that the server accepts.
     pub protocols: RangeInclusive<u32>,
+    /// The version of the server's program; nothing from a server that does not tell.
+    pub program: Option<String>,
+    /// Parameters that are left of the model; nothing from a server that does not tell.
+    pub kept: Option<u64>,
+    /// Longest frame of an update in the open round, or else the next one, in bytes; 0 for no such bound, and from a server
+    /// that does not tell.
+    pub max_update_bytes: u64,
+    /// Median time from a task to its update over the clients of the last few rounds, in seconds; nothing before anything
+    /// is known of it, and from a server that does not tell.
+    pub client_seconds: Option<f64>,
 }
 
 /// How often a client was refused for one reason.
@@ -214,6 +224,10 @@ impl TryFrom<v1::StatusReply> for RunState {
             params: reply.params,
             recipe: reply.recipe,
             protocols: reply.protocol_oldest..=reply.protocol_newest,
+            program: Some(reply.program).filter(|program| !program.is_empty()),
+            kept: Some(reply.kept).filter(|&kept| kept > 0),
+            max_update_bytes: reply.max_update_bytes,
+            client_seconds: reply.client_seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0),
         })
     }
 }
@@ -240,5 +254,7 @@ mod tests {
         assert_eq!(state.run.outcome, Some(Outcome::Completed));
         assert_eq!(state.refusals, [Refusals { reason: "late".into(), client: None, count: 3 }]);
         assert_eq!(state.last_round, None);
+        let untold = (None, None, 0, None);
+        assert_eq!((state.program, state.kept, state.max_update_bytes, state.client_seconds), untold);
     }
 }

@@ -1,7 +1,7 @@
 //! From one phase of a run to the next: rounds that open, close and are given up.
 
 use super::round::OpenRound;
-use super::{ClientState, ClosedRound, Coordinator, Effect, Phase};
+use super::{ClientState, ClosedRound, Coordinator, Effect, Phase, RECENT_ROUNDS};
 use crate::store::Record;
 use dunlin_core::report::FederatedEvaluation;
 use dunlin_core::{ClientId, ModelVersion, Outcome, Timestamp};
@@ -125,6 +125,10 @@ impl Coordinator {
                 let Some(publishable) = round.complete(&self.config, now) else { return };
                 let closed = round.close(now);
                 self.spent += round.bytes();
+                self.client_ms.extend(round.client_ms());
+                if self.client_ms.len() > RECENT_ROUNDS {
+                    self.client_ms.pop_front();
+                }
                 if publishable {
                     self.phase = Phase::Publishing { round: closed.number, opened: closed.opened };
                     self.effects.push_back(Effect::Publish(closed));

@@ -37,6 +37,9 @@ pub(super) struct OpenRound {
     /// Longest frame, in bytes; 0 for none.
     pub(super) max_bytes: u64,
     idle_ms: u64,
+    /// When members were given the round's task by this server, and what time they then took until they had an update to
+    /// announce, in milliseconds.
+    tasks: BTreeMap<ClientId, (Timestamp, Option<u64>)>,
 }
 
 /// A round that has ended, with all that its summary needs.
@@ -100,6 +103,7 @@ impl OpenRound {
             rejects: BTreeMap::new(),
             max_bytes: 0,
             idle_ms: config.idle_ms,
+            tasks: BTreeMap::new(),
         }
     }
 
@@ -120,6 +124,7 @@ impl OpenRound {
             None => Err(Waiting::NotChosen),
             Some(member @ (Member::Asked { .. } | Member::Lost)) => {
                 *member = Member::Asked { advanced: now };
+                self.tasks.entry(client.clone()).or_insert((now, None));
                 Ok(remaining)
             }
             Some(Member::Storing(_) | Member::Counted(_) | Member::Failed(_)) => Err(Waiting::Reported),
@@ -142,6 +147,10 @@ impl OpenRound {
     pub(super) fn uploading(&mut self, now: Timestamp, client: &ClientId) {
         if let Some(member) = self.members.get_mut(client) {
             *member = Member::Asked { advanced: now };
+        }
+        if let Some((asked, took)) = self.tasks.get_mut(client) {
+            // Announced again after its link broke, it had been ready for long.
+            took.get_or_insert(now.since(*asked));
         }
     }
 
@@ -227,6 +236,14 @@ impl OpenRound {
         self.members.values().map(len).sum()
     }
 
+    /// Median time that those whose update counts took from their task to its announcement, in milliseconds; nothing
+    /// where none of them was given its task since the server started.
+    pub(super) fn client_ms(&self) -> Option<u64> {
+        let counts = |client: &ClientId| matches!(self.members.get(client), Some(Member::Counted(_)));
+        let took = self.tasks.iter().filter_map(|(client, (_, took))| took.filter(|_| counts(client)));
+        median(took)
+    }
+
     pub(super) fn close(&self, now: Timestamp) -> ClosedRound {
         let mut stats = RoundStats {
             eligible: self.eligible,
@@ -257,4 +274,11 @@ impl OpenRound {
         let (number, base, opened) = (self.number, self.base, self.opened);
         ClosedRound { number, base, opened, closed: now, cut_short: false, stats }
     }
+}
+
+/// The middle one of some numbers, the larger of two.
+pub(super) fn median(numbers: impl Iterator<Item = u64>) -> Option<u64> {
+    let mut numbers: Vec<_> = numbers.collect();
+    numbers.sort_unstable();
+    numbers.get(numbers.len() / 2).copied()
 }

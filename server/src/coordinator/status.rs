@@ -1,6 +1,6 @@
 //! What people and metrics see of a coordinator.
 
-use super::round::OpenRound;
+use super::round::{OpenRound, median};
 use super::{Coordinator, Member};
 use dunlin_core::{Choice, ClientId, ModelVersion, Outcome, Reject, Timestamp};
 
@@ -58,6 +58,11 @@ pub struct StatusView {
     pub reported: u32,
     /// Of them, those that went silent.
     pub lost: u32,
+    /// Longest frame of an update in the open round, or else the next one, in bytes; 0 for no such bound.
+    pub max_bytes: u64,
+    /// Median time from a task to its update over the clients of the last few rounds since the server started, in
+    /// milliseconds.
+    pub client_ms: Option<u64>,
     /// Refusals since the start, by reason and client.
     pub rejects: Vec<(Reject, Option<ClientId>, u64)>,
 }
@@ -90,6 +95,11 @@ impl Coordinator {
             choice: round.map(OpenRound::choice),
             reported: tally(&|member| matches!(member, Member::Counted(_))),
             lost: tally(&|member| matches!(member, Member::Lost)),
+            max_bytes: match &self.phase {
+                super::Phase::Training(round) => round.max_bytes,
+                _ => self.config.recipe.max_update_bytes(self.round + 1, self.spent),
+            },
+            client_ms: median(self.client_ms.iter().copied()),
             rejects: self.rejects.iter().map(|((reject, client), count)| (*reject, client.clone(), *count)).collect(),
         }
     }

@@ -56,6 +56,10 @@ pub fn metrics_text(status: &Status) -> Result<String, std::fmt::Error> {
     gauge("cohort_reported", "Clients whose part in the open round is done", f64::from(view.reported));
     gauge("cohort_lost", "Clients lost in the open round", f64::from(view.lost));
     gauge("parameters", "Parameters of the model", status.params as f64);
+    gauge("parameters_left", "Of them, those that are not pruned", status.kept as f64);
+    if let Some(ms) = view.client_ms {
+        gauge("client_seconds", "Median time from task to update in the last rounds", ms as f64 / 1000.0);
+    }
     gauge("up_bytes", "Frame bytes received", status.bytes.up as f64);
     gauge("down_bytes", "Frame bytes sent", status.bytes.down as f64);
     gauge("up_dense_bytes", "What the uploads had cost as f32", status.bytes.up_dense as f64);
@@ -106,6 +110,8 @@ mod tests {
             choice: Some(Choice::AllEligible),
             reported: 1,
             lost: 0,
+            max_bytes: 0,
+            client_ms: Some(2500),
             rejects: vec![(Reject::NotANumber, Some(client), 7), (Reject::Malformed, None, 1)],
         };
         let run = RunRow {
@@ -123,6 +129,7 @@ mod tests {
             last_round: None,
             bytes: dunlin_core::report::Bytes { up: 10, ..Default::default() },
             params: 100,
+            kept: 60,
             timings: crate::engine::Timings::default(),
         };
         let text = metrics_text(&status).unwrap();
@@ -131,6 +138,8 @@ mod tests {
             "dunlin_rejects{reason=\"malformed\",client=\"\"} 1",
             "dunlin_round 5.0",
             "dunlin_up_bytes 10.0",
+            "dunlin_parameters_left 60.0",
+            "dunlin_client_seconds 2.5",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in {text}");
         }

@@ -30,7 +30,8 @@ impl Control for ControlService {
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
-        let RunStatus { view, run: row, last_round, params, .. } = self.handle.status().await.map_err(no_answer)?;
+        let RunStatus { view, run: row, last_round, params, kept, .. } =
+            self.handle.status().await.map_err(no_answer)?;
         let rejects = view.rejects.into_iter().map(|(reject, client, count)| v1::RejectCount {
             reason: reject.label().into(),
             client: client.map(|client| client.to_string()).unwrap_or_default(),
@@ -55,6 +56,10 @@ impl Control for ControlService {
             params,
             protocol_oldest: dunlin_core::message::PROTOCOL_OLDEST,
             protocol_newest: dunlin_core::message::PROTOCOL,
+            program: env!("CARGO_PKG_VERSION").into(),
+            kept,
+            max_update_bytes: view.max_bytes,
+            client_seconds: view.client_ms.map(|ms| ms as f64 / 1000.0),
         }))
     }
 

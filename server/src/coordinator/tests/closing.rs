@@ -211,3 +211,41 @@ fn stopping_lets_a_version_that_is_being_published_come_out() {
     let finished = Assignment::Finished { outcome: Outcome::Stopped, version: ModelVersion(1) };
     assert_eq!(world.check_in("c"), finished);
 }
+
+#[test]
+fn the_last_rounds_tell_what_their_clients_took_from_task_to_update() {
+    let mut recipe = recipe();
+    recipe.rounds.count = 20;
+    let mut world = World::gathered(recipe);
+    for name in ["a", "b", "c", "d"] {
+        assert_eq!(world.check_in(name), task(1, 1, 0, DEADLINE_MS));
+    }
+    for name in ["a", "b"] {
+        world.pass(1000);
+        let header = world.header(name, "F");
+        assert_eq!(world.send(&header), Ok(receipt(&header, false)));
+    }
+    // The link of c breaks, and it announces its update once more later.
+    world.pass(1000);
+    let header = world.header("c", "F");
+    assert_eq!(world.coordinator.announce(world.now, &session("c"), &header), Ok(None));
+    world.pass(1000);
+    assert_eq!(world.offer(&world.header("d", "F")), Ok(Offer::Store));
+    world.settle();
+    world.pass(1000);
+    assert_eq!(world.offer(&header), Ok(Offer::Store));
+    assert_eq!(world.status().client_ms, None, "the round is not over");
+    world.settle();
+    assert_eq!((world.round(), world.status().client_ms), (2, Some(3000)));
+    // One odd round among the last few does not count, and none before them.
+    for (ms, median) in [(10, 3000), (11, 11), (12, 12), (13, 12), (14, 12), (15, 13)] {
+        for name in ["a", "b", "c", "d"] {
+            world.check_in(name);
+        }
+        world.pass(ms);
+        world.complete_round();
+        assert_eq!(world.status().client_ms, Some(median), "after a round of {ms} ms");
+    }
+    world.restart();
+    assert_eq!(world.status().client_ms, None);
+}

@@ -28,6 +28,8 @@ fn the_same_round_goes_on_with_the_updates_that_were_durable() {
         choice: Some(Choice::AllEligible),
         reported: 1,
         lost: 0,
+        max_bytes: 0,
+        client_ms: None,
         rejects: vec![],
     };
     assert_eq!(world.status(), status);
