@@ -6,9 +6,9 @@ mod uploads;
 
 pub use control::ControlService;
 pub use router::router;
+pub use uploads::{Partial, Uploads};
 
 use crate::driver::{Handle, NoAnswer};
-use crate::service::uploads::{Partial, Uploads};
 use bytes::Bytes;
 use dunlin_core::message::{CheckIn, FetchModel, Join, Session, UpdateHeader};
 use dunlin_core::wire::{self, CHUNK_BYTES, Held, Uploaded};

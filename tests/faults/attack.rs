@@ -23,6 +23,8 @@ pub(crate) enum Attack {
     RandomBytes,
     Truncated,
     WrongDigest,
+    /// Goes on with an upload that it never began.
+    WrongOffset,
     FutureRound,
     PastRound,
     /// Speaks under another client's name, without its secret.
@@ -32,7 +34,7 @@ pub(crate) enum Attack {
 }
 
 impl Attack {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::CheckIn,
         Self::NotANumber,
         Self::Infinite,
@@ -46,6 +48,7 @@ impl Attack {
         Self::RandomBytes,
         Self::Truncated,
         Self::WrongDigest,
+        Self::WrongOffset,
         Self::FutureRound,
         Self::PastRound,
         Self::AnotherName,
@@ -107,7 +110,8 @@ impl World {
         let (client, round) = (session.client.clone(), RoundId { number, ..round });
         let frame_len = frame.len() as u64;
         let header = UpdateHeader { client, round, base, examples, loss: f32::NAN, frame_len, digest };
-        let answer = self.receive(&session, &header, frame.into());
+        let offset = if attack == Attack::WrongOffset { 3 } else { 0 };
+        let answer = self.receive(&session, &header, offset, &frame[offset as usize..]);
         // Whoever knows no secret cannot speak in the name that it protects, and what is no update of its own never
         // counts; the ledger would notice.
         assert!(answer.is_err(), "{attack:?} was answered with {answer:?}");

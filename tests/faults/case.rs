@@ -17,6 +17,10 @@ pub(crate) enum Op {
     DeliverUnsettled(usize),
     /// A message is lost, and its sender notices.
     Drop(usize),
+    /// The link breaks under an upload, of which only a part arrives.
+    Cut(usize),
+    /// A client that trains says that it advances.
+    Progress(usize),
     /// A message to the server will arrive twice.
     Duplicate(usize),
     /// An upload from the past is sent again.
@@ -118,8 +122,10 @@ impl Case {
 fn op(rng: &mut Rng, faults: Faults) -> Op {
     let any = rng.random_range(0..1000);
     match (rng.random_range(0..1000), faults) {
-        (0..400, _) => Op::Step(any),
-        (400..700, _) => Op::Deliver(any),
+        (0..380, _) => Op::Step(any),
+        (380..400, _) => Op::Progress(any),
+        (400..450, _) => Op::Cut(any),
+        (450..700, _) => Op::Deliver(any),
         (700..820, _) => Op::DeliverUnsettled(any),
         (820..850, _) => Op::Drop(any),
         (850..880, _) => Op::Duplicate(any),

@@ -160,6 +160,11 @@ impl Ledger {
         (received.digest == header.digest).then_some(received.aggregated)
     }
 
+    /// Whether any update of a client was accepted in a round.
+    pub(crate) fn has_accepted(&self, client: &ClientId, round: u64) -> bool {
+        self.received.contains_key(&(client.clone(), round))
+    }
+
     /// What an update that was made durable has at its client's coordinate.
     pub(crate) fn value(&self, header: &UpdateHeader) -> f32 {
         self.received[&(header.client.clone(), header.round.number)].value

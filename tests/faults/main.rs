@@ -13,6 +13,7 @@ mod world;
 use attack::Attack;
 use case::{Case, Faults, Op};
 use dunlin::core::{Digest, Outcome, Reject};
+use dunlin::server::coordinator::Member;
 use std::collections::BTreeSet;
 use world::{Setting, World};
 
@@ -21,14 +22,20 @@ const CASES: u64 = if cfg!(debug_assertions) { 300 } else { 1000 };
 
 #[test]
 fn a_federation_keeps_its_promises_under_every_fault_and_ends_once_they_stop() {
-    let mut rounds = 0;
+    let (mut rounds, mut resumed, mut advanced) = (0, 0, 0);
     let mut outcomes = BTreeSet::new();
     for seed in 0..CASES {
         let ended = Case::random(seed, Faults::All).check();
         rounds += ended.rounds;
+        resumed += ended.resumed;
+        advanced += ended.advanced;
         outcomes.insert(ended.outcome);
     }
     assert!(cfg!(debug_assertions) || rounds >= 10_000, "only {rounds} rounds");
+    assert!(
+        resumed > CASES / 2 && advanced > CASES,
+        "{resumed} uploads arrived in parts, {advanced} times one advanced"
+    );
     assert!(outcomes.contains(&Outcome::Completed) && outcomes.contains(&Outcome::Stopped), "{outcomes:?}");
 }
 
@@ -80,6 +87,7 @@ fn each_lie_of_a_chosen_client_hears_its_own_reason_and_does_not_count() {
         (Attack::RandomBytes, Reject::Corrupt),
         (Attack::Truncated, Reject::Truncated),
         (Attack::WrongDigest, Reject::WrongDigest),
+        (Attack::WrongOffset, Reject::WrongOffset),
         (Attack::FutureRound, Reject::FutureRound),
         (Attack::PastRound, Reject::Late),
         (Attack::AnotherName, Reject::WrongSession),
@@ -106,6 +114,74 @@ fn a_replayed_update_gets_its_receipt_again_and_counts_once() {
         world.play(&[Op::Replay(replayed), Op::Deliver(0)]);
     }
     assert_eq!(world.ledger().accepted_total, accepted);
+    world.finish();
+}
+
+#[test]
+fn an_upload_that_broke_off_goes_on_where_it_did_and_makes_the_same_model() {
+    let undisturbed = World::new(Setting::nobody_is_lost(3)).finish();
+    for bytes in [1, 2, 5, 11, 20] {
+        let mut world = World::new(Setting::nobody_is_lost(3));
+        world.cut_an_upload(bytes);
+        let ended = world.finish();
+        assert_eq!((ended.resumed, undisturbed.resumed), (1, 0));
+        assert_eq!((ended.digest, ended.rounds), (undisturbed.digest, undisturbed.rounds), "cut after {bytes} bytes");
+    }
+}
+
+#[test]
+fn an_upload_that_goes_on_where_the_server_has_nothing_is_refused_and_begins_anew() {
+    let undisturbed = World::new(Setting::nobody_is_lost(3)).finish();
+    let mut world = World::new(Setting::nobody_is_lost(3));
+    world.cut_an_upload(7);
+    world.run_until_resuming();
+    world.restart_server();
+    world.run_until_published(1);
+    assert_eq!(world.refusals(Reject::WrongOffset), 1);
+    let ended = world.finish();
+    assert_eq!((ended.digest, ended.resumed, ended.starts), (undisturbed.digest, 0, 2));
+}
+
+#[test]
+fn a_client_that_says_that_it_advances_is_waited_for_until_the_deadline() {
+    let after = |reports: &[Op], seconds: u64| {
+        let mut world = World::new(Setting::random(2));
+        let slow = world.run_until_one_trains();
+        assert_eq!(world.ledger().accepted_now(), 3);
+        for _ in 0..seconds {
+            world.play(reports);
+            world.play(&[Op::Advance(1000)]);
+        }
+        (world, slow)
+    };
+    let counts = |world: &World| {
+        let ledger = world.ledger();
+        (ledger.published, ledger.aggregated_total)
+    };
+    let reports = [Op::Progress(0), Op::Deliver(0)];
+    let (world, _) = after(&[], 20);
+    assert_eq!(counts(&world), (1, 3), "who is silent is not waited for");
+    let (mut world, slow) = after(&reports, 59);
+    assert!(matches!(world.member(slow), Some(Member::Asked { .. })), "{:?}", world.member(slow));
+    world.run_until_published(1);
+    assert_eq!(world.ledger().aggregated_total, 4, "its update counts although it is late");
+    world.finish();
+    let (world, _) = after(&reports, 60);
+    assert_eq!(counts(&world), (1, 3), "not for ever");
+}
+
+#[test]
+fn a_client_that_trains_for_a_round_that_is_over_is_told_so_and_stops() {
+    let mut world = World::new(Setting::random(2));
+    let slow = world.run_until_one_trains();
+    world.play(&[Op::Advance(20_000)]);
+    assert_eq!(world.ledger().published, 1);
+    assert!(world.trains(slow));
+    world.play(&[Op::Progress(0), Op::Deliver(0)]);
+    assert!(world.trains(slow), "it has not heard of it yet");
+    world.play(&[Op::Deliver(0)]);
+    assert!(!world.trains(slow));
+    assert_eq!(world.refusals(Reject::Late), 1);
     world.finish();
 }
 

@@ -10,16 +10,18 @@ use crate::attack::{self, Attack};
 use crate::case::Op;
 use crate::ledger::{Contents, Disk, Ledger};
 use bytes::Bytes;
-use dunlin::client::participant::Event;
+use dunlin::client::participant::{Action, Event};
 use dunlin::client::state::{ClientState, MemoryState};
 use dunlin::codec::{Encoder, Segments};
 use dunlin::core::message::{CheckIn, EvaluationReport, FetchModel, Join, Session, UpdateHeader};
 use dunlin::core::recipe::Width;
 use dunlin::core::{
-    ClientId, Digest, Layout, ModelVersion, Outcome, Recipe, RoundId, RunId, TensorSpec, Timestamp, Token,
+    ClientId, Digest, Layout, ModelVersion, Outcome, Recipe, Reject, RoundId, RunId, TensorSpec, Timestamp, Token,
 };
 use dunlin::server::broadcast::Plan;
+use dunlin::server::coordinator::Member;
 use dunlin::server::engine::Engine;
+use dunlin::server::service::Uploads;
 use peer::{At, Peer};
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};
@@ -34,6 +36,10 @@ pub(crate) struct Ended {
     pub commits: u32,
     pub digest: Digest,
     pub trace: u64,
+    /// Uploads that arrived in parts.
+    pub resumed: u64,
+    /// Progress reports that were taken note of.
+    pub advanced: u64,
 }
 
 pub(crate) struct World {
@@ -52,6 +58,15 @@ pub(crate) struct World {
     unsettled: Vec<Parcel>,
     /// Uploads that wait for their receipts.
     storing: Vec<(usize, u64)>,
+    /// Uploads of which the server has a part; they do not outlive it.
+    uploads: Uploads,
+    /// Uploads that arrived in parts, and progress reports that were taken note of, so far.
+    resumed: u64,
+    advanced: u64,
+    /// Who is not to be dropped for its silence.
+    assured: Vec<Assured>,
+    /// The round opened last, and when.
+    opened: (u64, u64),
     /// Uploads of the past.
     history: Vec<Request>,
     /// The furthest that anybody was told of.
@@ -60,8 +75,29 @@ pub(crate) struct World {
 }
 
 enum Parcel {
-    Call { peer: usize, call: u64, request: Request },
-    Reply { peer: usize, call: u64, event: Event, plan: Option<Arc<Plan>> },
+    Call {
+        peer: usize,
+        call: u64,
+        request: Request,
+    },
+    Reply {
+        peer: usize,
+        call: u64,
+        event: Event,
+        plan: Option<Arc<Plan>>,
+    },
+    /// The answer to a progress report that it is of no use to go on with a round.
+    Stop {
+        peer: usize,
+        round: RoundId,
+    },
+}
+
+/// Until when a client that advances in a round is to be waited for, in the world's time.
+struct Assured {
+    client: ClientId,
+    round: u64,
+    until: u64,
 }
 
 #[derive(Clone)]
@@ -70,7 +106,9 @@ enum Request {
     CheckIn(CheckIn),
     Fetch(FetchModel),
     AskOffset(Session, UpdateHeader),
-    Upload(Session, UpdateHeader, Bytes),
+    /// The frame's bytes from an offset on.
+    Upload(Session, UpdateHeader, u64, Bytes),
+    Progress(Session, RoundId),
     Report(Session, EvaluationReport),
 }
 
@@ -84,6 +122,7 @@ impl World {
         let ledger = Ledger::new(segments.clone(), recipe.clone(), examples);
         let disk = Disk::new(recipe.limits.packet_ring, ledger);
         let engine = server::open(&recipe, &layout, &disk);
+        let uploads = Uploads::new(engine.rules().max_frame_bytes());
         let mut world = Self {
             recipe,
             layout,
@@ -96,6 +135,11 @@ impl World {
             flight: Vec::new(),
             unsettled: Vec::new(),
             storing: Vec::new(),
+            uploads,
+            resumed: 0,
+            advanced: 0,
+            assured: Vec::new(),
+            opened: (0, 0),
             history: Vec::new(),
             reached: (0, ModelVersion(0)),
             encoder: Encoder::new(),
@@ -142,6 +186,56 @@ impl World {
         self.run_until(|world| world.ledger().accepted_total > 0);
     }
 
+    /// Goes on without faults until some upload is on its way, and lets the link break under it when so many of its bytes
+    /// have arrived.
+    pub(crate) fn cut_an_upload(&mut self, bytes: usize) {
+        let is_upload = |parcel: &Parcel| matches!(parcel, Parcel::Call { request: Request::Upload(..), .. });
+        self.run_until(|world| world.flight.iter().any(is_upload));
+        self.happen(Op::Cut(bytes));
+    }
+
+    /// Goes on without faults until an upload goes on where it broke off.
+    pub(crate) fn run_until_resuming(&mut self) {
+        let resumes = |parcel: &Parcel| matches!(parcel, Parcel::Call { request: Request::Upload(_, _, offset, _), .. } if *offset > 0);
+        self.run_until(|world| world.flight.iter().any(resumes));
+    }
+
+    /// Goes on without faults until all that is left to do is the training of one member of the open round; which one.
+    pub(crate) fn run_until_one_trains(&mut self) -> usize {
+        for _ in 0..MAX_STEPS {
+            let trains = |peer: &Peer| matches!(peer.participant.action(), Action::Train(_));
+            let slow = self.peers.iter().position(trains);
+            let able = |(i, peer): (usize, &Peer)| Some(i) != slow && peer.can_step(self.now);
+            if !self.flight.is_empty() {
+                self.happen(Op::Deliver(0));
+            } else if let Some(other) = self.peers.iter().enumerate().position(able) {
+                self.step(other);
+            } else if let Some(slow) = slow {
+                return slow;
+            } else {
+                self.advance_calmly();
+            }
+        }
+        panic!("nobody is asked to train");
+    }
+
+    /// Whether a client is about to train.
+    pub(crate) fn trains(&self, peer: usize) -> bool {
+        matches!(self.peers[peer].participant.action(), Action::Train(_))
+    }
+
+    /// Where a client stands in the open round.
+    pub(crate) fn member(&self, peer: usize) -> Option<&Member> {
+        self.engine.coordinator.member(&self.peers[peer].id)
+    }
+
+    /// How often a client was refused for a reason, by the server's status.
+    pub(crate) fn refusals(&self, reject: Reject) -> u64 {
+        let rejects = self.engine.coordinator.status(self.clock()).rejects;
+        let of_clients = rejects.iter().filter(|(of, client, _)| *of == reject && client.is_some());
+        of_clients.map(|(.., count)| count).sum()
+    }
+
     fn run_until(&mut self, reached: impl Fn(&Self) -> bool) {
         for _ in 0..MAX_STEPS {
             if reached(self) {
@@ -170,6 +264,11 @@ impl World {
     }
 
     fn happen(&mut self, op: Op) {
+        self.carry_out(op);
+        self.assert_whoever_advances_is_waited_for();
+    }
+
+    fn carry_out(&mut self, op: Op) {
         match op {
             Op::Step(choice) => {
                 let able: Vec<_> = (0..self.peers.len()).filter(|&i| self.peers[i].can_step(self.now)).collect();
@@ -183,10 +282,30 @@ impl World {
             }
             Op::DeliverUnsettled(choice) => self.deliver(choice),
             Op::Drop(choice) => {
-                if !self.flight.is_empty() {
-                    let (Parcel::Call { peer, call, .. } | Parcel::Reply { peer, call, .. }) =
-                        self.flight.remove(choice % self.flight.len());
+                if !self.flight.is_empty()
+                    && let Parcel::Call { peer, call, .. } | Parcel::Reply { peer, call, .. } =
+                        self.flight.remove(choice % self.flight.len())
+                {
                     self.peers[peer].lose(call);
+                }
+            }
+            Op::Cut(choice) => {
+                let is_upload =
+                    |&i: &usize| matches!(&self.flight[i], Parcel::Call { request: Request::Upload(..), .. });
+                let uploads: Vec<_> = (0..self.flight.len()).filter(is_upload).collect();
+                if let Some(&upload) = uploads.get(choice % uploads.len().max(1))
+                    && let Parcel::Call { peer, call, request: Request::Upload(session, header, offset, rest) } =
+                        self.flight.remove(upload)
+                {
+                    self.receive_part(&session, &header, offset, &rest[..choice % rest.len().max(1)]);
+                    self.peers[peer].lose(call);
+                }
+            }
+            Op::Progress(choice) => {
+                let trains = |&i: &usize| matches!(self.peers[i].participant.action(), Action::Train(_));
+                let training: Vec<_> = (0..self.peers.len()).filter(trains).collect();
+                if let Some(&peer) = training.get(choice % training.len().max(1)) {
+                    self.report_progress(peer);
                 }
             }
             Op::Duplicate(choice) => {
@@ -205,6 +324,8 @@ impl World {
                 }
             }
             Op::Advance(ms) => {
+                let (_, round, _) = self.place();
+                self.note_opening(round.number);
                 self.now += ms;
                 let now = self.clock();
                 if self.engine.coordinator.deadline().is_some_and(|deadline| deadline <= now) {
@@ -270,6 +391,7 @@ impl World {
                     self.hear(peer, event, plan.as_deref());
                 }
             }
+            Parcel::Stop { peer, round } => self.stop_training(peer, round),
         }
     }
 
@@ -279,6 +401,13 @@ impl World {
         let here = (round.number, version);
         assert!(here.0 >= self.reached.0 && here.1 >= self.reached.1, "{:?} shrank to {here:?}", self.reached);
         self.reached = here;
+        self.note_opening(round.number);
+    }
+
+    fn note_opening(&mut self, round: u64) {
+        if round != self.opened.0 {
+            self.opened = (round, self.now);
+        }
     }
 
     fn ended(&mut self) -> Ended {
@@ -302,6 +431,8 @@ impl World {
             commits: ledger.commits,
             digest,
             trace: ledger.trace(),
+            resumed: self.resumed,
+            advanced: self.advanced,
         }
     }
 }

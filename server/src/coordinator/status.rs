@@ -68,6 +68,15 @@ pub struct StatusView {
 }
 
 impl Coordinator {
+    /// Where a client stands in the round or evaluation that is open; nothing where it was not asked.
+    #[must_use]
+    pub fn member(&self, client: &ClientId) -> Option<&Member> {
+        match &self.phase {
+            super::Phase::Training(round) | super::Phase::Evaluating { round, .. } => round.members.get(client),
+            _ => None,
+        }
+    }
+
     /// The state for people and metrics.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> StatusView {

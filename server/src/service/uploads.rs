@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 /// Interrupted uploads, one a client at most, within one bound on their bytes together.
-pub(super) struct Uploads {
+pub struct Uploads {
     partials: Mutex<Kept>,
     max_bytes: u64,
 }
@@ -21,30 +21,38 @@ struct Kept {
 }
 
 /// The bytes of a frame that have arrived.
-pub(super) struct Partial(BytesMut);
+pub struct Partial(BytesMut);
 
 impl Partial {
-    pub(super) fn len(&self) -> usize {
+    /// How many there are.
+    #[expect(clippy::len_without_is_empty, reason = "whoever receives compares with what was announced")]
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub(super) fn extend(&mut self, data: &[u8]) {
+    /// Takes the next ones.
+    pub fn extend(&mut self, data: &[u8]) {
         self.0.extend_from_slice(data);
     }
 
-    pub(super) fn freeze(self) -> Bytes {
+    /// All of them.
+    #[must_use]
+    pub fn freeze(self) -> Bytes {
         self.0.freeze()
     }
 }
 
 impl Uploads {
     /// Room for some frames of this size.
-    pub(super) fn new(max_frame_bytes: u64) -> Self {
+    #[must_use]
+    pub fn new(max_frame_bytes: u64) -> Self {
         Self { partials: Mutex::default(), max_bytes: KEPT_FRAMES * max_frame_bytes }
     }
 
     /// How many bytes of the announced frame are here.
-    pub(super) fn held(&self, header: &UpdateHeader) -> u64 {
+    #[must_use]
+    pub fn held(&self, header: &UpdateHeader) -> u64 {
         let kept = self.lock();
         let held = kept.by_client.get(&header.client).filter(|(digest, ..)| *digest == header.digest);
         held.map_or(0, |(_, partial, _)| partial.len() as u64)
@@ -52,7 +60,8 @@ impl Uploads {
 
     /// Takes out what is here of the announced frame, to go on at `offset`; nothing when that is not where it ends.
     /// Offset 0 begins anew.
-    pub(super) fn resume(&self, header: &UpdateHeader, offset: u64) -> Option<Partial> {
+    #[must_use]
+    pub fn resume(&self, header: &UpdateHeader, offset: u64) -> Option<Partial> {
         let mut kept = self.lock();
         if offset == 0 {
             kept.remove(&header.client);
@@ -67,7 +76,7 @@ impl Uploads {
     }
 
     /// Keeps what has arrived; the oldest go when there is no room.
-    pub(super) fn keep(&self, header: &UpdateHeader, partial: Partial) {
+    pub fn keep(&self, header: &UpdateHeader, partial: Partial) {
         let mut kept = self.lock();
         kept.remove(&header.client);
         kept.clock += 1;

@@ -9,7 +9,7 @@ use dunlin::client::work::{self, Update};
 use dunlin::codec::{Codec, EntropyCoder, MaskedGrid, Quantizer};
 use dunlin::core::message::{EvaluationReport, Session, TrainTask, UpdateHeader};
 use dunlin::core::recipe::Width;
-use dunlin::core::{ClientId, Digest, Layout, ModelVersion, Token, catch_up};
+use dunlin::core::{ClientId, Digest, Layout, ModelVersion, RoundId, Token, catch_up};
 use dunlin::nn::train::Evaluation;
 use dunlin::server::broadcast::Plan;
 use std::ops::ControlFlow;
@@ -119,8 +119,24 @@ impl World {
         let frame = self.encoder.encode(&codec, &self.segments, &update).unwrap().frame;
         let (frame_len, digest) = (frame.len() as u64, Digest::of(&frame));
         let header = UpdateHeader { client: id.clone(), round, base, examples, loss: 0.5, frame_len, digest };
-        let answer = self.receive(&Session { run, client: id, token }, &header, frame.into());
+        let answer = self.receive(&Session { run, client: id, token }, &header, 0, &frame);
         assert!(answer.is_err(), "an update that may not count was answered with {answer:?}");
+    }
+
+    /// A client that trains says that it advances; nobody waits for the answer.
+    pub(super) fn report_progress(&mut self, number: usize) {
+        let peer = &self.peers[number];
+        let Action::Train(task) = peer.participant.action() else { return };
+        let session = peer.participant.session().expect("a client that trains has joined");
+        self.flight.push(Parcel::Call { peer: number, call: 0, request: Request::Progress(session, task.round) });
+    }
+
+    /// A client hears that it is of no use to go on.
+    pub(super) fn stop_training(&mut self, number: usize, round: RoundId) {
+        let peer = &mut self.peers[number];
+        if peer.at == At::Work && matches!(peer.participant.action(), Action::Train(task) if task.round == round) {
+            peer.participant.on(Event::TrainingStopped);
+        }
     }
 
     /// One action of a client.
@@ -136,7 +152,10 @@ impl World {
             Action::CheckIn(check_in) => Request::CheckIn(check_in),
             Action::Fetch(fetch) => Request::Fetch(fetch),
             Action::AskOffset(session, header) => Request::AskOffset(session, header),
-            Action::Upload(session, header, _) => Request::Upload(session, header, peer.state.pending_frame().unwrap()),
+            Action::Upload(session, header, offset) => {
+                let rest = peer.state.pending_frame().unwrap().slice(offset as usize..);
+                Request::Upload(session, header, offset, rest)
+            }
             Action::Report(session, report) => Request::Report(session, report),
             Action::Pause { ms, .. } => return peer.pause(now, ms),
             Action::BackOff { failures } => return peer.pause(now, 100 * u64::from(failures.min(10))),
