@@ -1,9 +1,12 @@
 //! Real processes, killed without warning: the run ends with the model of an undisturbed one.
 
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant, SystemTime};
 
 const DUNLIN: &str = env!("CARGO_BIN_EXE_dunlin");
 const CLIENTS: usize = 10;
@@ -89,22 +92,45 @@ struct Federation<'a> {
     dir: &'a Path,
     port: u16,
     server: Child,
+    /// What the server logs, line by line.
+    log: Receiver<String>,
     clients: Vec<Child>,
+}
+
+/// How far a server gets before it is killed while it starts.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    /// It was called into being just now.
+    Spawned,
+    /// Its directory has a database.
+    Database,
+    /// So many calls were made to it, answered or not.
+    Called(u32),
+    /// It has read its run, and is about to make its start durable.
+    Opened,
+    /// It answers.
+    Listening,
 }
 
 impl<'a> Federation<'a> {
     fn start(recipe: &'a [&'a str], dir: &'a Path) -> Self {
         // Free a moment ago; the restarts need a port that stays.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self::server(recipe, dir, port);
+        let (server, log) = Self::server(recipe, dir, port);
         let clients = (0..CLIENTS).map(|number| Self::client(dir, port, number)).collect();
-        Self { recipe, dir, port, server, clients }
+        Self { recipe, dir, port, server, log, clients }
     }
 
-    fn server(recipe: &[&str], dir: &Path, port: u16) -> Child {
+    fn server(recipe: &[&str], dir: &Path, port: u16) -> (Child, Receiver<String>) {
         let mut command = with_recipe(dunlin("server"), recipe);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--data-dir"]).arg(dir.join("data"));
-        command.stdout(Stdio::null()).spawn().unwrap()
+        command.env("RUST_LOG", "info").stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut server = command.spawn().unwrap();
+        let (sender, log) = channel();
+        let lines = BufReader::new(server.stderr.take().unwrap()).lines();
+        // Read to its end, so that the server never waits for its reader.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+        (server, log)
     }
 
     fn client(dir: &Path, port: u16, number: usize) -> Child {
@@ -117,7 +143,59 @@ impl<'a> Federation<'a> {
     fn kill_server(&mut self) {
         self.server.kill().unwrap();
         self.server.wait().unwrap();
-        self.server = Self::server(self.recipe, self.dir, self.port);
+        (self.server, self.log) = Self::server(self.recipe, self.dir, self.port);
+    }
+
+    /// Waits until a server that was just started has come so far.
+    fn come_to(&mut self, start: Start) {
+        let begun = Instant::now();
+        match start {
+            Start::Spawned => {}
+            Start::Database => {
+                while !self.dir.join("data/dunlin.db").exists() {
+                    assert!(begun.elapsed() < PATIENCE, "no database is made");
+                    std::thread::yield_now();
+                }
+            }
+            Start::Called(calls) => (0..calls).for_each(|_| drop(self.status())),
+            Start::Opened => self.hear(|line| line.contains("run opened")),
+            Start::Listening => self.hear(|line| line.contains("listening")),
+        }
+    }
+
+    /// Waits until the server logs such a line.
+    fn hear(&self, is_wanted: impl Fn(&str) -> bool) {
+        loop {
+            let line = self.log.recv_timeout(PATIENCE).expect("the server says nothing more");
+            if is_wanted(&line) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the server says that this round has ended, or a later one.
+    fn hear_the_end_of(&self, round: u64) {
+        self.hear(|line| {
+            let number = line.split_once("round ended").and_then(|(_, fields)| fields.split_once("round="));
+            let number = number.and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok());
+            number.is_some_and(|number| number >= round)
+        });
+    }
+
+    /// Waits until so many changes of the server's directory were seen.
+    fn see_changes(&self, changes: u32) {
+        let begun = Instant::now();
+        let mut known = contents(&self.dir.join("data"));
+        for _ in 0..changes {
+            loop {
+                let now = contents(&self.dir.join("data"));
+                if now != known {
+                    known = now;
+                    break;
+                }
+                assert!(begun.elapsed() < PATIENCE, "nothing is written any more");
+            }
+        }
     }
 
     fn kill_client(&mut self, number: usize) {
@@ -131,18 +209,23 @@ impl<'a> Federation<'a> {
     fn reach(&mut self, round: u64, reported: u64) -> serde_json::Value {
         let started = Instant::now();
         loop {
-            let server = format!("http://127.0.0.1:{}", self.port);
-            let output = dunlin("status").args(["--server", &server, "--json"]).output().unwrap();
             // A server that has just been killed does not answer yet.
-            if let Ok(status) = serde_json::from_slice::<serde_json::Value>(&output.stdout) {
+            if let Some(status) = self.status() {
                 let number = |key: &str| status[key].as_u64().unwrap_or_else(|| panic!("no {key} in {status}"));
                 if (number("round"), number("reported")) >= (round, reported) {
                     return status;
                 }
             }
-            assert!(started.elapsed() < Duration::from_secs(60), "round {round} does not come");
+            assert!(started.elapsed() < PATIENCE, "round {round} does not come");
             assert!(self.server.try_wait().unwrap().is_none(), "the run was over before round {round} was seen");
         }
+    }
+
+    /// What the server says of itself, if it does.
+    fn status(&self) -> Option<serde_json::Value> {
+        let server = format!("http://127.0.0.1:{}", self.port);
+        let output = dunlin("status").args(["--server", &server, "--json"]).output().unwrap();
+        serde_json::from_slice(&output.stdout).ok()
     }
 
     /// Waits for the server to end well, and reads the digest from its results.
@@ -216,3 +299,67 @@ fn killed_all_the_time(recipe: &[&str]) {
     assert_eq!(term, 6, "the server was killed five times before the last look");
     assert_eq!(federation.finish(), simulated(recipe, "in-process"));
 }
+
+#[test]
+fn a_server_that_is_killed_while_it_starts_goes_on_as_if_it_had_started_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut federation = Federation::start(DRAWN, dir.path());
+    // With nothing in its directory, and in the middle of a round.
+    for round in [0, 6] {
+        if round > 0 {
+            federation.reach(round, 2);
+            federation.kill_server();
+        }
+        for start in [
+            Start::Spawned,
+            Start::Database,
+            Start::Opened,
+            Start::Called(1),
+            Start::Spawned,
+            Start::Called(3),
+            Start::Listening,
+        ] {
+            federation.come_to(start);
+            federation.kill_server();
+        }
+    }
+    assert_eq!(federation.finish(), simulated(DRAWN, "in-process"));
+}
+
+#[test]
+fn a_server_that_is_killed_around_a_publication_publishes_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut federation = Federation::start(ALL, dir.path());
+    for (kill, round) in (1..=11).step_by(2).enumerate() {
+        match kill % 3 {
+            // It has told of the new version, and the next round is open.
+            0 => federation.hear_the_end_of(round),
+            // The last update is written, or the version is.
+            changes => {
+                federation.reach(round, 9);
+                federation.see_changes(changes as u32);
+            }
+        }
+        federation.kill_server();
+    }
+    assert_eq!(federation.finish(), simulated(ALL, "in-process"));
+}
+
+/// Every file below a folder with its length and when it was written last; those that go meanwhile are left out.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(about) if about.is_dir() => folders.push(entry.path()),
+                Ok(about) => drop(found.insert(entry.path(), (about.len(), about.modified().unwrap()))),
+                Err(_) => {}
+            }
+        }
+    }
+    found
+}
+
+/// Longest time that anything but a whole run takes, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
