@@ -114,8 +114,8 @@ fn the_recipes_that_make_models_small_run_on_digits() {
         let text = std::fs::read_to_string(folder.join(name).with_extension("toml")).unwrap();
         let sets = ["data.source=digits", "model.kind=textbook-cnn", "training.epochs=1", "training.augment=none"];
         let rounds = ["rounds.count=5", "rounds.target_accuracy=0", "pruning.first_round=1", "pruning.every=1"];
-        let sets: Vec<String> =
-            [sets, rounds].concat().into_iter().chain(["pruning.steps=2"]).map(str::to_owned).collect();
+        let pruning = ["pruning.steps=2", "pruning.rewind_round=0", "pruning.protected=''"];
+        let sets: Vec<String> = [sets, rounds].concat().into_iter().chain(pruning).map(str::to_owned).collect();
         let recipe = Recipe::load(Some(&text), &sets).unwrap();
         let outcome = Simulation::new(recipe.clone()).run().unwrap();
         let first = outcome.rounds[0].train_loss;
