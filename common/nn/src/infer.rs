@@ -241,10 +241,9 @@ fn matrix(weight: &Tensor, kernels: Kernels, range: Option<Range>, groups: usize
     let row = weight.row();
     if let (Kernels::Auto, Values::Integers { width: Width::Eight, scales, levels }, Some(range), 1) =
         (kernels, &weight.values, range, groups)
+        && row <= MOST_WEIGHTS
     {
-        if row <= MOST_WEIGHTS {
-            return Matrix::Int8(Int8::new(levels, scales, row, size, range), size);
-        }
+        return Matrix::Int8(Int8::new(levels, scales, row, size, range), size);
     }
     let values = weight.values.to_f32();
     let sparse = weight.values.nonzeros() as f64 <= SPARSE_UP_TO * values.len() as f64;

@@ -207,10 +207,10 @@ impl Vector for Words {
 mod tests {
     use super::*;
 
-    type Implementation = unsafe fn(&Operands<u32>);
+    type Implementation<T> = unsafe fn(&Operands<T>);
 
-    fn implementations() -> Vec<(&'static str, Implementation)> {
-        let mut list: Vec<(&str, Implementation)> = vec![
+    fn implementations() -> Vec<(&'static str, Implementation<u32>)> {
+        let mut list: Vec<(&str, Implementation<u32>)> = vec![
             ("portable", super::super::tile::sum_of_products::<Words>),
             ("the best", <u32 as Multiply>::sum_of_products),
         ];
@@ -321,7 +321,7 @@ mod tests {
             let pairs = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
             pairs.map(|(a, b)| i32::from(a.cast_signed()) * i32::from(b)).sum()
         };
-        let mut list: Vec<(&str, unsafe fn(&Operands<i32>))> = vec![
+        let mut list: Vec<(&str, Implementation<i32>)> = vec![
             ("portable", super::super::tile::sum_of_products::<Swapped<Words>>),
             ("the best", <i32 as Multiply>::sum_of_products),
         ];
