@@ -439,6 +439,10 @@ fn a_model_is_made_small_judged_exported_and_made_large_again() {
     let exported = export(&["--model", &path("int8.dnl"), "--to", "onnx-int8"]);
     assert!(exported.status.success(), "{exported:?}");
     assert!(text(&std::fs::read(path("model.onnx")).unwrap()).contains("QuantizeLinear"));
+    std::fs::write(path("notes.txt"), "no model").unwrap();
+    let refused = export(&["--model", &path("notes.txt"), "--to", "onnx"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("notes.txt: neither a container nor a safetensors file"), "{refused:?}");
     let refused = export(&["--model", &path("small.dnl"), "--to", "onnx-int8"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(text(&refused.stderr).contains("say --data SPEC"), "{refused:?}");

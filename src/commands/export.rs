@@ -67,7 +67,10 @@ enum Format {
 pub(crate) fn run(args: &ExportArgs) -> Done {
     let file = match (&args.model, &args.run, &args.data_dir) {
         (Some(path), ..) => {
-            std::fs::read(path).map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?
+            let told = |error: String| Failure::usage(format!("cannot read {}: {error}", path.display()));
+            let file = std::fs::read(path).map_err(|error| told(error.to_string()))?;
+            ModelFile::from_bytes(&file).map_err(told)?;
+            file
         }
         (None, Some(dir), _) => results(dir)?,
         (None, None, Some(dir)) => stored(dir, args.run_id.as_deref())?,
