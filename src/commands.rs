@@ -156,20 +156,22 @@ fn of_server_command(error: &CommandError) -> Failure {
     Failure { exit: error.exit(), message: error.to_string() }
 }
 
-/// A key that the data or the model cannot satisfy is an error of the command line.
-fn of_data(error: dunlin::nn::Error) -> Failure {
-    match error.key() {
+/// An error for which a key is to blame is one of usage.
+fn of_key(key: Option<&str>, error: impl std::fmt::Display) -> Failure {
+    match key {
         Some(_) => Failure::usage(error),
         None => Failure::other(error),
     }
 }
 
+/// A key that the data or the model cannot satisfy is an error of the command line.
+fn of_data(error: dunlin::nn::Error) -> Failure {
+    of_key(error.key(), error)
+}
+
 /// The same where the key may be one of a recipe, in which it has a place.
 fn of_recipe(given: &GivenRecipe, key: Option<&str>, error: impl std::fmt::Display) -> Failure {
-    match key {
-        Some(_) => Failure::usage(format!("{}{error}", given.place_of(key))),
-        None => Failure::other(error),
-    }
+    of_key(key, format!("{}{error}", given.place_of(key)))
 }
 
 /// The exit code of a run that came to its end.

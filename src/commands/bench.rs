@@ -6,7 +6,7 @@ mod start;
 
 use super::output::{self, bytes, count, percent, seconds};
 use super::summary::plain_table;
-use super::{Done, Failure};
+use super::{Done, Failure, of_key};
 use crate::progress::Progress;
 use clap::{Args, Subcommand, ValueEnum};
 use dunlin::core::Recipe;
@@ -170,10 +170,7 @@ fn in_process(recipe: &Recipe, transport: Transport) -> Result<Figures, Failure>
         })
         .run();
     progress.finish();
-    let outcome = outcome.map_err(|error| match error.key() {
-        Some(_) => Failure::usage(error),
-        None => Failure::other(error),
-    })?;
+    let outcome = outcome.map_err(|error| of_key(error.key(), error))?;
     let peak_bytes = memory_of("self", PEAK);
     Ok(Figures { peak_bytes, ..Figures::from_rounds(recipe, &outcome.rounds, outcome.report.params) })
 }

@@ -48,57 +48,65 @@ impl ByteProducts<'_> {
     }
 }
 
-/// The bytes of `a` are unsigned, those of `b` signed.
-impl Multiply for u32 {
-    fn panel_width() -> usize {
-        32
-    }
+/// Words as elements: of which factor the bytes are unsigned.
+pub(super) trait Bytes: Multiply {
+    /// A vector of them, from one whose first factor has the unsigned bytes.
+    type In<V: Vector<Element = u32>>: Vector<Element = Self>;
+}
 
-    unsafe fn sum_of_products(operands: &Operands<Self>) {
-        // SAFETY: the instructions exist, and the caller vouches for the operands.
-        unsafe {
-            #[cfg(target_arch = "x86_64")]
-            {
-                use super::x86;
-                if is_x86_feature_detected!("avx512vnni") {
-                    return x86::sum_of_bytes_avx512(operands);
-                }
-                if is_x86_feature_detected!("avxvnni") {
-                    return x86::sum_of_bytes_vnni(operands);
-                }
-                if is_x86_feature_detected!("avx2") {
-                    return x86::sum_of_bytes_avx2(operands);
-                }
-            }
-            super::tile::sum_of_products::<Words>(operands);
-        }
-    }
+/// The bytes of `a` are unsigned, those of `b` signed.
+impl Bytes for u32 {
+    type In<V: Vector<Element = Self>> = V;
 }
 
 /// The other way about: the bytes of `a` are signed, those of `b` unsigned.
-impl Multiply for i32 {
+impl Bytes for i32 {
+    type In<V: Vector<Element = u32>> = Swapped<V>;
+}
+
+impl Multiply for u32 {
     fn panel_width() -> usize {
-        32
+        PANEL_WIDTH
     }
 
     unsafe fn sum_of_products(operands: &Operands<Self>) {
-        // SAFETY: the instructions exist, and the caller vouches for the operands.
-        unsafe {
-            #[cfg(target_arch = "x86_64")]
-            {
-                use super::x86;
-                if is_x86_feature_detected!("avx512vnni") {
-                    return x86::sum_of_signed_bytes_avx512(operands);
-                }
-                if is_x86_feature_detected!("avxvnni") {
-                    return x86::sum_of_signed_bytes_vnni(operands);
-                }
-                if is_x86_feature_detected!("avx2") {
-                    return x86::sum_of_signed_bytes_avx2(operands);
-                }
+        // SAFETY: the caller's.
+        unsafe { sum_of_bytes(operands) }
+    }
+}
+
+impl Multiply for i32 {
+    fn panel_width() -> usize {
+        PANEL_WIDTH
+    }
+
+    unsafe fn sum_of_products(operands: &Operands<Self>) {
+        // SAFETY: the caller's.
+        unsafe { sum_of_bytes(operands) }
+    }
+}
+
+const PANEL_WIDTH: usize = 32;
+
+/// # Safety
+/// As for [`Multiply::sum_of_products`].
+unsafe fn sum_of_bytes<T: Bytes>(operands: &Operands<T>) {
+    // SAFETY: the instructions exist, and the caller vouches for the operands.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use super::x86;
+            if is_x86_feature_detected!("avx512vnni") {
+                return x86::sum_of_bytes_avx512(operands);
             }
-            super::tile::sum_of_products::<Swapped<Words>>(operands);
+            if is_x86_feature_detected!("avxvnni") {
+                return x86::sum_of_bytes_vnni(operands);
+            }
+            if is_x86_feature_detected!("avx2") {
+                return x86::sum_of_bytes_avx2(operands);
+            }
         }
+        super::tile::sum_of_products::<T::In<Words>>(operands);
     }
 }
 
@@ -209,10 +217,10 @@ mod tests {
 
     type Implementation<T> = unsafe fn(&Operands<T>);
 
-    fn implementations() -> Vec<(&'static str, Implementation<u32>)> {
-        let mut list: Vec<(&str, Implementation<u32>)> = vec![
-            ("portable", super::super::tile::sum_of_products::<Words>),
-            ("the best", <u32 as Multiply>::sum_of_products),
+    fn implementations<T: Bytes>() -> Vec<(&'static str, Implementation<T>)> {
+        let mut list: Vec<(&str, Implementation<T>)> = vec![
+            ("portable", super::super::tile::sum_of_products::<T::In<Words>>),
+            ("the best", <T as Multiply>::sum_of_products),
         ];
         #[cfg(target_arch = "x86_64")]
         {
@@ -269,7 +277,7 @@ mod tests {
                 }
             }
             let (image, weights) = (words(&image), words(&weights));
-            for (name, implementation) in implementations() {
+            for (name, implementation) in implementations::<u32>() {
                 let mut sums = vec![7u32; pixels * outputs];
                 let operands = Operands {
                     rows: pixels,
@@ -321,24 +329,7 @@ mod tests {
             let pairs = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
             pairs.map(|(a, b)| i32::from(a.cast_signed()) * i32::from(b)).sum()
         };
-        let mut list: Vec<(&str, Implementation<i32>)> = vec![
-            ("portable", super::super::tile::sum_of_products::<Swapped<Words>>),
-            ("the best", <i32 as Multiply>::sum_of_products),
-        ];
-        #[cfg(target_arch = "x86_64")]
-        {
-            use super::super::x86;
-            if is_x86_feature_detected!("avx512vnni") {
-                list.push(("avx512", x86::sum_of_signed_bytes_avx512));
-            }
-            if is_x86_feature_detected!("avxvnni") {
-                list.push(("avx-vnni", x86::sum_of_signed_bytes_vnni));
-            }
-            if is_x86_feature_detected!("avx2") {
-                list.push(("avx2", x86::sum_of_signed_bytes_avx2));
-            }
-        }
-        for (name, implementation) in list {
+        for (name, implementation) in implementations::<i32>() {
             let mut sums = vec![7; rows * columns];
             let operands = Operands {
                 rows,

@@ -1,7 +1,7 @@
 //! AVX-512 and AVX2 vectors, and the functions that are compiled for them.
 #![expect(unsafe_code, reason = "vector instructions are unsafe to call where they may not exist")]
 
-use super::bytes::Swapped;
+use super::bytes::Bytes;
 use super::tile::{self, Operands, Portable, Vector};
 use std::arch::x86_64::*;
 
@@ -168,49 +168,25 @@ impl Vector for Avx2 {
 /// # Safety
 /// The processor has AVX-512F and its VNNI, and the operands are as [`tile::sum_of_products`] wants them.
 #[target_feature(enable = "avx512f,avx512vnni")]
-pub(super) unsafe fn sum_of_bytes_avx512(operands: &Operands<u32>) {
+pub(super) unsafe fn sum_of_bytes_avx512<T: Bytes>(operands: &Operands<T>) {
     // SAFETY: the caller's.
-    unsafe { tile::sum_of_products::<Bytes512>(operands) }
+    unsafe { tile::sum_of_products::<T::In<Bytes512>>(operands) }
 }
 
 /// # Safety
 /// The processor has AVX2 and AVX-VNNI, and the operands are as [`tile::sum_of_products`] wants them.
 #[target_feature(enable = "avx2,avxvnni")]
-pub(super) unsafe fn sum_of_bytes_vnni(operands: &Operands<u32>) {
+pub(super) unsafe fn sum_of_bytes_vnni<T: Bytes>(operands: &Operands<T>) {
     // SAFETY: the caller's.
-    unsafe { tile::sum_of_products::<Bytes256<true>>(operands) }
+    unsafe { tile::sum_of_products::<T::In<Bytes256<true>>>(operands) }
 }
 
 /// # Safety
 /// The processor has AVX2, and the operands are as [`tile::sum_of_products`] wants them.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn sum_of_bytes_avx2(operands: &Operands<u32>) {
+pub(super) unsafe fn sum_of_bytes_avx2<T: Bytes>(operands: &Operands<T>) {
     // SAFETY: the caller's.
-    unsafe { tile::sum_of_products::<Bytes256<false>>(operands) }
-}
-
-/// # Safety
-/// As for [`sum_of_bytes_avx512`].
-#[target_feature(enable = "avx512f,avx512vnni")]
-pub(super) unsafe fn sum_of_signed_bytes_avx512(operands: &Operands<i32>) {
-    // SAFETY: the caller's.
-    unsafe { tile::sum_of_products::<Swapped<Bytes512>>(operands) }
-}
-
-/// # Safety
-/// As for [`sum_of_bytes_vnni`].
-#[target_feature(enable = "avx2,avxvnni")]
-pub(super) unsafe fn sum_of_signed_bytes_vnni(operands: &Operands<i32>) {
-    // SAFETY: the caller's.
-    unsafe { tile::sum_of_products::<Swapped<Bytes256<true>>>(operands) }
-}
-
-/// # Safety
-/// As for [`sum_of_bytes_avx2`].
-#[target_feature(enable = "avx2")]
-pub(super) unsafe fn sum_of_signed_bytes_avx2(operands: &Operands<i32>) {
-    // SAFETY: the caller's.
-    unsafe { tile::sum_of_products::<Swapped<Bytes256<false>>>(operands) }
+    unsafe { tile::sum_of_products::<T::In<Bytes256<false>>>(operands) }
 }
 
 /// Sixteen words of four bytes.
