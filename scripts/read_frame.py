@@ -105,15 +105,34 @@ class RangeCoder(Numbers):
         assert v < m
         return v
 
-    def end(self):
+    def used(self, others_behind=False):
+        """Bytes that a writer of what was read would have needed."""
         window = (self.body + bytes(8))[self.at - 4 : self.at]
         low = (int.from_bytes(window, "big") - self.code) % 2**32
+        if (low, self.range) == (0, 2**32 - 1):
+            return 0
         for m in range(5):
             rest = (1 << 32 - 8 * m) - 1
             number = (low + rest) & ~rest
-            if number < low + self.range:
-                break
-        assert len(self.body) == self.at - 4 + m, "left over or cut short"
+            if (number + rest if others_behind else number) < low + self.range:
+                return self.at - 4 + m
+
+    def end(self):
+        assert len(self.body) == self.used(), "left over or cut short"
+
+
+class Paired(RangeCoder):
+    """Plain bits from the front, the range coder's bytes from the back."""
+
+    def __init__(self, body):
+        super().__init__(body[::-1])
+        self.plain = PlainBits(body)
+
+    def bits(self, b):
+        return self.plain.bits(b)
+
+    def end(self):
+        assert len(self.body) == self.used(True) + (self.plain.at + 7) // 8, "left over or cut short"
 
 
 class Learning:
@@ -415,21 +434,54 @@ def mixed(stream, length, row, k):
     raise ValueError("the coordinates end before all are found")
 
 
-def mixed_of_version_1(stream, length, row, k):
-    row = min(row, length)
-    density = (k << 22) // length
-    level, weights = Level(density, row, (4, 10, 16)), [28000, 22000, 26000, -6000]
-    result = []
-    for j in range(length):
-        if j % row == 0:
-            level.begin_row()
-        if j % row == 0 or j % 16 == 0:
-            last = STRETCH[min(65535, (k - len(result) << 16) // (length - j))]
-        if level.choice(stream, j, j % row, weights, last):
-            result.append(j)
-            if len(result) == k:
-                return result
-    raise ValueError("the coordinates end before all are found")
+def share_out(counts):
+    total = max(1, sum(counts))
+    frequency = [1 + count * (4096 - len(counts)) // total for count in counts]
+    frequency[frequency.index(max(frequency))] += 4096 - sum(frequency)
+    return frequency
+
+
+def many_gaps(stream, length, k):
+    scale = log2(max(1, (length // k) >> 6))
+    stay = 1.0 - k / length
+    for _ in range(scale):
+        stay = stay * stay
+    counts, at_least = [], 1.0
+    while len(counts) < 63 and at_least > 1.0 / 2048.0:
+        if len(counts) >= 8 and len(counts) % 4 == 0:
+            stay = stay * stay
+        more = at_least * stay
+        counts.append(int((at_least - more) * 1024.0))
+        at_least = more
+    step = len(counts)
+    counts.append(int(at_least * 1024.0))
+    frequency = share_out(counts)
+    states = [stream.long(32) for _ in range(4)]
+    result, start, number = [], 0, 0
+    while len(result) < k:
+        state, s = states[number % 4], 0
+        place = state % 4096
+        while place >= frequency[s]:
+            place -= frequency[s]
+            s += 1
+        state = frequency[s] * (state >> 12) + place
+        if state < 1 << 16:
+            state = state << 16 | stream.bits(16)
+        states[number % 4] = state
+        octave = max(s // 4, 1) - 1
+        start += (s - 4 * octave) << octave + scale
+        counts[s] += 1
+        if s < step:
+            start += stream.long(octave + scale)
+            result.append(start)
+            start += 1
+        number += 1
+        if number % 1024 == 0:
+            if sum(counts) > 16384:
+                counts = [count // 2 for count in counts]
+            frequency = share_out(counts)
+    assert states == [1 << 16] * 4
+    return result
 
 
 class Adaptive(LearntCounts):
@@ -439,7 +491,9 @@ class Adaptive(LearntCounts):
 
     def positions(self, stream, length, row, k):
         if k >= 32 and self.is_mixed.code(stream):
-            return (mixed_of_version_1 if self.version == 1 else mixed)(stream, length, row, k)
+            return mixed(stream, length, row, k)
+        if k >= 4096 and self.version > 2:
+            return many_gaps(stream, length, k)
         magnitudes = [Magnitude.for_gaps(k, length), Magnitude.for_gaps(k, length)]
         short = length // (4 * max(1, min(k, length // 4)))
         context, start, result = 0, 0, []
@@ -547,7 +601,7 @@ def crc32c(data):
 
 def read(frame, model):
     """Kind and {coordinate: value} of a frame for tensors (len, row); for masks every value is None."""
-    assert frame[0] == 0xD7 and frame[1] in (1, 2), "not a frame, or of an unknown version"
+    assert frame[0] == 0xD7 and frame[1] in (2, 3), "not a frame, or of an unknown version"
     assert crc32c(frame[:-4]) == int.from_bytes(frame[-4:], "little"), "checksum"
     kind, layout, coded = KINDS[frame[2] & 7], frame[2] >> 3 & 7, frame[2] >> 6 & 1
     n, at = varint(frame, 3)
@@ -578,7 +632,8 @@ def read(frame, model):
         stream.end()
         result = {i: v for i, v in result.items() if v != 0}
     else:
-        stream = PlainBits(body) if layout in ("raw", "rice") else RangeCoder(body)
+        streams = {"raw": PlainBits, "rice": PlainBits, "enumerative": RangeCoder}
+        stream = streams.get(layout, Paired if frame[1] > 2 else RangeCoder)(body)
         makers = {"raw": Raw, "rice": Rice, "enumerative": Enumerative, "adaptive": lambda: Adaptive(frame[1])}
         coder = makers[layout]()
         k_left, n_left = nonzeros, n
@@ -639,10 +694,10 @@ def sample(n, count, seed):
     return taken
 
 
-def golden_vector():
+def golden_vector(n=912):
     x, u = 1, []
     single = lambda v: struct.unpack("<f", struct.pack("<f", v))[0]
-    for _ in range(912):
+    for _ in range(n):
         x = (1664525 * x + 1013904223) % 2**32
         r = (x >> 8) / 2**24 - 0.5
         u.append(single(single(r * r) * r))
@@ -654,10 +709,12 @@ def check():
     largest = sorted(sorted(range(912), key=lambda i: (-abs(u[i]), i))[:91])
     columns = [i for i in range(600) if i % 20 < 5]
     columns = sorted(sorted(columns, key=lambda i: (-abs(u[i]), i))[:91])
+    long = [0.0 if 10000 <= i < 10400 else x for i, x in enumerate(golden_vector(40000))]
+    many = sorted(sorted(range(40000), key=lambda i: (-abs(long[i]), i))[:5000])
     half = {i for i in range(912) if u[i] > 0.0 or i % 7 == 0}
     codebook = [0, 37, 4099, 50021, 777777, 1000003, 2000003]
     read_files, by_book = 0, {}
-    for folder, version in ((GOLDEN, 2), (GOLDEN / "1", 1)):
+    for folder, version in ((GOLDEN, 3), (GOLDEN / "2", 2)):
         signs = None
         for path in sorted(folder.glob("*.bin")):
             frame = path.read_bytes()
@@ -665,6 +722,8 @@ def check():
                 continue
             name = path.stem
             tensors = model
+            if name == "ternary-many":
+                tensors = [(40000, 40000)]
             if name == "grown":
                 gone = [sum(1 for i in range(a, b) if i not in half) for a, b in ((0, 600), (600, 612), (612, 912))]
                 tensors = [(count, count) for count in gone if count]
@@ -692,6 +751,8 @@ def check():
                 assert all(v == struct.unpack("<e", struct.pack("<e", u[i]))[0] for i, v in found.items())
             if name == "ternary-mixed":
                 assert list(found) == columns, name
+            if name == "ternary-many":
+                assert list(found) == many and all((v < 0) == (long[i] < 0) for i, v in found.items()), name
             if name == "pruned":
                 assert set(found) == set(range(912)) - half, name
             if name == "announced":

@@ -37,6 +37,13 @@ pub(crate) trait Stream {
         (self.unary(value >> bits), self.long(value & ((1 << bits) - 1), bits))
     }
 
+    /// Two values after one another: the first of up to 16 bits, the second of up to 31.
+    #[inline(always)]
+    fn pair(&mut self, (first, first_bits): (u32, u32), (second, second_bits): (u32, u32)) -> (u32, u32) {
+        let first = self.bits(first, first_bits);
+        (first, self.long(second, second_bits))
+    }
+
     /// A number ≥ 1 as the length of its binary form (5 bits), then its bits below the first.
     fn number(&mut self, value: u32) -> u32 {
         let class = self.bits(value.checked_ilog2().unwrap_or(0), 5);
@@ -56,9 +63,22 @@ impl<'a> BitWriter<'a> {
         Self { out, pending: 0, held: 0 }
     }
 
-    pub(crate) fn finish(self) {
+    /// Writes all whole bytes that are held.
+    #[inline(always)]
+    fn flush(&mut self) {
+        let bytes = self.held / 8;
+        let written = self.out.len() + bytes as usize;
+        self.out.extend_from_slice(&self.pending.to_le_bytes());
+        self.out.truncate(written);
+        self.pending >>= 8 * bytes;
+        self.held %= 8;
+    }
+
+    /// Fills up the last byte; gives back what was written to.
+    pub(crate) fn finish(self) -> &'a mut Vec<u8> {
         let bytes = self.held.div_ceil(8) as usize;
         self.out.extend_from_slice(&self.pending.to_le_bytes()[..bytes]);
+        self.out
     }
 }
 
@@ -87,12 +107,25 @@ impl Stream for BitWriter<'_> {
         self.bits((1 << left) - 1, left + 1);
         value
     }
+
+    /// Without a branch on what is held, which would be guessed wrongly again and again.
+    #[inline(always)]
+    fn pair(&mut self, (first, first_bits): (u32, u32), (second, second_bits): (u32, u32)) -> (u32, u32) {
+        if self.held >= 8 {
+            self.flush();
+        }
+        self.pending |= (u64::from(first) | u64::from(second) << first_bits) << self.held;
+        self.held += first_bits + second_bits;
+        self.flush();
+        (first, second)
+    }
 }
 
 /// Reads what [`BitWriter`] wrote; past the end it reads zeros and remembers.
 pub(crate) struct BitReader<'a> {
     data: &'a [u8],
     at: usize,
+    /// Above the bits held there are zeros, or what comes next.
     pending: u64,
     held: u32,
 }
@@ -102,9 +135,14 @@ impl<'a> BitReader<'a> {
         Self { data, at: 0, pending: 0, held: 0 }
     }
 
+    /// Bytes that hold something of what was read.
+    pub(crate) fn used(&self) -> usize {
+        self.at - self.held as usize / 8
+    }
+
     /// Checks that exactly the whole stream was read.
     pub(crate) fn finish(self, frame_bytes: usize) -> Result<(), Error> {
-        let used = self.at - self.held as usize / 8;
+        let used = self.used();
         match self.data.len().checked_sub(used) {
             None => Err(Error::Truncated { got: frame_bytes }),
             Some(0) => Ok(()),
@@ -149,7 +187,6 @@ impl Stream for BitReader<'_> {
             if self.held == 0 {
                 self.refill();
             }
-            // What is not held is zero, so this ends at the last bit held.
             let more = self.pending.trailing_ones();
             if more < self.held {
                 self.pending >>= more + 1;
@@ -176,6 +213,24 @@ impl Stream for BitReader<'_> {
         self.pending >>= used;
         self.held -= used;
         (ones, rest)
+    }
+
+    /// Without a branch on what is held, which would be guessed wrongly again and again.
+    #[inline(always)]
+    fn pair(&mut self, (_, first_bits): (u32, u32), (_, second_bits): (u32, u32)) -> (u32, u32) {
+        let Some(word) = self.data.get(self.at..self.at + 8) else {
+            return (self.bits(0, first_bits), self.long(0, second_bits));
+        };
+        self.pending |= u64::from_le_bytes(word.try_into().expect("eight bytes")) << self.held;
+        // As many whole bytes as make it 56 to 63 bits.
+        self.at += (63 - self.held as usize) / 8;
+        self.held |= 56;
+        let first = self.pending as u32 & ((1 << first_bits) - 1);
+        let rest = self.pending >> first_bits;
+        let second = rest as u32 & ((1 << second_bits) - 1);
+        self.pending = rest >> second_bits;
+        self.held -= first_bits + second_bits;
+        (first, second)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     bits::BitReader,
     body::{Frame, Part, Parts},
     codebook, header,
+    paired::PairedReader,
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
     range::{RangeReader, RangeStream},
     source::{check_finite, not_finite},
@@ -207,9 +208,15 @@ fn read<T: Target>(
             stream.finish(bytes)?;
         }
         Layout::Adaptive => {
-            let (mut stream, mut positions) = (RangeReader::new(body), Adaptive::reading(header.version));
-            read_ranged(&description, header.values_coded, &mut stream, &mut positions, &mut reader, part)?;
-            stream.finish(bytes)?;
+            if header.version == 2 {
+                let (mut stream, mut positions) = (RangeReader::new(body), Adaptive::ranged());
+                read_ranged(&description, header.values_coded, &mut stream, &mut positions, &mut reader, part)?;
+                stream.finish(bytes)?;
+            } else {
+                let mut stream = PairedReader::new(body);
+                read_ranged(&description, header.values_coded, &mut stream, &mut Adaptive::new(), &mut reader, part)?;
+                stream.finish(bytes)?;
+            }
         }
     }
     reader.expect_nonzeros(&header)
@@ -230,10 +237,10 @@ fn read_whole<T: Target>(
     Ok(segments.len())
 }
 
-fn read_ranged<'a, P: Positions<RangeReader<'a>>>(
+fn read_ranged<S: RangeStream, P: Positions<S>>(
     frame: &Frame<'_>,
     values_coded: bool,
-    stream: &mut RangeReader<'a>,
+    stream: &mut S,
     positions: &mut P,
     reader: &mut impl Parts,
     part: &mut Part,

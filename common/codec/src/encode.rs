@@ -9,8 +9,9 @@ use crate::{
     checksum, codebook,
     encode::sent::Sent,
     header,
+    paired::PairedWriter,
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
-    range::RangeWriter,
+    range::{RangeStream, RangeWriter},
     scattered::FETCHED_TOGETHER,
     select::Selection,
     source::{self, Rest, Source, blocks, check_finite},
@@ -32,6 +33,9 @@ pub struct Encoder {
     /// A source read into memory.
     values: Vec<f32>,
     whole: Whole,
+    adaptive: Adaptive,
+    /// Room for a range coder's bytes that end up behind others.
+    choices: Vec<u8>,
 }
 
 /// Which scales a ternary frame may have.
@@ -276,7 +280,7 @@ impl Encoder {
         let dense = 4 * segments.len() as u64;
         let mut frame = self.write_sparse(Layout::Adaptive, false, segments);
         // Ranks of positions pay only where there are many more coordinates than non-zeros.
-        if nonzeros < segments.len() / 2 {
+        if nonzeros < segments.len() / 2 && self.ranks_may_be_shorter(usize::MAX, segments) {
             frame = shorter(frame, self.write_sparse(Layout::Enumerative, false, segments));
         }
         if frame.len() as u64 > dense {
@@ -341,12 +345,8 @@ impl Encoder {
             }
             bytes
         };
-        let mut least = usize::MAX;
-        if self.sent.may_have_structure(segments) {
-            least = consider(self.smallest_ranged(Layout::Adaptive, segments));
-        }
-        // Ranks of positions cost what independent ones do, less what their counts in blocks tell.
-        if least as u64 > self.sent.independent_bits(segments) / 8 * 15 / 16 {
+        let mut least = consider(self.smallest_ranged(Layout::Adaptive, segments));
+        if self.ranks_may_be_shorter(least, segments) {
             least = consider(self.smallest_ranged(Layout::Enumerative, segments));
         }
         // Whole bits a gap are as short only where a range coder's beginning and end weigh.
@@ -358,6 +358,14 @@ impl Encoder {
             consider(self.write_sparse(Layout::Raw, false, segments));
         }
         best.expect("a frame is always shorter than the address space")
+    }
+
+    /// Ranks of positions cost what independent ones do, less what their counts in blocks tell: so not where positions
+    /// were found to depend on one another. Gaps are as short to a few parts in a thousand where they are many, and read
+    /// several times as quickly.
+    fn ranks_may_be_shorter(&self, adaptive: usize, segments: &Segments) -> bool {
+        let is_ruled_by_few = self.sent.nonzeros < RANKED_BELOW || 8 * self.sent.among_few() > self.sent.nonzeros;
+        is_ruled_by_few && adaptive as u64 > self.sent.independent_bits(segments) / 8 * 15 / 16
     }
 
     /// A frame by a range coder, and where values are levels, coded or not.
@@ -387,8 +395,17 @@ impl Encoder {
                 written.expect("what is sent is in order");
                 stream.finish();
             }
-            Layout::Enumerative => write_ranged(&frame, values_coded, &mut out, &mut Enumerative::new(), sent, part),
-            Layout::Adaptive => write_ranged(&frame, values_coded, &mut out, &mut Adaptive::new(), sent, part),
+            Layout::Enumerative => {
+                let mut stream = RangeWriter::new(&mut out);
+                write_ranged(&frame, values_coded, &mut stream, &mut Enumerative::new(), sent, part);
+                stream.finish();
+            }
+            Layout::Adaptive => {
+                let mut stream = PairedWriter::new(&mut out, &mut self.choices);
+                self.adaptive.begin();
+                write_ranged(&frame, values_coded, &mut stream, &mut self.adaptive, sent, part);
+                stream.finish();
+            }
         }
         header::seal(&mut out);
         out
@@ -454,23 +471,21 @@ impl Encoder {
     }
 }
 
-fn write_ranged<'a, P: Positions<RangeWriter<'a>>>(
+fn write_ranged<S: RangeStream, P: Positions<S>>(
     frame: &Frame<'_>,
     values_coded: bool,
-    out: &'a mut Vec<u8>,
+    stream: &mut S,
     positions: &mut P,
     sent: &mut Sent,
     part: &mut Part,
 ) {
-    let mut stream = RangeWriter::new(out);
     let written = match frame.kind {
-        FrameKind::Integers => frame.code(&mut stream, positions, &mut values::Integers, sent, part),
-        FrameKind::Codebook { bits } => frame.code(&mut stream, positions, &mut codebook::Coded { bits }, sent, part),
-        _ if values_coded => frame.code(&mut stream, positions, &mut values::Levels, sent, part),
-        kind => frame.code(&mut stream, positions, &mut values::Plain(kind), sent, part),
+        FrameKind::Integers => frame.code(stream, positions, &mut values::Integers, sent, part),
+        FrameKind::Codebook { bits } => frame.code(stream, positions, &mut codebook::Coded { bits }, sent, part),
+        _ if values_coded => frame.code(stream, positions, &mut values::Levels, sent, part),
+        kind => frame.code(stream, positions, &mut values::Plain(kind), sent, part),
     };
     written.expect("what is sent is in order");
-    stream.finish();
 }
 
 fn shorter(a: Vec<u8>, b: Vec<u8>) -> Vec<u8> {
@@ -486,6 +501,8 @@ fn extend_plainly<T: bytemuck::NoUninit>(out: &mut Vec<u8>, values: &[T], to_byt
     }
 }
 
+/// From so many non-zeros on gaps are as good as ranks.
+const RANKED_BELOW: usize = 8192;
 /// From so many non-zeros on a range coder is always the shorter one.
 const RICE_BELOW: usize = 4096;
 

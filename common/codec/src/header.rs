@@ -333,9 +333,9 @@ fn write_varint(frame: &mut Vec<u8>, mut value: u32) {
 }
 
 /// The version that this build writes.
-pub(crate) const VERSION: u8 = 2;
-/// The oldest that it reads. Version 1 had another way to write mixed positions.
-pub(crate) const VERSION_OLDEST: u8 = 1;
+pub(crate) const VERSION: u8 = 3;
+/// The oldest that it reads. Version 2 had another way to write adaptive bodies.
+pub(crate) const VERSION_OLDEST: u8 = 2;
 pub(crate) const TRAILER_BYTES: usize = 4;
 
 const MAGIC: u8 = 0xD7;

@@ -84,6 +84,7 @@ mod header;
 pub mod limit;
 mod mask;
 mod model;
+mod paired;
 mod positions;
 mod range;
 mod scattered;

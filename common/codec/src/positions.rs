@@ -1,12 +1,13 @@
 //! Where the non-zeros of one tensor are: how many, then which. Four ways, one trait.
 
 pub(crate) mod adaptive;
+mod ans;
 pub(crate) mod enumerative;
 pub(crate) mod mixed;
 pub(crate) mod plain;
 pub(crate) mod rice;
 
-pub(crate) use adaptive::{Adaptive, may_see_structure};
+pub(crate) use adaptive::{ANS_FROM, Adaptive};
 pub(crate) use enumerative::Enumerative;
 pub(crate) use plain::Plain;
 pub(crate) use rice::Rice;

@@ -54,10 +54,21 @@ impl<'a> RangeWriter<'a> {
     }
 
     /// Ends the stream with as few bytes as name a value inside the last interval; readers see zeros after them.
-    pub(crate) fn finish(mut self) {
-        let (by, bytes) = shortest_end(self.low, self.range);
+    /// Gives back what was written to.
+    pub(crate) fn finish(self) -> &'a mut Vec<u8> {
+        self.end(false)
+    }
+
+    /// Ends a stream behind which a reader may see anything.
+    pub(crate) fn finish_before_others(self) -> &'a mut Vec<u8> {
+        self.end(true)
+    }
+
+    fn end(mut self, are_others_behind: bool) -> &'a mut Vec<u8> {
+        let (by, bytes) = shortest_end(self.low, self.range, are_others_behind);
         self.advance(by);
         self.out.extend_from_slice(&self.low.to_be_bytes()[..bytes]);
+        self.out
     }
 
     #[inline]
@@ -129,8 +140,9 @@ impl RangeStream for RangeWriter<'_> {
     }
 }
 
-/// Reads what [`RangeWriter`] wrote. Any bytes decode to something; nothing overflows or divides by zero.
-pub(crate) struct RangeReader<'a> {
+/// Reads what [`RangeWriter`] wrote; if `BACKWARD`, from the last byte to the first, with others behind. Any bytes decode to something; nothing
+/// overflows or divides by zero.
+pub(crate) struct RangeReader<'a, const BACKWARD: bool = false> {
     data: &'a [u8],
     at: usize,
     code: u32,
@@ -139,16 +151,32 @@ pub(crate) struct RangeReader<'a> {
 
 impl<'a> RangeReader<'a> {
     pub(crate) fn new(data: &'a [u8]) -> Self {
+        Self::starting(data)
+    }
+}
+
+impl<'a> RangeReader<'a, true> {
+    pub(crate) fn backward(data: &'a [u8]) -> Self {
+        Self::starting(data)
+    }
+}
+
+impl<'a, const BACKWARD: bool> RangeReader<'a, BACKWARD> {
+    fn starting(data: &'a [u8]) -> Self {
         let mut reader = Self { data, at: WINDOW_BYTES, code: 0, range: u32::MAX };
         reader.code = reader.window();
         reader
     }
 
+    /// Bytes that a writer of what was read would have needed.
+    pub(crate) fn used(&self) -> usize {
+        let low = self.window().wrapping_sub(self.code);
+        self.at - WINDOW_BYTES + shortest_end(low, self.range, BACKWARD).1
+    }
+
     /// Checks that the stream is as long as its writer would have made it.
     pub(crate) fn finish(self, frame_bytes: usize) -> Result<(), Error> {
-        let low = self.window().wrapping_sub(self.code);
-        let length = self.at - WINDOW_BYTES + shortest_end(low, self.range).1;
-        match self.data.len().checked_sub(length) {
+        match self.data.len().checked_sub(self.used()) {
             None => Err(Error::Truncated { got: frame_bytes }),
             Some(0) => Ok(()),
             Some(left) => Err(Error::TrailingBytes(left)),
@@ -162,6 +190,7 @@ impl<'a> RangeReader<'a> {
 
     #[inline]
     fn byte(&self, at: usize) -> u32 {
+        let at = if BACKWARD { self.data.len().wrapping_sub(1 + at) } else { at };
         self.data.get(at).map_or(0, |&byte| u32::from(byte))
     }
 
@@ -183,7 +212,7 @@ impl<'a> RangeReader<'a> {
     }
 }
 
-impl Stream for RangeReader<'_> {
+impl<const BACKWARD: bool> Stream for RangeReader<'_, BACKWARD> {
     const READS: bool = true;
 
     #[inline]
@@ -193,7 +222,7 @@ impl Stream for RangeReader<'_> {
     }
 }
 
-impl RangeStream for RangeReader<'_> {
+impl<const BACKWARD: bool> RangeStream for RangeReader<'_, BACKWARD> {
     #[inline]
     fn choice(&mut self, p: u32, _: bool) -> bool {
         let bound = split(self.range, p);
@@ -265,13 +294,18 @@ impl RangeStream for Cost {
     }
 }
 
-/// How far to advance from `low` within `range` so that as few bytes as possible name the result, and how many.
-fn shortest_end(low: u32, range: u32) -> (u32, usize) {
+/// How far to advance from `low` within `range` so that as few bytes as possible name the result, and how many: with
+/// zeros behind them, or with anything.
+fn shortest_end(low: u32, range: u32, are_others_behind: bool) -> (u32, usize) {
+    if (low, range) == (0, u32::MAX) {
+        return (0, 0);
+    }
     let low = u64::from(low);
     for bytes in 0..WINDOW_BYTES {
         let rest = u64::from(u32::MAX) >> (8 * bytes);
         let end = (low + rest) & !rest;
-        if end < low + u64::from(range) {
+        let last = if are_others_behind { end + rest } else { end };
+        if last < low + u64::from(range) {
             return ((end - low) as u32, bytes);
         }
     }

@@ -48,7 +48,9 @@ impl Selection {
         }
         self.sample.clear();
         let mut buffer = [0.0; BLOCK];
-        for start in (0..=n - BLOCK).step_by(BLOCK * SAMPLED_OF) {
+        // Where many are wanted, fewer of all coordinates tell as much.
+        let sampled_of = (k / SAMPLE_WANTED).clamp(SAMPLED_OF_LEAST, SAMPLED_OF_MOST);
+        for start in (0..=n - BLOCK).step_by(BLOCK * sampled_of) {
             self.sample.extend(u.block(start, &mut buffer).iter().map(|&value| magnitude(value)));
         }
         let expected = k as f64 * self.sample.len() as f64 / n as f64;
@@ -75,10 +77,16 @@ impl Selection {
         }
         self.ranked.clone_from(&self.candidates);
         let last = *self.ranked.select_nth_unstable(k - 1).1;
-        for &key in self.candidates.iter().filter(|&&key| key <= last) {
-            self.indices.push(key.index());
-            self.values.push(key.value());
+        // All are written and some of them overwritten by the next: a branch would often be guessed wrongly.
+        self.indices.resize(self.candidates.len(), 0);
+        self.values.resize(self.candidates.len(), 0.0);
+        let mut kept = 0;
+        for &key in &self.candidates {
+            (self.indices[kept], self.values[kept]) = (key.index(), key.value());
+            kept += usize::from(key <= last);
         }
+        self.indices.truncate(kept);
+        self.values.truncate(kept);
         Ok(true)
     }
 
@@ -242,8 +250,10 @@ fn bucket(value: f32) -> usize {
 
 /// Below this length a histogram is as quick.
 const SAMPLED_FROM: usize = 1 << 15;
-/// One block of so many is in the sample.
-const SAMPLED_OF: usize = 64;
+/// One block of so many is in the sample: of those wanted about [`SAMPLE_WANTED`], or more.
+const SAMPLED_OF_LEAST: usize = 64;
+const SAMPLED_OF_MOST: usize = 512;
+const SAMPLE_WANTED: usize = 256;
 /// Leaves the exponent and three bits of mantissa: 2048 buckets.
 const SHIFT: u32 = 20;
 const BUCKETS: usize = 1 << (31 - SHIFT);

@@ -7,10 +7,10 @@ use dunlin_codec::Codec;
 use serde::{Deserialize, Serialize};
 
 /// The protocol version that this build speaks.
-pub const PROTOCOL: u32 = 2;
-/// The oldest protocol version that this build still understands. Version 1 has the same messages, but its speakers
-/// cannot read frames of version 2.
-pub const PROTOCOL_OLDEST: u32 = 2;
+pub const PROTOCOL: u32 = 3;
+/// The oldest protocol version that this build still understands. Version 2 has the same messages, but its speakers
+/// cannot read frames of version 3.
+pub const PROTOCOL_OLDEST: u32 = 3;
 
 /// Answers for a peer's protocol version.
 ///

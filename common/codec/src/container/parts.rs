@@ -1,7 +1,7 @@
 //! The table of a container: for each tensor its name, shape and kind, and how many bytes its payload has.
 
 use super::payload::{Kind, code, prepared, restored};
-use super::{Error, Tensor, Values, row_of};
+use super::{Error, Tensor, VERSION, Values, row_of};
 use crate::Segment;
 use crate::positions::Adaptive;
 use crate::range::{RangeReader, RangeWriter};
@@ -30,7 +30,7 @@ impl Part {
         let start = payloads.len();
         let mut stream = RangeWriter::new(payloads);
         let segment = Segment { len, row: row_of(shape) };
-        code(&mut stream, Adaptive::new(), kind, segment, scales_of(shape), nonzeros, &mut content)
+        code(&mut stream, Adaptive::in_container(VERSION), kind, segment, scales_of(shape), nonzeros, &mut content)
             .map_err(|_| Error::BadPositions { tensor: name.clone() })?;
         stream.finish();
         let payload = payloads.len() - start;
@@ -48,7 +48,7 @@ impl Part {
         let mut content = Default::default();
         code(
             &mut stream,
-            Adaptive::reading(version),
+            Adaptive::in_container(version),
             self.kind,
             segment,
             scales_of(&self.shape),

@@ -10,7 +10,7 @@ use crate::{
     codebook::Codebook,
     encode::Scales,
     header::TRAILER_BYTES,
-    positions::may_see_structure,
+    positions::ANS_FROM,
     range::log2,
     source::{AT_ONCE, check_finite},
     values::{HALF_MAX, LEVEL_MAX, code_of, is_scaled, round_scale, value_of, width_of},
@@ -230,12 +230,9 @@ impl Sent {
         stages
     }
 
-    /// Whether some tensor's positions may be worth less than independent ones.
-    pub(super) fn may_have_structure(&self, segments: &Segments) -> bool {
-        segments.iter().zip(&self.spans).any(|(segment, span)| {
-            let positions = &self.positions[span.positions.clone()];
-            !positions.is_empty() && may_see_structure(segment, positions)
-        })
+    /// How many are in tensors of so few that their gaps go through the range coder.
+    pub(super) fn among_few(&self) -> usize {
+        self.spans.iter().map(|span| span.positions.len()).filter(|&k| k < ANS_FROM as usize).sum()
     }
 
     /// Bits that name the positions of all tensors when only their counts are known: Σ log2 C(n, k), by Stirling's

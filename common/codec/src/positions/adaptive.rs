@@ -1,7 +1,8 @@
-//! An adaptive binary range coder over gaps, or over blocks of coordinates with mixed probabilities, which see columns,
-//! rows and clusters. The cheaper one per tensor.
+//! Gaps, or blocks of coordinates with mixed probabilities, which see columns, rows and clusters. The cheaper one per
+//! tensor. Gaps by an adaptive binary range coder where they are few, and by asymmetric numeral systems where they are
+//! many.
 
-use super::{Corrupt, Counts, Positions, Share, mixed::Mixed};
+use super::{Corrupt, Counts, Positions, Share, ans::Ans, mixed::Mixed};
 use crate::{
     Segment,
     model::{Learning, Magnitude},
@@ -12,16 +13,28 @@ pub(crate) struct Adaptive {
     counts: Counts,
     is_mixed: Learning,
     mixed: Mixed,
+    /// Where many gaps may be told by it.
+    ans: Option<Ans>,
 }
 
 impl Adaptive {
     pub(crate) fn new() -> Self {
-        Self { counts: Counts::new(), is_mixed: Learning::EVEN, mixed: Mixed::default() }
+        Self { ans: Some(Ans::default()), ..Self::ranged() }
     }
 
-    /// Reads what that version of frames or containers wrote: 1 looked at every coordinate of a mixed tensor.
-    pub(crate) fn reading(version: u8) -> Self {
-        let mut adaptive = Self::new();
+    /// Forgets the frame before.
+    pub(crate) fn begin(&mut self) {
+        (self.counts, self.is_mixed) = (Counts::new(), Learning::EVEN);
+    }
+
+    /// With nothing but choices of the range coder, as frames of version 2 have it.
+    pub(crate) fn ranged() -> Self {
+        Self { counts: Counts::new(), is_mixed: Learning::EVEN, mixed: Mixed::default(), ans: None }
+    }
+
+    /// As containers of that version have it: 1 looked at every coordinate of a mixed tensor.
+    pub(crate) fn in_container(version: u8) -> Self {
+        let mut adaptive = Self::ranged();
         adaptive.mixed.is_first = version == 1;
         adaptive
     }
@@ -37,7 +50,7 @@ impl Adaptive {
             return false;
         }
         let mut by_gaps = Cost::default();
-        let gaps = code_gaps(&mut by_gaps, len as u32, tried.len() as u32, &mut tried);
+        let gaps = self.code_gaps(&mut by_gaps, len as u32, tried.len() as u32, &mut tried);
         if gaps.is_err() {
             return false;
         }
@@ -48,6 +61,19 @@ impl Adaptive {
         let mixed = self.mixed.code(&mut by_mixing, Segment { len, ..segment }, tried.len() as u32, &mut tried);
         mixed.is_ok() && by_mixing.total < by_gaps.total
     }
+
+    fn code_gaps<S: RangeStream>(
+        &mut self,
+        stream: &mut S,
+        n: u32,
+        k: u32,
+        positions: &mut Vec<u32>,
+    ) -> Result<(), Corrupt> {
+        match &mut self.ans {
+            Some(ans) if k >= ANS_FROM => ans.code(stream, n, k, positions),
+            _ => code_ranged_gaps(stream, n, k, positions),
+        }
+    }
 }
 
 /// Coordinates on which the two ways are compared: whole rows of them.
@@ -56,10 +82,10 @@ fn tried_len(segment: Segment) -> usize {
     segment.len.min((TRIED / row).max(1) * row)
 }
 
-/// Whether this coder may beat [`super::Enumerative`], which is as good as any on positions that are independent: on
-/// short tensors it is always tried.
-pub(crate) fn may_see_structure(segment: Segment, positions: &[u32]) -> bool {
-    segment.len <= ALWAYS_TRIED || is_clustered(segment, positions)
+impl Default for Adaptive {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<S: RangeStream> Positions<S> for Adaptive {
@@ -69,7 +95,7 @@ impl<S: RangeStream> Positions<S> for Adaptive {
 
     fn positions(&mut self, stream: &mut S, segment: Segment, k: u32, positions: &mut Vec<u32>) -> Result<(), Corrupt> {
         if k < MIXED_FROM {
-            return code_gaps(stream, segment.len as u32, k, positions);
+            return self.code_gaps(stream, segment.len as u32, k, positions);
         }
         // A long vector has neither columns nor rows to learn from.
         let is_short = segment.len <= ALWAYS_TRIED;
@@ -83,7 +109,7 @@ impl<S: RangeStream> Positions<S> for Adaptive {
             }
             self.mixed.code(stream, segment, k, positions)
         } else {
-            code_gaps(stream, segment.len as u32, k, positions)
+            self.code_gaps(stream, segment.len as u32, k, positions)
         }
     }
 }
@@ -91,7 +117,11 @@ impl<S: RangeStream> Positions<S> for Adaptive {
 /// Whether more non-zeros than independent ones would have another just before them or one row back; without that,
 /// looking at every coordinate of a long tensor hardly pays, and is not tried.
 fn is_clustered(segment: Segment, positions: &[u32]) -> bool {
-    let expected = positions.len() as f64 * positions.len() as f64 / segment.len as f64;
+    let density = positions.len() as f64 / segment.len as f64;
+    // Those in the middle, if there are many.
+    let skipped = positions.len().saturating_sub(LOOKED_AT) / 2;
+    let positions = &positions[skipped..][..positions.len().min(LOOKED_AT)];
+    let expected = positions.len() as f64 * density;
     let unlikely =
         |found: usize, places: f64| found as f64 > 1.15 * places * expected + 2.0 * (places * expected).sqrt();
     let beside = positions.windows(2).filter(|pair| pair[1] - pair[0] <= 2).count();
@@ -107,7 +137,7 @@ fn is_clustered(segment: Segment, positions: &[u32]) -> bool {
 }
 
 /// Gaps as class and bits, in two contexts: whether the gap before was shorter than a quarter of the mean.
-fn code_gaps<S: RangeStream>(stream: &mut S, n: u32, k: u32, positions: &mut Vec<u32>) -> Result<(), Corrupt> {
+fn code_ranged_gaps<S: RangeStream>(stream: &mut S, n: u32, k: u32, positions: &mut Vec<u32>) -> Result<(), Corrupt> {
     let mut models = [Magnitude::of_gaps(k, n), Magnitude::of_gaps(k, n)];
     let short = n / (4 * k.min(n / 4).max(1));
     let mut context = 0;
@@ -127,7 +157,11 @@ fn code_gaps<S: RangeStream>(stream: &mut S, n: u32, k: u32, positions: &mut Vec
 
 /// Coordinates on which the two ways are compared: enough for their models to settle.
 const TRIED: usize = 1 << 16;
+/// Non-zeros that tell whether they keep together.
+const LOOKED_AT: usize = 1 << 14;
 /// Tensors up to this long are always tried: the largest of the 2NN is.
 const ALWAYS_TRIED: usize = 1 << 18;
+/// From so many gaps on, the beginning of four states costs less than two parts in a thousand.
+pub(crate) const ANS_FROM: u32 = 4096;
 /// With fewer non-zeros the choice itself costs more than it brings.
 const MIXED_FROM: u32 = 32;

@@ -1,6 +1,6 @@
 //! Tests of the part that the file is named after: hostile.
 
-use dunlin_codec::{Encoder, EntropyCoder, Error, FrameHeader, Limits, Segments, Sink, decode, grid, verify};
+use dunlin_codec::{Encoder, EntropyCoder, Error, FrameHeader, Layout, Limits, Segments, Sink, decode, grid, verify};
 use proptest::prelude::*;
 
 use crate::support::{CODERS, QUANTIZERS, codec, gaussian, integers, segments, whole_quantizers};
@@ -91,7 +91,12 @@ fn trailing_bytes_are_refused() {
         frame.extend([0; 9]);
         reseal(&mut frame);
         let result = verify(&frame, &segments, &Limits { max_frame_bytes: usize::MAX });
-        assert_eq!(result, Err(Error::TrailingBytes(9)));
+        if FrameHeader::parse(&frame).unwrap().layout == Layout::Adaptive {
+            // Its last bytes are read first, so these are taken for others.
+            assert!(result.is_err());
+        } else {
+            assert_eq!(result, Err(Error::TrailingBytes(9)));
+        }
     }
 }
 
@@ -117,7 +122,7 @@ fn every_changed_byte_is_noticed_and_harmless_even_with_a_new_checksum() {
 fn positions_to_prune_are_no_update() {
     let segments = model();
     let body = [227, 32, 44, 31, 128, 16, 0, 0, 62, 80, 20, 216, 19, 5, 23, 5, 1, 17, 5, 21, 47, 65, 1, 7, 65, 99, 19];
-    let mut frame = [&[0xD7, 1, 22, 0xea, 0x08, 0xe6, 0], &body[..], &[29, 0, 0, 0, 0, 0]].concat();
+    let mut frame = [&[0xD7, 3, 22, 0xea, 0x08, 0xe6, 0], &body[..], &[29, 0, 0, 0, 0, 0]].concat();
     reseal(&mut frame);
     assert_eq!(verify(&frame, &segments, &Limits::for_segments(&segments)).map(|found| found.nonzeros), Ok(102));
     probe(&frame, &segments);
@@ -126,7 +131,7 @@ fn positions_to_prune_are_no_update() {
 #[test]
 fn a_claim_of_four_billion_coordinates_is_refused_from_the_header() {
     let segments = model();
-    let frame = [0xD7, 1, 0x23, 0xff, 0xff, 0xff, 0xff, 0x0f, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0];
+    let frame = [0xD7, 3, 0x23, 0xff, 0xff, 0xff, 0xff, 0x0f, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0];
     assert_eq!(FrameHeader::parse(&frame).unwrap().coordinates, u32::MAX);
     let expected = Error::WrongCoordinates { expected: segments.len(), got: u32::MAX.into() };
     assert_eq!(verify(&frame, &segments, &Limits::for_segments(&segments)), Err(expected));
@@ -142,17 +147,17 @@ fn a_frame_over_the_limit_is_not_looked_at() {
 fn each_part_of_the_header_has_its_own_refusal() {
     let parse = |bytes: &[u8]| FrameHeader::parse(bytes).unwrap_err();
     assert_eq!(parse(&[]), Error::Truncated { got: 0 });
-    assert_eq!(parse(&[1, 1, 0, 1, 0]), Error::NotAFrame(1));
+    assert_eq!(parse(&[1, 3, 0, 1, 0]), Error::NotAFrame(1));
     assert_eq!(parse(&[0xD7, 9, 0, 1, 0]), Error::UnknownVersion(9));
-    assert_eq!(parse(&[0xD7, 1, 7, 1, 0]), Error::UnknownKind(7));
-    assert_eq!(parse(&[0xD7, 1, 7 << 3 | 5, 1, 0]), Error::UnknownKind(0x3d));
+    assert_eq!(parse(&[0xD7, 3, 7, 1, 0]), Error::UnknownKind(7));
+    assert_eq!(parse(&[0xD7, 3, 7 << 3 | 5, 1, 0]), Error::UnknownKind(0x3d));
     // Announced positions without a layout for them.
-    assert_eq!(parse(&[0xD7, 1, 0x40 | 6, 1, 0]), Error::UnknownKind(0x46));
-    assert_eq!(parse(&[0xD7, 1, 0x40 | 4 << 3 | 7, 1, 0]), Error::UnknownKind(0x67));
-    assert_eq!(parse(&[0xD7, 1, 0x40 | 5, 1, 0]), Error::UnknownKind(0x45));
-    assert_eq!(parse(&[0xD7, 1, 0x80, 1, 0]), Error::UnknownKind(0x80));
-    assert_eq!(parse(&[0xD7, 1, 0, 1, 2]), Error::TooManyNonzeros { got: 2, limit: 1 });
-    assert_eq!(parse(&[0xD7, 1, 0, 0x80]), Error::Truncated { got: 4 });
+    assert_eq!(parse(&[0xD7, 3, 0x40 | 6, 1, 0]), Error::UnknownKind(0x46));
+    assert_eq!(parse(&[0xD7, 3, 0x40 | 4 << 3 | 7, 1, 0]), Error::UnknownKind(0x67));
+    assert_eq!(parse(&[0xD7, 3, 0x40 | 5, 1, 0]), Error::UnknownKind(0x45));
+    assert_eq!(parse(&[0xD7, 3, 0x80, 1, 0]), Error::UnknownKind(0x80));
+    assert_eq!(parse(&[0xD7, 3, 0, 1, 2]), Error::TooManyNonzeros { got: 2, limit: 1 });
+    assert_eq!(parse(&[0xD7, 3, 0, 0x80]), Error::Truncated { got: 4 });
 }
 
 #[test]

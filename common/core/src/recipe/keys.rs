@@ -307,7 +307,12 @@ pub const KEYS: &[Key] = &[
     key("uplink.fit", "", FITS, FIT_DOC),
     key("uplink.clip", "", CLIP, CLIP_DOC),
     key("uplink.rank", "columns", RANK, RANK_DOC),
-    key("uplink.coder", "", CODERS, "What codes positions and symbols; auto takes the smallest result."),
+    key(
+        "uplink.coder",
+        "",
+        CODERS,
+        "What codes positions and symbols; auto takes the smallest result, to within 0.3 %.",
+    ),
     key(
         "uplink.feedback",
         "",
@@ -351,7 +356,12 @@ pub const KEYS: &[Key] = &[
     key("downlink.fit", "", FITS, FIT_DOC),
     key("downlink.clip", "", CLIP, CLIP_DOC),
     key("downlink.rank", "columns", RANK, RANK_DOC),
-    key("downlink.coder", "", CODERS, "What codes positions and symbols; auto takes the smallest result."),
+    key(
+        "downlink.coder",
+        "",
+        CODERS,
+        "What codes positions and symbols; auto takes the smallest result, to within 0.3 %.",
+    ),
     key(
         "downlink.feedback",
         "",
