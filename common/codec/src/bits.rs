@@ -51,6 +51,15 @@ pub(crate) trait Stream {
     }
 }
 
+/// Checks that what was read is all there is of a body, and no more than there is.
+pub(crate) fn expect_all(read: usize, bytes: usize, frame_bytes: usize) -> Result<(), Error> {
+    match bytes.checked_sub(read) {
+        None => Err(Error::Truncated { got: frame_bytes }),
+        Some(0) => Ok(()),
+        Some(left) => Err(Error::TrailingBytes(left)),
+    }
+}
+
 /// Writes bits, lowest first, to the end of a byte vector.
 pub(crate) struct BitWriter<'a> {
     out: &'a mut Vec<u8>,
@@ -135,19 +144,15 @@ impl<'a> BitReader<'a> {
         Self { data, at: 0, pending: 0, held: 0 }
     }
 
-    /// Bytes that hold something of what was read.
-    pub(crate) fn used(&self) -> usize {
-        self.at - self.held as usize / 8
-    }
-
     /// Checks that exactly the whole stream was read.
     pub(crate) fn finish(self, frame_bytes: usize) -> Result<(), Error> {
-        let used = self.used();
-        match self.data.len().checked_sub(used) {
-            None => Err(Error::Truncated { got: frame_bytes }),
-            Some(0) => Ok(()),
-            Some(left) => Err(Error::TrailingBytes(left)),
-        }
+        self.finish_beside(0, frame_bytes)
+    }
+
+    /// The same where so many bytes are another stream's.
+    pub(crate) fn finish_beside(self, others: usize, frame_bytes: usize) -> Result<(), Error> {
+        let used = self.at - self.held as usize / 8;
+        expect_all(used + others, self.data.len(), frame_bytes)
     }
 
     #[inline]

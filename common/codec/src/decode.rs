@@ -207,16 +207,15 @@ fn read<T: Target>(
             read_ranged(&description, header.values_coded, &mut stream, &mut Enumerative::new(), &mut reader, part)?;
             stream.finish(bytes)?;
         }
+        Layout::Adaptive if header.version == 2 => {
+            let mut stream = RangeReader::new(body);
+            read_ranged(&description, header.values_coded, &mut stream, &mut Adaptive::ranged(), &mut reader, part)?;
+            stream.finish(bytes)?;
+        }
         Layout::Adaptive => {
-            if header.version == 2 {
-                let (mut stream, mut positions) = (RangeReader::new(body), Adaptive::ranged());
-                read_ranged(&description, header.values_coded, &mut stream, &mut positions, &mut reader, part)?;
-                stream.finish(bytes)?;
-            } else {
-                let mut stream = PairedReader::new(body);
-                read_ranged(&description, header.values_coded, &mut stream, &mut Adaptive::new(), &mut reader, part)?;
-                stream.finish(bytes)?;
-            }
+            let mut stream = PairedReader::new(body);
+            read_ranged(&description, header.values_coded, &mut stream, &mut Adaptive::new(), &mut reader, part)?;
+            stream.finish(bytes)?;
         }
     }
     reader.expect_nonzeros(&header)

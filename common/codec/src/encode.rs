@@ -280,7 +280,7 @@ impl Encoder {
         let dense = 4 * segments.len() as u64;
         let mut frame = self.write_sparse(Layout::Adaptive, false, segments);
         // Ranks of positions pay only where there are many more coordinates than non-zeros.
-        if nonzeros < segments.len() / 2 && self.ranks_may_be_shorter(usize::MAX, segments) {
+        if nonzeros < segments.len() / 2 && self.gaps_are_few() {
             frame = shorter(frame, self.write_sparse(Layout::Enumerative, false, segments));
         }
         if frame.len() as u64 > dense {
@@ -346,7 +346,9 @@ impl Encoder {
             bytes
         };
         let mut least = consider(self.smallest_ranged(Layout::Adaptive, segments));
-        if self.ranks_may_be_shorter(least, segments) {
+        // Ranks of positions cost what independent ones do, less what their counts in blocks tell: so not where positions
+        // were found to depend on one another.
+        if self.gaps_are_few() && least as u64 > self.sent.independent_bits(segments) / 8 * 15 / 16 {
             least = consider(self.smallest_ranged(Layout::Enumerative, segments));
         }
         // Whole bits a gap are as short only where a range coder's beginning and end weigh.
@@ -360,12 +362,9 @@ impl Encoder {
         best.expect("a frame is always shorter than the address space")
     }
 
-    /// Ranks of positions cost what independent ones do, less what their counts in blocks tell: so not where positions
-    /// were found to depend on one another. Gaps are as short to a few parts in a thousand where they are many, and read
-    /// several times as quickly.
-    fn ranks_may_be_shorter(&self, adaptive: usize, segments: &Segments) -> bool {
-        let is_ruled_by_few = self.sent.nonzeros < RANKED_BELOW || 8 * self.sent.among_few() > self.sent.nonzeros;
-        is_ruled_by_few && adaptive as u64 > self.sent.independent_bits(segments) / 8 * 15 / 16
+    /// Where gaps are many they are as short as ranks to a few parts in a thousand, and read several times as quickly.
+    fn gaps_are_few(&self) -> bool {
+        self.sent.nonzeros < RANKED_BELOW || 8 * self.sent.among_few() > self.sent.nonzeros
     }
 
     /// A frame by a range coder, and where values are levels, coded or not.

@@ -7,11 +7,17 @@ use crate::{
     range::{RangeReader, RangeStream, RangeWriter},
 };
 
-/// Writes plain bits to the end of one byte vector, and in the end what the range coder wrote to another.
-pub(crate) struct PairedWriter<'a> {
-    bits: BitWriter<'a>,
-    range: RangeWriter<'a>,
+/// A stream of plain bits, and a range coder that takes the choices.
+pub(crate) struct Paired<B, R> {
+    bits: B,
+    range: R,
 }
+
+/// Writes plain bits to the end of one byte vector, and in the end what the range coder wrote to another.
+pub(crate) type PairedWriter<'a> = Paired<BitWriter<'a>, RangeWriter<'a>>;
+
+/// Reads what [`PairedWriter`] wrote.
+pub(crate) type PairedReader<'a> = Paired<BitReader<'a>, RangeReader<'a, true>>;
 
 impl<'a> PairedWriter<'a> {
     /// `choices` is room for what the range coder writes.
@@ -26,8 +32,19 @@ impl<'a> PairedWriter<'a> {
     }
 }
 
-impl Stream for PairedWriter<'_> {
-    const READS: bool = false;
+impl<'a> PairedReader<'a> {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
+        Self { bits: BitReader::new(data), range: RangeReader::backward(data) }
+    }
+
+    /// Checks that the two streams together are as long as what was given.
+    pub(crate) fn finish(self, frame_bytes: usize) -> Result<(), Error> {
+        self.bits.finish_beside(self.range.used(), frame_bytes)
+    }
+}
+
+impl<B: Stream, R: RangeStream> Stream for Paired<B, R> {
+    const READS: bool = B::READS;
 
     #[inline]
     fn bits(&mut self, value: u32, bits: u32) -> u32 {
@@ -40,7 +57,7 @@ impl Stream for PairedWriter<'_> {
     }
 }
 
-impl RangeStream for PairedWriter<'_> {
+impl<B: Stream, R: RangeStream> RangeStream for Paired<B, R> {
     #[inline]
     fn choice(&mut self, p: u32, choice: bool) -> bool {
         self.range.choice(p, choice)
@@ -49,64 +66,6 @@ impl RangeStream for PairedWriter<'_> {
     #[inline]
     fn uniform(&mut self, value: u32, n: u32) -> u32 {
         self.range.uniform(value, n)
-    }
-
-    #[inline]
-    fn step(&mut self) -> u32 {
-        self.range.step()
-    }
-
-    #[inline]
-    fn interval(&mut self, start: u32, size: u32) {
-        self.range.interval(start, size);
-    }
-}
-
-/// Reads what [`PairedWriter`] wrote.
-pub(crate) struct PairedReader<'a> {
-    bytes: usize,
-    bits: BitReader<'a>,
-    range: RangeReader<'a, true>,
-}
-
-impl<'a> PairedReader<'a> {
-    pub(crate) fn new(data: &'a [u8]) -> Self {
-        Self { bytes: data.len(), bits: BitReader::new(data), range: RangeReader::backward(data) }
-    }
-
-    /// Checks that the two streams together are as long as what was given.
-    pub(crate) fn finish(self, frame_bytes: usize) -> Result<(), Error> {
-        match self.bytes.checked_sub(self.bits.used() + self.range.used()) {
-            None => Err(Error::Truncated { got: frame_bytes }),
-            Some(0) => Ok(()),
-            Some(left) => Err(Error::TrailingBytes(left)),
-        }
-    }
-}
-
-impl Stream for PairedReader<'_> {
-    const READS: bool = true;
-
-    #[inline]
-    fn bits(&mut self, _: u32, bits: u32) -> u32 {
-        self.bits.bits(0, bits)
-    }
-
-    #[inline(always)]
-    fn pair(&mut self, first: (u32, u32), second: (u32, u32)) -> (u32, u32) {
-        self.bits.pair(first, second)
-    }
-}
-
-impl RangeStream for PairedReader<'_> {
-    #[inline]
-    fn choice(&mut self, p: u32, _: bool) -> bool {
-        self.range.choice(p, false)
-    }
-
-    #[inline]
-    fn uniform(&mut self, _: u32, n: u32) -> u32 {
-        self.range.uniform(0, n)
     }
 
     #[inline]

@@ -1,6 +1,9 @@
 //! A binary range coder with carry propagation, after Martin (1979) as used by LZMA, with 18-bit probabilities.
 
-use crate::{Error, bits::Stream};
+use crate::{
+    Error,
+    bits::{Stream, expect_all},
+};
 
 /// A stream that can spend fractions of a bit on a choice.
 pub(crate) trait RangeStream: Stream {
@@ -176,11 +179,7 @@ impl<'a, const BACKWARD: bool> RangeReader<'a, BACKWARD> {
 
     /// Checks that the stream is as long as its writer would have made it.
     pub(crate) fn finish(self, frame_bytes: usize) -> Result<(), Error> {
-        match self.data.len().checked_sub(self.used()) {
-            None => Err(Error::Truncated { got: frame_bytes }),
-            Some(0) => Ok(()),
-            Some(left) => Err(Error::TrailingBytes(left)),
-        }
+        expect_all(self.used(), self.data.len(), frame_bytes)
     }
 
     /// The last bytes read; zeros past the end.

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use super::{RUN, Reader, Sink, ToFloats, is_of_floats, scale_of};
 use crate::{
-    Error, FrameHeader, FrameKind, Layout, Limits, Segments, checksum,
+    Error, FrameHeader, FrameKind, Layout, Limits, Segments,
+    bits::expect_all,
+    checksum,
     header::{self, Sealed},
     values::{is_scaled, width_of},
 };
@@ -43,11 +45,7 @@ impl<'a> DenseRuns<'a> {
     ) -> Result<Self, Error> {
         let (width, scale_bytes) = (width_of(kind) as usize / 8, if is_scaled(kind) { 2 } else { 0 });
         let expected = segments.len() * width + segments.count() * scale_bytes;
-        match sealed.unchecked().len().checked_sub(expected) {
-            None => return Err(Error::Truncated { got: frame_bytes }),
-            Some(0) => {}
-            Some(left) => return Err(Error::TrailingBytes(left)),
-        }
+        expect_all(expected, sealed.unchecked().len(), frame_bytes)?;
         let (checksum, rest) = (sealed.begin(), sealed.unchecked());
         Ok(Self { kind, segments, sealed, checksum, rest, next_segment: 0, left: 0..0, scale: 0.0 })
     }

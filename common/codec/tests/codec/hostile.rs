@@ -1,6 +1,8 @@
 //! Tests of the part that the file is named after: hostile.
 
-use dunlin_codec::{Encoder, EntropyCoder, Error, FrameHeader, Layout, Limits, Segments, Sink, decode, grid, verify};
+use dunlin_codec::{
+    Encoder, EntropyCoder, Error, FrameHeader, Layout, Limits, Quantizer, Segments, Sink, decode, grid, verify,
+};
 use proptest::prelude::*;
 
 use crate::support::{CODERS, QUANTIZERS, codec, gaussian, integers, segments, whole_quantizers};
@@ -85,17 +87,22 @@ fn every_truncation_is_refused() {
 #[test]
 fn trailing_bytes_are_refused() {
     let segments = model();
-    for mut frame in frames(&segments) {
-        let end = frame.len() - 4;
-        frame[end..].fill(0);
-        frame.extend([0; 9]);
-        reseal(&mut frame);
-        let result = verify(&frame, &segments, &Limits { max_frame_bytes: usize::MAX });
+    let limits = Limits { max_frame_bytes: usize::MAX };
+    for frame in frames(&segments) {
+        let with_nine_more = |at: usize| {
+            let mut longer = frame.clone();
+            longer.splice(at..at, [0; 9]);
+            reseal(&mut longer);
+            verify(&longer, &segments, &limits)
+        };
+        // No header is longer than eight bytes.
+        let (start, end) = (8, frame.len() - 4);
         if FrameHeader::parse(&frame).unwrap().layout == Layout::Adaptive {
-            // Its last bytes are read first, so these are taken for others.
-            assert!(result.is_err());
+            // Two streams, read from either end: what is left over lies where they meet.
+            assert!(with_nine_more(end).is_err());
+            assert!((start..=end).any(|at| with_nine_more(at) == Err(Error::TrailingBytes(9))));
         } else {
-            assert_eq!(result, Err(Error::TrailingBytes(9)));
+            assert_eq!(with_nine_more(end), Err(Error::TrailingBytes(9)));
         }
     }
 }
@@ -113,6 +120,28 @@ fn every_changed_byte_is_noticed_and_harmless_even_with_a_new_checksum() {
                 reseal(&mut mutated);
                 probe(&mutated, &segments);
             }
+        }
+    }
+}
+
+/// So many non-zeros that their gaps go by asymmetric numeral systems.
+#[test]
+fn many_gaps_that_are_cut_or_changed_are_refused_or_harmless() {
+    let segments = segments(&[(60_000, 60_000)]);
+    let sparse = codec(0.1, Quantizer::Ternary, EntropyCoder::Adaptive);
+    let frame = Encoder::new().encode(&sparse, &segments, &gaussian(3, segments.len())).unwrap().frame;
+    for len in (0..frame.len()).step_by(97) {
+        let mut cut = frame[..len].to_vec();
+        reseal(&mut cut);
+        assert!(verify(&cut, &segments, &Limits::for_segments(&segments)).is_err(), "{len}");
+        probe(&cut, &segments);
+    }
+    for at in (0..32).chain((32..frame.len()).step_by(89)) {
+        for change in [1, 0x80, 0xff] {
+            let mut changed = frame.clone();
+            changed[at] ^= change;
+            reseal(&mut changed);
+            probe(&changed, &segments);
         }
     }
 }

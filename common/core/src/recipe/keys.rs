@@ -58,6 +58,8 @@ const CLIP_DOC: &str = "Largest magnitude of a value of common, the same for all
 const IMPORTANCE_DOC: &str = "Factors on magnitudes when the largest are chosen, 0.001 to 1000: how names of tensors begin, = and a factor, separated \
      by commas, such as fc3=4, conv1.weight=0.5. Of two that fit the later one holds; other tensors count once.";
 const RANK_DOC: &str = "Columns of the two thin matrices that low-rank makes of each.";
+const CODER_DOC: &str =
+    "What codes positions and symbols; auto takes the smallest result, without enumerative where non-zeros are many.";
 const CODERS: Form = Form::Choice(&["auto", "raw", "rice", "enumerative", "adaptive"]);
 
 /// Every key, in the order of the recipe's sections.
@@ -307,12 +309,7 @@ pub const KEYS: &[Key] = &[
     key("uplink.fit", "", FITS, FIT_DOC),
     key("uplink.clip", "", CLIP, CLIP_DOC),
     key("uplink.rank", "columns", RANK, RANK_DOC),
-    key(
-        "uplink.coder",
-        "",
-        CODERS,
-        "What codes positions and symbols; auto takes the smallest result, to within 0.3 %.",
-    ),
+    key("uplink.coder", "", CODERS, CODER_DOC),
     key(
         "uplink.feedback",
         "",
@@ -356,12 +353,7 @@ pub const KEYS: &[Key] = &[
     key("downlink.fit", "", FITS, FIT_DOC),
     key("downlink.clip", "", CLIP, CLIP_DOC),
     key("downlink.rank", "columns", RANK, RANK_DOC),
-    key(
-        "downlink.coder",
-        "",
-        CODERS,
-        "What codes positions and symbols; auto takes the smallest result, to within 0.3 %.",
-    ),
+    key("downlink.coder", "", CODERS, CODER_DOC),
     key(
         "downlink.feedback",
         "",
