@@ -3,7 +3,7 @@
 mod common;
 
 use crate::trainer::{Progress, Trainer, TrainerError, Work};
-use dunlin_codec::{Encoded, Encoder, Mask, MaskedGrid, Rest, Source, StageBytes, fetch, grid};
+use dunlin_codec::{Encoded, Encoder, Mask, MaskedGrid, Rest, Source, StageBytes, change_at, grid};
 use dunlin_core::message::{TrainTask, UpdateHeader};
 use dunlin_core::recipe::Statistic;
 use dunlin_core::{ClientId, Digest, Recipe, Seed};
@@ -47,10 +47,7 @@ impl Rest for Residual {
     }
 
     fn correct(&mut self, places: &[u32], left: &[f32]) {
-        fetch(&self.values, places.iter().copied(), bf16::to_bits);
-        for (&place, &left) in places.iter().zip(left) {
-            self.values[place as usize] = narrowed(left);
-        }
+        change_at(&mut self.values, places.iter().copied(), |value, i| *value = narrowed(left[i]));
     }
 }
 

@@ -1,7 +1,7 @@
 //! From the updates of a round to one: exact sums, straight from the coded stream.
 
 use crate::decoding::decode;
-use dunlin_codec::{CommonGrid, FETCHED_TOGETHER, Limits, Segments, Sink, fetch, vectorised};
+use dunlin_codec::{CommonGrid, Limits, Segments, Sink, change_at, vectorised};
 
 mod sliced;
 #[cfg(test)]
@@ -168,13 +168,10 @@ impl Aggregator for ExactSum {
 
     fn add_values(&mut self, values: &[(u32, f32)], weight: u32) -> Result<(), Error> {
         let total = self.scale.check(self.weight, weight.into())?;
-        let mut weighted = self.weighted(weight.into());
-        for values in values.chunks(FETCHED_TOGETHER) {
-            fetch(weighted.sums, values.iter().map(|&(index, _)| index), |sum| sum);
-            for &(index, value) in values {
-                weighted.add(index as usize, value);
-            }
-        }
+        let Weighted { sums, fixed, weight } = self.weighted(weight.into());
+        change_at(sums, values.iter().map(|&(index, _)| index), |sum, i| {
+            *sum = sum.wrapping_add(fixed.units(values[i].1).wrapping_mul(weight));
+        });
         self.weight = total;
         self.updates += 1;
         Ok(())
@@ -312,8 +309,8 @@ impl Sink for Weighted<'_> {
 
     fn add_sparse(&mut self, start: usize, positions: &[u32], values: &[f32]) {
         let Some(sums) = self.sums.get_mut(start..) else { return };
-        for (positions, values) in positions.chunks(FETCHED_TOGETHER).zip(values.chunks(FETCHED_TOGETHER)) {
-            let mut units = [0; FETCHED_TOGETHER];
+        for (positions, values) in positions.chunks(AT_ONCE).zip(values.chunks(AT_ONCE)) {
+            let mut units = [0; AT_ONCE];
             let (fixed, weight) = (self.fixed, self.weight);
             vectorised(
                 #[inline(always)]
@@ -323,12 +320,7 @@ impl Sink for Weighted<'_> {
                     }
                 },
             );
-            fetch(sums, positions.iter().copied(), |sum| sum);
-            for (&position, units) in positions.iter().zip(units) {
-                if let Some(sum) = sums.get_mut(position as usize) {
-                    *sum = sum.wrapping_add(units);
-                }
-            }
+            change_at(sums, positions.iter().copied(), |sum, i| *sum = sum.wrapping_add(units[i]));
         }
     }
 
@@ -346,6 +338,8 @@ impl Sink for Weighted<'_> {
     }
 }
 
+/// Values turned into units at a time.
+const AT_ONCE: usize = 1024;
 /// 1.5·2⁵²: adding it rounds to an integer.
 const ROUNDER: f64 = 6_755_399_441_055_744.0;
 

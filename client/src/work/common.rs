@@ -1,6 +1,6 @@
 //! Updates of the coordinates that all clients of a round send.
 
-use dunlin_codec::{Codec, Encoded, Encoder, Error, FETCHED_TOGETHER, Mask, Rest, Source};
+use dunlin_codec::{Codec, Encoded, Encoder, Error, Mask, Rest, Source};
 
 /// Encodes what `sent`, a part of `mask`, takes of an update within `mask`. All else of the update is left, to be sent when
 /// its turn comes.
@@ -30,9 +30,7 @@ pub(super) fn encode<S: Source + ?Sized>(
     }
     let encoded = encoder.encode_with_feedback(codec, sent.segments(), &mut values)?;
     let places: Vec<u32> = mask.places(sent).collect();
-    for (places, rest) in places.chunks(FETCHED_TOGETHER).zip(values.chunks(FETCHED_TOGETHER)) {
-        left.correct(places, rest);
-    }
+    left.correct(&places, &values);
     Ok(encoded)
 }
 

@@ -5,8 +5,8 @@
 use std::{hint::black_box, time::Instant};
 
 use dunlin_codec::{
-    Codec, Decoder, Encoder, EntropyCoder, Fit, Limits, Quantizer, Rate, Rest, Segment, Segments, Sink, Source, fetch,
-    vectorised,
+    Codec, Decoder, Encoder, EntropyCoder, Fit, Limits, Quantizer, Rate, Rest, Segment, Segments, Sink, Source,
+    change_at, vectorised,
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -49,10 +49,7 @@ impl Rest for Next<'_> {
     }
 
     fn correct(&mut self, places: &[u32], left: &[f32]) {
-        fetch(self.0, places.iter().copied(), f32::to_bits);
-        for (&place, &left) in places.iter().zip(left) {
-            self.0[place as usize] = left;
-        }
+        change_at(self.0, places.iter().copied(), |value, i| *value = left[i]);
     }
 }
 
@@ -68,6 +65,10 @@ impl Sink for Sum<'_> {
         for (sum, value) in self.0[start..].iter_mut().zip(values) {
             *sum += value;
         }
+    }
+
+    fn add_sparse(&mut self, start: usize, positions: &[u32], values: &[f32]) {
+        change_at(&mut self.0[start..], positions.iter().copied(), |sum, i| *sum += values[i]);
     }
 }
 

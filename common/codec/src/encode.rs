@@ -12,7 +12,6 @@ use crate::{
     paired::PairedWriter,
     positions::{Adaptive, Enumerative, Plain, Positions, Rice},
     range::{RangeStream, RangeWriter},
-    scattered::FETCHED_TOGETHER,
     select::Selection,
     source::{self, Rest, Source, blocks, check_finite},
     values::{self, Values, is_scaled, width_of},
@@ -135,9 +134,7 @@ impl Encoder {
                 left[at] -= decoded;
                 at += 1;
             });
-            for (places, left) in indices.chunks(FETCHED_TOGETHER).zip(left.chunks(FETCHED_TOGETHER)) {
-                rest.correct(places, left);
-            }
+            rest.correct(indices, left);
             return Ok(encoded);
         }
         if codec.quantizer == Quantizer::F32
@@ -240,6 +237,7 @@ impl Encoder {
         self.sent.nonzeros = u.len();
         let mut frame = self.start(Layout::Dense, false, segments);
         let header_bytes = frame.len();
+        let mut checked = header_bytes;
         blocks(
             u,
             #[inline(always)]
@@ -248,13 +246,16 @@ impl Encoder {
                     finite = check_finite(start, values);
                 }
                 nonzeros += values.iter().map(|&value| u32::from(value != 0.0)).sum::<u32>() as usize;
-                let written = frame.len();
                 extend_plainly(&mut frame, values, |value| value.to_le_bytes());
-                checksum = checksum::append(checksum, &frame[written..]);
+                if frame.len() >= checked + CHECKED_TOGETHER {
+                    checksum = checksum::append(checksum, &frame[checked..]);
+                    checked = frame.len();
+                }
                 rest.take(start, &ZEROS[..values.len()]);
             },
         );
         finite?;
+        checksum = checksum::append(checksum, &frame[checked..]);
         if coder == EntropyCoder::Auto && is_dense_in_name_only(nonzeros, segments) {
             return Ok(None);
         }
@@ -504,6 +505,9 @@ fn extend_plainly<T: bytemuck::NoUninit>(out: &mut Vec<u8>, values: &[T], to_byt
 const RANKED_BELOW: usize = 8192;
 /// From so many non-zeros on a range coder is always the shorter one.
 const RICE_BELOW: usize = 4096;
+
+/// Bytes whose checksum is taken while they are in the first-level cache.
+const CHECKED_TOGETHER: usize = 8192;
 
 /// What a vector leaves of a block when it is sent as it is.
 static ZEROS: [f32; source::AT_ONCE] = [0.0; source::AT_ONCE];

@@ -8,7 +8,7 @@ use crate::{
     checksum::append,
     decode, decode_integers,
     header::{self, FrameKind},
-    scattered::{FETCHED_TOGETHER, fetch},
+    scattered::change_at,
     vectorised,
 };
 
@@ -157,17 +157,13 @@ impl Sink for Grid<'_> {
 
     fn add_sparse(&mut self, start: usize, positions: &[u32], values: &[f32]) {
         let grid = &mut self.0[start..];
-        for (positions, values) in positions.chunks(FETCHED_TOGETHER).zip(values.chunks(FETCHED_TOGETHER)) {
-            let mut steps = [0; FETCHED_TOGETHER];
+        for (positions, values) in positions.chunks(AT_ONCE).zip(values.chunks(AT_ONCE)) {
+            let mut steps = [0; AT_ONCE];
             vectorised(
                 #[inline(always)]
                 || steps.iter_mut().zip(values).for_each(|(step, &value)| *step = round(value)),
             );
-            fetch(grid, positions.iter().copied(), |value| value);
-            for (&position, step) in positions.iter().zip(steps) {
-                let value = &mut grid[position as usize];
-                *value = value.saturating_add(step);
-            }
+            change_at(grid, positions.iter().copied(), |value, i| *value = value.saturating_add(steps[i]));
         }
     }
 }
@@ -177,6 +173,9 @@ impl IntegerSink for Grid<'_> {
         self.0[index] = self.0[index].saturating_add(value);
     }
 }
+
+/// Values rounded at a time.
+const AT_ONCE: usize = 1024;
 
 /// Scaling by a power of two is exact, and the cast saturates.
 #[inline]

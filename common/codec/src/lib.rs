@@ -105,7 +105,7 @@ pub use encode::{Encoded, Encoder};
 pub use error::Error;
 pub use header::{FrameHeader, FrameKind, Layout, Limits, Scheme};
 pub use mask::{Mask, MaskedGrid};
-pub use scattered::{FETCHED_TOGETHER, fetch};
+pub use scattered::change_at;
 pub use segment::{Segment, Segments};
 pub use source::{Rest, Source};
 pub use vectorised::vectorised;

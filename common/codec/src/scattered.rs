@@ -1,20 +1,29 @@
 //! Memory that is touched here and there.
 
-use std::ops::BitOr;
+use prefetch_index::prefetch_index;
 
-/// Brings the values at `indices` into the cache, in which a whole model or sum of them has no room: loads that nothing
-/// waits for wait for memory together, and not one after the other. To be called with [`FETCHED_TOGETHER`] indices or
-/// fewer, just before these values are changed; an index beyond the last value is skipped. `bits` are some of a value's,
-/// all of which are put together, so that no load can be left out.
-#[inline]
-pub fn fetch<T: Copy, B: Default + BitOr<Output = B>>(
-    values: &[T],
-    indices: impl Iterator<Item = u32>,
-    bits: impl Fn(T) -> B,
+/// Changes the values at `places` one after the other, of a vector for which the cache has no room: memory is asked for
+/// [`AHEAD`] places before it is wanted, so that none is waited for alone. `change` gets a value and the number of its
+/// place. A place beyond the last value is skipped.
+#[inline(always)]
+pub fn change_at<T>(
+    values: &mut [T],
+    places: impl Iterator<Item = u32> + Clone,
+    mut change: impl FnMut(&mut T, usize),
 ) {
-    let there = indices.map(|index| values.get(index as usize).map_or_else(B::default, |&value| bits(value)));
-    std::hint::black_box(there.fold(B::default(), |all, bits| all | bits));
+    for place in places.clone().take(AHEAD) {
+        prefetch_index(&*values, place as usize);
+    }
+    let mut ahead = places.clone().skip(AHEAD);
+    for (i, place) in places.enumerate() {
+        if let Some(place) = ahead.next() {
+            prefetch_index(&*values, place as usize);
+        }
+        if let Some(value) = values.get_mut(place as usize) {
+            change(value, i);
+        }
+    }
 }
 
-/// As many loads as are worth waiting for at a time.
-pub const FETCHED_TOGETHER: usize = 128;
+/// More places than a processor waits for at a time, and few enough for its cache.
+const AHEAD: usize = 64;

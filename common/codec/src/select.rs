@@ -1,5 +1,9 @@
 //! Exact top-k by magnitude without sorting the vector.
 
+mod candidates;
+
+use candidates::Candidates;
+
 use crate::{
     Error,
     source::{Rest, Source, blocks, check_finite},
@@ -12,10 +16,7 @@ pub(crate) struct Selection {
     pub(crate) indices: Vec<u32>,
     /// The values there.
     pub(crate) values: Vec<f32>,
-    /// Coordinates among which the threshold is found.
-    candidates: Vec<Key>,
-    /// The same in another order.
-    ranked: Vec<Key>,
+    candidates: Candidates,
     /// Magnitudes of a sample of the coordinates.
     sample: Vec<u32>,
 }
@@ -66,27 +67,16 @@ impl Selection {
             #[inline(always)]
             |start, values| {
                 rest.take(start, values);
-                for_each_at_least(start, values, least, |key| candidates.push(key));
+                candidates.extend(start, values, least);
             },
         );
-        if candidates.iter().any(|key| key.magnitude() >= f32::INFINITY.to_bits()) {
+        if candidates.values().iter().any(|&value| magnitude(value) >= INFINITE) {
             check_all_finite(u)?;
         }
         if candidates.len() < k {
             return Ok(false);
         }
-        self.ranked.clone_from(&self.candidates);
-        let last = *self.ranked.select_nth_unstable(k - 1).1;
-        // All are written and some of them overwritten by the next: a branch would often be guessed wrongly.
-        self.indices.resize(self.candidates.len(), 0);
-        self.values.resize(self.candidates.len(), 0.0);
-        let mut kept = 0;
-        for &key in &self.candidates {
-            (self.indices[kept], self.values[kept]) = (key.index(), key.value());
-            kept += usize::from(key <= last);
-        }
-        self.indices.truncate(kept);
-        self.values.truncate(kept);
+        candidates.largest(k, u32::MAX, &mut self.indices, &mut self.values);
         Ok(true)
     }
 
@@ -116,113 +106,24 @@ impl Selection {
             threshold -= 1;
             wanted -= counts[threshold];
         }
-        if threshold == 0 || wanted == 0 {
-            // Whole buckets, and of bucket 0 (zeros and the smallest subnormals) whatever is not zero.
-            let least = ((threshold as u32) << SHIFT).max(1);
-            self.gather(u, least, |_| true);
-            return Ok(());
-        }
-        let bucket_start = ((threshold as u32 - 1) << SHIFT).max(1);
-        let bucket_end = (threshold as u32) << SHIFT;
-        let mut ties = std::mem::take(&mut self.candidates);
-        for_each_at_least(0, u, bucket_start, |key| {
-            if key.magnitude() < bucket_end {
-                ties.push(key);
-            }
-        });
-        let last = if wanted < ties.len() { *ties.select_nth_unstable(wanted - 1).1 } else { Key(u64::MAX) };
-        self.candidates = ties;
-        self.gather(u, bucket_start, |key| key <= last);
+        // Whole buckets, where that one is not reached; of bucket 0 (zeros and the smallest subnormals) what is not zero.
+        let is_split = threshold > 0 && wanted > 0;
+        let least = (threshold as u32 - u32::from(is_split)) << SHIFT;
+        let bound = (threshold as u32) << SHIFT;
+        let candidates = &mut self.candidates;
+        blocks(
+            u,
+            #[inline(always)]
+            |start, values| candidates.extend(start, values, least.max(1)),
+        );
+        candidates.largest(k, bound, &mut self.indices, &mut self.values);
         Ok(())
-    }
-
-    fn gather(&mut self, u: &[f32], least: u32, keep: impl Fn(Key) -> bool) {
-        let (indices, values) = (&mut self.indices, &mut self.values);
-        for_each_at_least(0, u, least, |key| {
-            if keep(key) {
-                indices.push(key.index());
-                values.push(key.value());
-            }
-        });
     }
 
     fn clear(&mut self) {
         self.indices.clear();
         self.values.clear();
         self.candidates.clear();
-    }
-}
-
-/// A coordinate, in the order in which coordinates are selected: inverted magnitude, index, sign.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Key(u64);
-
-impl Key {
-    #[inline]
-    fn new(index: u32, value: f32) -> Self {
-        let inverted = u64::from(!value.to_bits() & MAGNITUDE);
-        Self(inverted << 33 | u64::from(index) << 1 | u64::from(value.to_bits() >> 31))
-    }
-
-    #[inline]
-    fn magnitude(self) -> u32 {
-        !((self.0 >> 33) as u32) & MAGNITUDE
-    }
-
-    #[inline]
-    fn index(self) -> u32 {
-        (self.0 >> 1) as u32
-    }
-
-    #[inline]
-    fn value(self) -> f32 {
-        f32::from_bits((self.0 as u32) << 31 | self.magnitude())
-    }
-}
-
-/// Calls `found` for every coordinate of `values`, the first of which is `start`, whose magnitude's bits reach `least`, in
-/// rising order. Most do not, so a loop that vectorises takes the largest of each of [`COLUMNS`] columns of a block, and
-/// only columns that reach it are looked at closer.
-#[inline(always)]
-fn for_each_at_least(start: usize, values: &[f32], least: u32, mut found: impl FnMut(Key)) {
-    // Magnitudes and bounds are below 2³¹, and signed integers are what every vector unit compares.
-    let least = least.cast_signed();
-    let size = |value: f32| magnitude(value).cast_signed();
-    let (blocks, rest) = values.as_chunks::<{ ROWS * COLUMNS }>();
-    for (block, values) in blocks.iter().enumerate() {
-        let rows = values.as_chunks::<COLUMNS>().0;
-        let mut largest = [0; COLUMNS];
-        for row in rows {
-            for (largest, &value) in largest.iter_mut().zip(row) {
-                *largest = size(value).max(*largest);
-            }
-        }
-        let reached = largest.map(|largest| u8::from(largest >= least));
-        // A bit for each coordinate that reaches it: columns come in their order, coordinates in that of their rows.
-        let mut marks = [0u64; ROWS];
-        for (i, word) in reached.as_chunks().0.iter().enumerate() {
-            let mut word = u64::from_le_bytes(*word);
-            while word != 0 {
-                let column = 8 * i + word.trailing_zeros() as usize / 8;
-                for (mark, row) in marks.iter_mut().zip(rows) {
-                    *mark |= u64::from(size(row[column]) >= least) << column;
-                }
-                word &= word - 1;
-            }
-        }
-        for (row, mut mark) in marks.into_iter().enumerate() {
-            while mark != 0 {
-                let at = row * COLUMNS + mark.trailing_zeros() as usize;
-                found(Key::new((start + block * values.len() + at) as u32, values[at]));
-                mark &= mark - 1;
-            }
-        }
-    }
-    let start = start + values.len() - rest.len();
-    for (at, &value) in rest.iter().enumerate() {
-        if size(value) >= least {
-            found(Key::new((start + at) as u32, value));
-        }
     }
 }
 
@@ -261,11 +162,10 @@ const BUCKETS: usize = 1 << (31 - SHIFT);
 const LANES: usize = 4;
 /// Of the sample.
 const BLOCK: usize = 16;
-/// Of a block of coordinates that are compared together: columns are bits of a word.
-const COLUMNS: usize = 64;
-const ROWS: usize = 8;
 /// All bits of a float but its sign.
 const MAGNITUDE: u32 = 0x7fff_ffff;
+/// The least magnitude that is not finite.
+const INFINITE: u32 = f32::INFINITY.to_bits();
 
 #[cfg(test)]
 mod tests {

@@ -34,8 +34,7 @@ pub trait Rest {
     /// 0 on, when the later ones count.
     fn take(&mut self, start: usize, values: &[f32]);
 
-    /// Puts right some of the values taken: what is left at these places, of which there are at most
-    /// [`FETCHED_TOGETHER`](crate::FETCHED_TOGETHER), in rising order.
+    /// Puts right some of the values taken: what is left at these places, in rising order.
     fn correct(&mut self, places: &[u32], left: &[f32]);
 }
 
@@ -92,4 +91,4 @@ pub(crate) fn not_finite(start: usize, values: &[f32]) -> Error {
 /// Bytes from a page's beginning to the values.
 const LEAD: usize = 1024;
 /// Values read at a time.
-pub(crate) const AT_ONCE: usize = 512;
+pub(crate) const AT_ONCE: usize = 128;

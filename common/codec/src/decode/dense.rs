@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use prefetch_index::prefetch_index;
+
 use super::{RUN, Reader, Sink, ToFloats, is_of_floats, scale_of};
 use crate::{
     Error, FrameHeader, FrameKind, Layout, Limits, Segments,
@@ -65,7 +67,7 @@ impl<'a> DenseRuns<'a> {
         let (start, len) = (self.left.start, self.left.len().min(RUN));
         self.left.start += len;
         let bytes = self.take(len * width_of(self.kind) as usize / 8);
-        touch(&self.rest[..bytes.len().min(self.rest.len())]);
+        ask_for(&self.rest[..bytes.len().min(self.rest.len())]);
         Ok(Some(Run { start, bytes, scale: self.scale }))
     }
 
@@ -82,10 +84,9 @@ impl<'a> DenseRuns<'a> {
     }
 }
 
-/// Reads a byte of each line of the cache, and does nothing with it: memory is fetched for what comes next while what is here
-/// is computed with.
-fn touch(bytes: &[u8]) {
-    std::hint::black_box(bytes.iter().step_by(64).fold(0, |all, byte| all | byte));
+/// Asks for memory for what comes next while what is here is computed with.
+fn ask_for(bytes: &[u8]) {
+    (0..bytes.len()).step_by(LINE).for_each(|at| prefetch_index(bytes, at));
 }
 
 /// Whether [`decode_together`] takes a frame.
@@ -176,3 +177,5 @@ impl<F: FnMut(usize, usize, &[f32])> Sink for Numbered<'_, F> {
 
 /// Runs of a frame in turn: memory is fetched in order, and what a sum has for so many stays in the second-level cache.
 const RUNS: usize = 8;
+/// Bytes of a line of the cache, of most processors.
+const LINE: usize = 64;
