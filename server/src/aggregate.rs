@@ -1,7 +1,7 @@
 //! From the updates of a round to one: exact sums, straight from the coded stream.
 
 use crate::decoding::decode;
-use dunlin_codec::{CommonGrid, Limits, Segments, Sink, change_at, vectorised};
+use dunlin_codec::{CommonGrid, Limits, Segments, Sink, Sinks, change_at, vectorised};
 
 mod sliced;
 #[cfg(test)]
@@ -99,11 +99,8 @@ impl ExactSum {
         let weight = updates.iter().map(|&(_, weight)| u64::from(weight)).sum();
         let total = self.scale.check(self.weight, weight)?;
         let frames: Vec<&[u8]> = updates.iter().map(|&(frame, _)| frame).collect();
-        let mut pour = |sign: i64| {
-            dunlin_codec::decode_together(&frames, segments, limits, |i, start, values| {
-                self.weighted(sign * i64::from(updates[i].1)).add_dense(start, values);
-            })
-        };
+        let mut pour =
+            |sign| dunlin_codec::decode_together(&frames, segments, limits, &mut Together { sum: self, updates, sign });
         if let Err((_, error)) = pour(1) {
             // As in `add_frame`.
             let _same_error = pour(-1);
@@ -263,8 +260,7 @@ impl Scale {
     }
 
     fn fixed(&self) -> Fixed {
-        let per_unit = 2f64.powi(self.fraction_bits);
-        Fixed { per_unit, max: self.max_abs * per_unit }
+        Fixed { rounder: ROUNDER * self.unit(), max: self.max_abs }
     }
 
     fn check(&self, held: u64, more: u64) -> Result<u64, Error> {
@@ -279,7 +275,7 @@ impl Scale {
 /// Rounds values to units.
 #[derive(Clone, Copy)]
 struct Fixed {
-    per_unit: f64,
+    rounder: f64,
     max: f64,
 }
 
@@ -287,9 +283,30 @@ impl Fixed {
     /// The value in units, ties to even; out of bounds and NaN become a bound, so that a sum never overflows.
     #[inline(always)]
     fn units(self, value: f32) -> i64 {
-        let scaled = (f64::from(value) * self.per_unit).max(-self.max).min(self.max);
-        // In [2⁵², 2⁵³) the spacing of f64 is 1, so the addition rounds and the low bits are the integer.
-        (scaled + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits()).cast_signed()
+        self.rounded(f64::from(value).max(-self.max).min(self.max))
+    }
+
+    /// The same of a value that is within bounds.
+    #[inline(always)]
+    fn rounded(self, value: f64) -> i64 {
+        // In [2⁵², 2⁵³) the spacing of f64 is 1, and in that many units it is one unit: so the addition rounds and the low
+        // bits are the integer.
+        (value + self.rounder).to_bits().wrapping_sub(self.rounder.to_bits()).cast_signed()
+    }
+
+    /// Adds values to sums, each times a weight; `largest` is the largest magnitude among them. To bound each of them takes
+    /// as long as the rest.
+    #[inline(always)]
+    fn add(self, sums: &mut [i64], values: impl Iterator<Item = f32>, largest: f32, weight: i64) {
+        if f64::from(largest) <= self.max {
+            for (sum, value) in sums.iter_mut().zip(values) {
+                *sum = sum.wrapping_add(self.rounded(value.into()).wrapping_mul(weight));
+            }
+        } else {
+            for (sum, value) in sums.iter_mut().zip(values) {
+                *sum = sum.wrapping_add(self.units(value).wrapping_mul(weight));
+            }
+        }
     }
 }
 
@@ -324,17 +341,49 @@ impl Sink for Weighted<'_> {
         }
     }
 
+    fn add_floats(&mut self, start: usize, floats: &[[u8; 4]]) -> Option<u32> {
+        let (fixed, weight) = (self.fixed, self.weight);
+        let sums = self.sums.get_mut(start..)?;
+        vectorised(
+            #[inline(always)]
+            || {
+                // Bits of magnitudes are in the order of the magnitudes; signed integers are what is compared fastest.
+                let (mut nonzeros, mut largest) = (0, 0);
+                for &float in floats {
+                    let magnitude = i32::from_le_bytes(float) & i32::MAX;
+                    nonzeros += u32::from(magnitude != 0);
+                    largest = magnitude.max(largest);
+                }
+                let largest = f32::from_bits(largest.cast_unsigned());
+                fixed.add(sums, floats.iter().map(|&float| f32::from_le_bytes(float)), largest, weight);
+                largest.is_finite().then_some(nonzeros)
+            },
+        )
+    }
+
     fn add_dense(&mut self, start: usize, values: &[f32]) {
         let Some(sums) = self.sums.get_mut(start..) else { return };
         let (fixed, weight) = (self.fixed, self.weight);
         vectorised(
             #[inline(always)]
             || {
-                for (sum, &value) in sums.iter_mut().zip(values) {
-                    *sum = sum.wrapping_add(fixed.units(value).wrapping_mul(weight));
-                }
+                let largest = values.iter().fold(0, |most: i32, value| most.max(value.abs().to_bits().cast_signed()));
+                fixed.add(sums, values.iter().copied(), f32::from_bits(largest.cast_unsigned()), weight);
             },
         );
+    }
+}
+
+/// A sum that several updates go to, each with its weight.
+struct Together<'a> {
+    sum: &'a mut ExactSum,
+    updates: &'a [(&'a [u8], u32)],
+    sign: i64,
+}
+
+impl Sinks for Together<'_> {
+    fn of(&mut self, frame: usize) -> impl Sink {
+        self.sum.weighted(self.sign * i64::from(self.updates[frame].1))
     }
 }
 

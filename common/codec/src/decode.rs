@@ -2,7 +2,7 @@
 
 mod dense;
 
-pub use dense::{decode_together, is_plain_dense};
+pub use dense::{Sinks, decode_together, is_plain_dense};
 
 use dense::{DenseRuns, Run};
 use half::{f16, slice::HalfFloatSliceExt};
@@ -30,6 +30,24 @@ pub trait Sink {
         for (i, &value) in values.iter().enumerate() {
             self.add(start + i, value);
         }
+    }
+
+    /// Takes floats as a frame has them, at most a few thousand, from `start` on. Returns how many are not zero, or
+    /// nothing if one is not finite: then the frame is refused.
+    fn add_floats(&mut self, start: usize, floats: &[[u8; 4]]) -> Option<u32> {
+        let (mut nonzeros, mut buffer) = (0, [0.0; RUN]);
+        for (start, floats) in (start..).step_by(RUN).zip(floats.chunks(RUN)) {
+            let values = &mut buffer[..floats.len()];
+            nonzeros += vectorised(
+                #[inline(always)]
+                || {
+                    values.iter_mut().zip(floats).for_each(|(value, &float)| *value = f32::from_le_bytes(float));
+                    nonzeros_if_finite(values)
+                },
+            )?;
+            self.add_dense(start, values);
+        }
+        Some(nonzeros)
     }
 
     /// Takes one value for every position, which is counted from `start`. Where a sum is too large for the cache its
@@ -298,7 +316,10 @@ impl<T: Target> Reader<'_, T> {
         match width_of(self.kind) {
             8 => self.run(start, bytes.iter().map(|&b| b.into()), scale),
             16 => self.run(start, bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b).into()), scale),
-            _ => self.run(start, bytes.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)), scale),
+            _ => {
+                self.nonzeros += self.target.words(self.kind, start, bytes.as_chunks().0)?;
+                Ok(())
+            }
         }
     }
 }
@@ -334,6 +355,11 @@ trait Target {
 
     /// At most [`RUN`] values that must not be zero, at positions counted from a start.
     fn sparse(&mut self, kind: FrameKind, positions: (usize, &[u32]), codes: &[u32], scale: f32) -> Result<(), Error>;
+
+    /// At most [`RUN`] values of four bytes, as they lie in a frame, from `start` on; returns how many are not zero.
+    fn words(&mut self, kind: FrameKind, start: usize, words: &[[u8; 4]]) -> Result<u64, Error> {
+        self.run(kind, start, words.iter().map(|&word| u32::from_le_bytes(word)), 0.0)
+    }
 
     /// At most [`RUN`] values from `start` on; returns how many are not zero.
     fn run(
@@ -386,6 +412,14 @@ impl<S: Sink> Target for ToFloats<'_, S> {
         }
         self.0.add_sparse(start, positions, values);
         Ok(())
+    }
+
+    fn words(&mut self, _: FrameKind, start: usize, words: &[[u8; 4]]) -> Result<u64, Error> {
+        if let Some(nonzeros) = self.0.add_floats(start, words) {
+            return Ok(nonzeros.into());
+        }
+        let values: Vec<f32> = words.iter().map(|&word| f32::from_le_bytes(word)).collect();
+        Err(not_finite(start, &values))
     }
 
     fn run(

@@ -156,11 +156,36 @@ fn dense_updates_count_together_as_they_do_alone_or_not_at_all() {
     flipped[100] ^= 1;
     with_one_damaged[3] = (&flipped, 1);
     assert!(matches!(together.add_dense(&with_one_damaged, &segments(), &limits()), Err(Error::Frame(_))));
+    let not_a_number = resealed(&frames[2].0, f32::NAN);
+    with_one_damaged[3] = (&not_a_number, 1);
+    assert!(matches!(together.add_dense(&with_one_damaged, &segments(), &limits()), Err(Error::Frame(_))));
     let too_heavy = [updates[0], (updates[1].0, u32::MAX)];
     assert!(matches!(together.add_dense(&too_heavy, &segments(), &limits()), Err(Error::TooMuchWeight { .. })));
     let other = Segments::new(vec![Segment { len: 3, row: 3 }]).unwrap();
     assert_eq!(together.add_dense(&[], &other, &limits()), Err(Error::OtherScale));
     assert_eq!(together, alone, "nothing of a refused group counts");
+}
+
+/// A frame of floats with another one at its end, and the checksum of that.
+fn resealed(frame: &[u8], last: f32) -> Vec<u8> {
+    let mut frame = frame[..frame.len() - 8].to_vec();
+    frame.extend(last.to_le_bytes());
+    frame.extend(crc32c::crc32c(&frame).to_le_bytes());
+    frame
+}
+
+#[test]
+fn a_value_beyond_the_bound_counts_as_the_bound_and_its_neighbours_as_they_are() {
+    let codec = Codec { density: 1.0, quantizer: Quantizer::F32, coder: EntropyCoder::Raw };
+    let values: Vec<f32> = (0..LEN).map(|i| (i as f32).sin()).collect();
+    let frame = Encoder::new().encode(&codec, &segments(), &values).unwrap().frame;
+    for (last, counted) in [(1e9, 4.0), (-1e9, -4.0), (0.5, 0.5)] {
+        let empty = ExactSum::new(LEN, Scale::for_recipe(10, 1000, 4.0));
+        let (mut of_it, mut of_the_bound) = (empty.clone(), empty);
+        of_it.add_frame(&resealed(&frame, last), &segments(), &limits(), 7).unwrap();
+        of_the_bound.add_frame(&resealed(&frame, counted), &segments(), &limits(), 7).unwrap();
+        assert_eq!(of_it, of_the_bound, "{last}");
+    }
 }
 
 #[test]
@@ -259,10 +284,11 @@ fn the_scale_leaves_room_for_the_largest_sum() {
 
 #[test]
 fn rounding_by_addition_is_rounding_to_even() {
-    let fixed = Scale::for_recipe(10, 1000, 16.0).fixed();
-    let half = (0.5 / fixed.per_unit) as f32;
+    let scale = Scale::for_recipe(10, 1000, 16.0);
+    let (fixed, per_unit) = (scale.fixed(), scale.unit().recip());
+    let half = (0.5 / per_unit) as f32;
     for value in [0.0, half, 3.0 * half, -half, -3.0 * half, 1.0, -15.999, 16.0, 1e-9, 0.1, f32::MIN_POSITIVE] {
-        assert_eq!(fixed.units(value), (f64::from(value) * fixed.per_unit).round_ties_even() as i64, "{value}");
+        assert_eq!(fixed.units(value), (f64::from(value) * per_unit).round_ties_even() as i64, "{value}");
     }
     assert_eq!(fixed.units(f32::INFINITY), fixed.units(16.0));
     assert_eq!(fixed.units(f32::NAN).abs(), fixed.units(16.0));

@@ -103,18 +103,23 @@ pub(super) fn lies_as_it_is(header: &FrameHeader) -> bool {
     header.layout == Layout::Dense && !header.values_coded && !matches!(header.kind, FrameKind::Whole(_))
 }
 
-/// Decodes dense frames of floats, all of one model and with values that are not coded, in step: `take` gets the number
-/// of a frame, an index and the values from there on, first a run of each frame, then the next run of each. A sum of them
-/// is then read and written once for all, and not once for each.
+/// Where the values of several frames go.
+pub trait Sinks {
+    /// That of a frame.
+    fn of(&mut self, frame: usize) -> impl Sink;
+}
+
+/// Decodes dense frames of floats, all of one model and with values that are not coded, in step: first a run of each
+/// frame, then the next run of each. A sum of them is then read and written once for all, and not once for each.
 ///
 /// # Errors
 /// The number of a frame and what is wrong with it, [`Error::WrongKind`] for one that is not [`is_plain_dense`]; then
-/// `take` may have seen a part of each.
+/// `sinks` may have seen a part of each.
 pub fn decode_together(
     frames: &[&[u8]],
     segments: &Segments,
     limits: &Limits,
-    mut take: impl FnMut(usize, usize, &[f32]),
+    sinks: &mut impl Sinks,
 ) -> Result<(), (usize, Error)> {
     let mut all = Vec::with_capacity(frames.len());
     for (i, frame) in frames.iter().enumerate() {
@@ -131,7 +136,8 @@ pub fn decode_together(
     loop {
         for (i, (runs, header, nonzeros)) in all.iter_mut().enumerate() {
             let mut read = || {
-                let target = ToFloats(&mut Numbered(i, &mut take));
+                let mut sink = sinks.of(i);
+                let target = ToFloats(&mut sink);
                 let mut reader = Reader { kind: header.kind, segments, target, nonzeros: *nonzeros };
                 for _ in 0..RUNS {
                     let Some(run) = runs.next()? else { return Ok(false) };
@@ -162,20 +168,7 @@ fn finish(all: Vec<(DenseRuns<'_>, FrameHeader, u64)>) -> Result<(), (usize, Err
     Ok(())
 }
 
-/// One of several that values go to.
-struct Numbered<'a, F>(usize, &'a mut F);
-
-impl<F: FnMut(usize, usize, &[f32])> Sink for Numbered<'_, F> {
-    fn add(&mut self, index: usize, value: f32) {
-        (self.1)(self.0, index, &[value]);
-    }
-
-    fn add_dense(&mut self, start: usize, values: &[f32]) {
-        (self.1)(self.0, start, values);
-    }
-}
-
 /// Runs of a frame in turn: memory is fetched in order, and what a sum has for so many stays in the second-level cache.
-const RUNS: usize = 8;
+const RUNS: usize = 2;
 /// Bytes of a line of the cache, of most processors.
 const LINE: usize = 64;

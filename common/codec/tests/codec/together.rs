@@ -1,7 +1,7 @@
 //! Tests of the part that the file is named after: frames decoded together.
 
 use dunlin_codec::{
-    Encoder, EntropyCoder, Error, Limits, Quantizer, Segments, decode, decode_together, is_plain_dense,
+    Encoder, EntropyCoder, Error, Limits, Quantizer, Segments, Sink, Sinks, decode, decode_together, is_plain_dense,
 };
 
 use crate::support::{codec, gaussian, segments};
@@ -22,10 +22,25 @@ fn dense_frames(segments: &Segments) -> Vec<Vec<u8>> {
 fn together(frames: &[Vec<u8>], segments: &Segments) -> Result<Vec<Vec<f32>>, (usize, Error)> {
     let mut decoded = vec![vec![0.0; segments.len()]; frames.len()];
     let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-    decode_together(&frames, segments, &Limits::for_segments(segments), |i, start, values| {
-        decoded[i][start..start + values.len()].copy_from_slice(values);
-    })?;
+    decode_together(&frames, segments, &Limits::for_segments(segments), &mut Apart(&mut decoded))?;
     Ok(decoded)
+}
+
+/// A vector for each frame.
+struct Apart<'a>(&'a mut [Vec<f32>]);
+
+impl Sinks for Apart<'_> {
+    fn of(&mut self, frame: usize) -> impl Sink {
+        Borrowed(&mut self.0[frame])
+    }
+}
+
+struct Borrowed<'a>(&'a mut [f32]);
+
+impl Sink for Borrowed<'_> {
+    fn add(&mut self, index: usize, value: f32) {
+        self.0[index] += value;
+    }
 }
 
 #[test]
