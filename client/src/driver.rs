@@ -1,59 +1,29 @@
 //! Carries out what a [`Participant`] decides: calls, files, training, pauses.
 
+mod compute;
+mod error;
+mod shared;
+mod tasks;
+
+pub use compute::Compute;
+pub use error::ClientError;
+pub use shared::{Prepare, Shared, Workplace};
+
 use crate::participant::{Action, End, Event, Participant};
-use crate::state::{ClientState, ModelCache, StateError, budget};
-use crate::trainer::{Trainer, TrainerError};
+use crate::state::{ClientState, budget};
 use crate::transport::{Answer, Disconnected, Transport};
-use crate::work::{self, Update, WorkError};
 use bytes::Bytes;
-use dunlin_codec::{Encoder, Limits, MaskedGrid, grid};
-use dunlin_core::message::{CatchUp, EvaluationReport, EvaluationTask, FetchModel, JoinRefused, TrainTask, Welcome};
+use compute::blocking;
+use dunlin_core::message::JoinRefused;
 use dunlin_core::recipe::Width;
-use dunlin_core::{ClientId, Digest, Layout, ModelVersion, Recipe, Reject, catch_up};
-use dunlin_nn::small::{NoSlices, Slice};
-use dunlin_nn::train::Evaluation;
+use dunlin_core::{ClientId, Reject};
+use dunlin_nn::small::Slice;
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use shared::Prepared;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tasks::{evaluate, fetch_model, train};
 use tracing::{debug, info, warn};
-
-/// Makes a client's part of a recipe: the only thing that differs between kinds of client.
-///
-/// It is asked when a client joins, and for a trainer each time that it trains, so that a virtual client costs memory
-/// only while it does.
-pub trait Workplace: Send + Sync {
-    /// The model's tensors and its parameters before any training.
-    ///
-    /// # Errors
-    /// When the model or its data cannot be made.
-    fn model(&self) -> Result<(Layout, Vec<f32>), TrainerError>;
-
-    /// Training examples of a client.
-    ///
-    /// # Errors
-    /// When the client has no data.
-    fn examples(&self, client: &ClientId) -> Result<u32, TrainerError>;
-
-    /// How much of the model a client has: one of the recipe's [`Recipe::widths`]. The whole, unless the workplace says
-    /// otherwise; what a simulation deals to its clients is [`Recipe::dealt_widths`].
-    fn width(&self, client: &ClientId) -> Width {
-        let _ = client;
-        Width::WHOLE
-    }
-
-    /// A trainer on a client's data. It trains a model of [`Self::model`]'s layout whatever the client's width is.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    fn trainer(&self, client: &ClientId) -> Result<Box<dyn Trainer>, TrainerError>;
-}
-
-/// Makes a [`Workplace`] from the recipe that the server sends.
-pub type Prepare = dyn Fn(&Recipe) -> Result<Arc<dyn Workplace>, TrainerError> + Send + Sync;
 
 /// What a client tells those who watch it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -99,162 +69,6 @@ pub enum Told<'a> {
 
 /// Takes what clients tell.
 pub type Tell = dyn Fn(&Told<'_>) + Send + Sync;
-
-/// What the clients of one process share.
-pub struct Shared {
-    /// Takes what they tell.
-    tell: Box<Tell>,
-    /// Makes the workplace, once per run.
-    pub prepare: Box<Prepare>,
-    /// Versions held of the whole model.
-    pub models: Arc<ModelCache>,
-    /// Bounds how many clients compute at once.
-    pub compute: Arc<Semaphore>,
-    prepared: Mutex<Option<(Welcome, PreparedRun)>>,
-}
-
-/// What is made of a recipe, once for all clients of the process.
-struct PreparedRun {
-    recipe: Arc<Recipe>,
-    workplace: Arc<dyn Workplace>,
-    /// For each width that some client of the process has.
-    widths: BTreeMap<Width, Arc<Prepared>>,
-}
-
-/// The same for clients of one width.
-struct Prepared {
-    recipe: Arc<Recipe>,
-    workplace: Arc<dyn Workplace>,
-    /// The part of the model that they have; nothing for the whole.
-    slice: Option<Slice>,
-    limits: Limits,
-    /// Version 0.
-    seeded: MaskedGrid,
-    /// Versions held.
-    models: Arc<ModelCache>,
-}
-
-/// Why a client ended before its run did.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Its files failed it.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// Its training failed.
-    #[error(transparent)]
-    Work(#[from] WorkError),
-    /// The server's recipe cannot be read; the versions differ.
-    #[error("the server's recipe cannot be used: {0}")]
-    Recipe(#[from] dunlin_core::recipe::RecipeError),
-    /// The client's data give another model than the server's.
-    #[error(
-        "the model for this client's data differs from the server's: check that shapes and classes agree with the recipe"
-    )]
-    OtherModel,
-    /// The recipe has no clients of this width.
-    #[error("--width is {width}; the recipe has clients of width {known}")]
-    UnknownWidth {
-        /// The client's width.
-        width: Width,
-        /// Those of the recipe.
-        known: String,
-    },
-    /// The model has no smaller models within it.
-    #[error("the server's recipe cannot be used: {0}")]
-    NoSlices(#[from] NoSlices),
-    /// The server refused the client for good.
-    #[error("the server refused client {client}: {reject}")]
-    Refused {
-        /// The client.
-        client: ClientId,
-        /// Why.
-        reject: Reject,
-    },
-    /// The server and the client speak other protocols.
-    #[error(transparent)]
-    OtherProtocol(JoinRefused),
-    /// The fetched model is wrong although nothing held went into it.
-    #[error("the server's model {version} does not agree with its own digest")]
-    WrongModel {
-        /// The version.
-        version: ModelVersion,
-    },
-}
-
-impl ClientError {
-    /// The key of the recipe whose value is to blame, where one is.
-    #[must_use]
-    pub fn key(&self) -> Option<&'static str> {
-        match self {
-            Self::Work(error) => error.key(),
-            Self::NoSlices(_) => Some("size.width"),
-            _ => None,
-        }
-    }
-}
-
-impl From<TrainerError> for ClientError {
-    fn from(error: TrainerError) -> Self {
-        Self::Work(WorkError::Trainer(error))
-    }
-}
-
-impl Shared {
-    /// What `threads` computing clients of one process share.
-    #[must_use]
-    pub fn new(prepare: Box<Prepare>, models: ModelCache, threads: usize) -> Arc<Self> {
-        Self::telling(Box::new(|_| {}), prepare, models, threads)
-    }
-
-    /// The same for clients that tell what happens to them.
-    #[must_use]
-    pub fn telling(tell: Box<Tell>, prepare: Box<Prepare>, models: ModelCache, threads: usize) -> Arc<Self> {
-        let compute = Arc::new(Semaphore::new(threads.max(1)));
-        Arc::new(Self { tell, prepare, models: Arc::new(models), compute, prepared: Mutex::new(None) })
-    }
-
-    fn prepared(&self, welcome: &Welcome, client: &ClientId) -> Result<Arc<Prepared>, ClientError> {
-        let mut slot = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.as_ref().is_none_or(|(known, _)| known != welcome) {
-            let recipe = Arc::new(Recipe::from_toml(&welcome.recipe)?);
-            let workplace = (self.prepare)(&recipe)?;
-            *slot = Some((welcome.clone(), PreparedRun { recipe, workplace, widths: BTreeMap::new() }));
-        }
-        let (_, run) = slot.as_mut().expect("it was filled just now");
-        let width = run.workplace.width(client);
-        if let Some(prepared) = run.widths.get(&width) {
-            return Ok(Arc::clone(prepared));
-        }
-        let prepared = Arc::new(self.prepared_for(welcome, run, width)?);
-        run.widths.insert(width, Arc::clone(&prepared));
-        Ok(prepared)
-    }
-
-    fn prepared_for(&self, welcome: &Welcome, run: &PreparedRun, width: Width) -> Result<Prepared, ClientError> {
-        let (recipe, workplace) = (Arc::clone(&run.recipe), Arc::clone(&run.workplace));
-        if !recipe.has_width(width) {
-            let known: Vec<String> = recipe.widths().map(|known| known.to_string()).collect();
-            return Err(ClientError::UnknownWidth { width, known: known.join(", ") });
-        }
-        let (layout, initial) = workplace.model()?;
-        if Digest(layout.digest()) != welcome.layout {
-            return Err(ClientError::OtherModel);
-        }
-        let mut seeded = Vec::new();
-        grid::from_f32(&initial, &mut seeded);
-        let mut seeded = MaskedGrid::whole(Arc::new(layout.segments()), seeded).map_err(WorkError::Codec)?;
-        let slice = Slice::new(&layout, width)?;
-        let mut models = Arc::clone(&self.models);
-        if let Some(slice) = &slice {
-            seeded = slice.of_grid(&seeded);
-            models = Arc::new(models.beside(&format!("width-{width}")));
-        }
-        let whole = seeded.mask().whole();
-        let limits = Limits::for_segments(whole);
-        models.bind(welcome.run, whole)?;
-        Ok(Prepared { recipe, workplace, slice, limits, seeded, models })
-    }
-}
 
 /// Runs one client until its run ends.
 ///
@@ -391,154 +205,6 @@ fn disconnected(client: &ClientId, error: &Disconnected) -> Event {
     warn!(client = %client, "the server cannot be reached: {error}");
     Event::Disconnected
 }
-
-async fn blocking<T: Send + 'static>(task: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(task).await {
-        Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-async fn fetch_model(
-    fetch: &FetchModel,
-    state: &mut dyn ClientState,
-    transport: &mut Transport,
-    prepared: &Arc<Prepared>,
-) -> Result<Event, ClientError> {
-    let client = &fetch.session.client;
-    // Nobody needs more than a snapshot with every coordinate in its widest form.
-    let max_bytes = 2 * prepared.limits.max_frame_bytes as u64;
-    let (plan, frames) = match transport.fetch(fetch, max_bytes).await {
-        Err(error) => return Ok(disconnected(client, &error)),
-        Ok(Err(reject)) => return Ok(Event::Fetched(Err(reject))),
-        Ok(Ok(fetched)) => fetched,
-    };
-    let (version, held) = (plan.version, fetch.held);
-    let job = {
-        let prepared = prepared.clone();
-        move || apply(&plan, &frames, held, &prepared)
-    };
-    if !blocking(job).await? {
-        if held.is_none() {
-            return Err(ClientError::WrongModel { version });
-        }
-        warn!(client = %client, %version, "the model held has drifted: fetching a snapshot");
-        state.set_held(None)?;
-        return Ok(Event::Drifted);
-    }
-    state.set_held(Some(version))?;
-    Ok(Event::Fetched(Ok(version)))
-}
-
-/// Applies a plan and keeps the version reached; false when it does not agree with the digest.
-fn apply(
-    plan: &CatchUp,
-    frames: &[Bytes],
-    held: Option<ModelVersion>,
-    prepared: &Prepared,
-) -> Result<bool, ClientError> {
-    let models = &prepared.models;
-    let model = match models.get(plan.version) {
-        // Another client of the process has been here; the bytes were sent all the same.
-        Some(model) => model,
-        None => {
-            let base = held.and_then(|version| models.take(version));
-            match catch_up::apply(plan, frames, base, &prepared.seeded) {
-                Ok(model) => Arc::new(model),
-                Err(_) => return Ok(false),
-            }
-        }
-    };
-    models.hold(held, plan.version, plan.digest, &model)?;
-    Ok(true)
-}
-
-/// Trains; nothing when the round ended meanwhile.
-async fn train(
-    client: &ClientId,
-    task: &TrainTask,
-    (state, shared, prepared): (&mut dyn ClientState, &Arc<Shared>, Arc<Prepared>),
-    (mut report, session): (Transport, dunlin_core::message::Session),
-) -> Result<Option<Update>, ClientError> {
-    let permit = shared.compute.clone().acquire_owned().await.expect("the semaphore is never closed");
-    let base = prepared.models.get(task.base).expect("a model that was just fetched is held");
-    let task = budget::within(&prepared.recipe, state.spent(), task);
-    let residual =
-        if prepared.recipe.uplink.feedback > 0.0 { state.residual(prepared.seeded.mask().whole())? } else { None };
-    let steps = Arc::new((AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false)));
-    let job = {
-        let (steps, task, client) = (steps.clone(), task.clone(), client.clone());
-        move || {
-            let _permit = permit;
-            let mut trainer = prepared.workplace.trainer(&client)?;
-            let mut encoder = Encoder::new();
-            let mut progress = |done, total| {
-                steps.0.store(done, Ordering::Relaxed);
-                steps.1.store(total, Ordering::Relaxed);
-                if steps.2.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            };
-            let assignment = work::Assignment {
-                client: &client,
-                task: &task,
-                recipe: &prepared.recipe,
-                slice: prepared.slice.as_ref(),
-                base: &base,
-                residual: residual.as_deref(),
-                digest: Digest::of,
-            };
-            work::train_and_encode(&assignment, &mut *trainer, &mut encoder, &mut progress)
-        }
-    };
-    let mut training = std::pin::pin!(blocking(job));
-    let mut beat = tokio::time::interval(PROGRESS_INTERVAL);
-    beat.tick().await;
-    let result = loop {
-        tokio::select! {
-            result = &mut training => break result,
-            _ = beat.tick() => {
-                let (done, total) = (steps.0.load(Ordering::Relaxed), steps.1.load(Ordering::Relaxed));
-                // A beat that does not get through is made up for by the next.
-                if let Ok(Err(reject)) = report.progress(&session, task.round, done, total).await {
-                    info!(client = %client, reject = reject.label(), "training broken off: {reject}");
-                    steps.2.store(true, Ordering::Relaxed);
-                }
-            }
-        }
-    };
-    match result {
-        Ok(update) => Ok(Some(update)),
-        Err(WorkError::Trainer(TrainerError::Stopped)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-async fn evaluate(
-    client: &ClientId,
-    task: EvaluationTask,
-    shared: &Arc<Shared>,
-    prepared: Arc<Prepared>,
-) -> Result<EvaluationReport, ClientError> {
-    let permit = shared.compute.clone().acquire_owned().await.expect("the semaphore is never closed");
-    let model = prepared.models.get(task.version).expect("a model that was just fetched is held");
-    let client = client.clone();
-    let result: Result<Evaluation, TrainerError> = blocking(move || {
-        let _permit = permit;
-        let params = Slice::whole_floats(prepared.slice.as_ref(), &model);
-        prepared.workplace.trainer(&client)?.evaluate(&params)
-    })
-    .await;
-    let result = result?;
-    Ok(EvaluationReport {
-        round: task.round,
-        version: task.version,
-        examples: result.examples,
-        correct: result.correct,
-        loss_sum: result.loss_sum,
-    })
-}
-
-/// How often a training client says that it advances; several times within the shortest sensible idle timeout.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
