@@ -83,8 +83,9 @@ pub(crate) fn figures(round: &RoundSummary) -> String {
         (Some(accuracy), Some(loss)) => format!("accuracy {}  loss {loss:.4}", percent(accuracy)),
         _ => format!("training loss {:.4}", round.train_loss),
     };
+    let own = round.federated.map(|own| format!("  on clients' data {}", percent(own.accuracy))).unwrap_or_default();
     let left = round.kept.map(|kept| format!("  {} left", count(kept))).unwrap_or_default();
-    format!("{quality}{left}  up {}  down {}", bytes(round.bytes.up), bytes(round.bytes.down))
+    format!("{quality}{own}{left}  up {}  down {}", bytes(round.bytes.up), bytes(round.bytes.down))
 }
 
 /// A spinner with a message that changes, or nothing where there is no terminal.

@@ -369,8 +369,9 @@ fn a_report_shows_the_numbers_of_its_run() {
 fn a_model_is_made_small_judged_exported_and_made_large_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let trained =
-        ["model.kind=2nn", "training.epochs=4", "training.learning_rate=0.3"].map(|set| ["--set", set]).concat();
+    let trained = ["model.kind=2nn", "training.epochs=4", "training.learning_rate=0.3", "downlink.density=0.01"]
+        .map(|set| ["--set", set])
+        .concat();
     let run = simulate(&[&["-q", "--out", &path("run")], trained.as_slice()].concat());
     assert_eq!(run.status.code(), Some(0), "{run:?}");
     let model = path("run/model.safetensors");

@@ -10,6 +10,8 @@ use dunlin_codec::{
     Codec, CommonGrid, Encoder, EntropyCoder, Fit, Mask, MaskedGrid, Quantizer, Rate, Segment, Segments,
 };
 use prost::Message;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +33,52 @@ fn whatever_the_fuzzer_has_found_is_dealt_with() {
         function(&[]);
     }
 }
+
+/// What a fuzzer would try next, the same in every run: each input with bits, bytes and ends changed, and pieces of others
+/// put in.
+#[test]
+fn changed_inputs_are_dealt_with() {
+    let functions: [fn(&[u8]); 3] = [fuzz::decode, fuzz::boundary, fuzz::catch_up];
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    for (target, function) in fuzz::TARGETS.into_iter().zip(functions) {
+        let mut paths: Vec<PathBuf> =
+            std::fs::read_dir(corpus(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        let inputs: Vec<Vec<u8>> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        for input in &inputs {
+            for _ in 0..CHANGES {
+                let mut changed = input.clone();
+                for _ in 0..random.random_range(1..4) {
+                    change(&mut changed, &inputs, &mut random);
+                }
+                function(&changed);
+            }
+        }
+    }
+}
+
+fn change(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut ChaCha8Rng) {
+    if input.is_empty() {
+        input.push(random.random());
+    }
+    let at = random.random_range(0..input.len());
+    match random.random_range(0..6) {
+        0 => input[at] ^= 1 << random.random_range(0..8),
+        1 => input[at] = random.random(),
+        2 => input.truncate(at),
+        3 => input.insert(at, random.random()),
+        4 => drop(input.remove(at)),
+        _ => {
+            let other = &others[random.random_range(0..others.len())];
+            let from = random.random_range(0..=other.len());
+            let until = (from + random.random_range(0..64)).min(other.len());
+            input.splice(at.., other[from..until].iter().copied());
+        }
+    }
+}
+
+/// Of each input.
+const CHANGES: usize = 1000;
 
 /// A frame of every kind and layout for the first of the fuzzer's models, without its checksum.
 fn frames() -> BTreeMap<String, Vec<u8>> {
@@ -85,6 +133,17 @@ fn frames() -> BTreeMap<String, Vec<u8>> {
     frames.insert("grown".into(), half.change_to(&more, &mut encoder).remove(0));
     frames.values_mut().for_each(|frame| frame.truncate(frame.len() - 4));
     frames
+}
+
+/// A frame of more non-zeros than are coded one by one, without its checksum.
+fn many_gaps() -> Vec<u8> {
+    let segments = Segments::new(vec![Segment { len: 40_000, row: 200 }]).unwrap();
+    let mut random = ChaCha8Rng::seed_from_u64(2);
+    let update: Vec<f32> = (0..segments.len()).map(|_| random.random::<f32>() - 0.5).collect();
+    let codec = Codec { density: 0.11, quantizer: Quantizer::Ternary, coder: EntropyCoder::Adaptive };
+    let mut frame = Encoder::new().encode(&codec, &segments, &update).unwrap().frame;
+    frame.truncate(frame.len() - 4);
+    frame
 }
 
 /// A little of everything that TOML can write.
@@ -158,6 +217,7 @@ fn the_corpus_has_a_seed_of_every_kind() {
     for (name, frame) in &frames {
         seeds.insert(corpus("decode").join(name), [&[0], frame.as_slice()].concat());
     }
+    seeds.insert(corpus("decode").join("many-gaps"), [&[4], many_gaps().as_slice()].concat());
     for (name, message) in messages() {
         seeds.insert(corpus("boundary").join(name), message);
     }

@@ -10,7 +10,8 @@ fn run(sets: &[&str]) -> (f64, dunlin::Report) {
     (outcome.rounds[0].loss.expect("the first round is evaluated"), outcome.report)
 }
 
-const SMALL: &[&str] = &["data.clients=30", "rounds.cohort=4", "rounds.count=6", "training.epochs=2"];
+const SMALL: &[&str] =
+    &["data.clients=30", "rounds.cohort=4", "rounds.count=6", "training.epochs=2", "downlink.density=0.01"];
 
 #[test]
 fn every_model_of_images_learns_in_a_federation_of_few_bytes() {

@@ -292,6 +292,92 @@ fn narrowed(value: f32) -> bf16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dunlin_codec::{Codec, Decoder, EntropyCoder, Limits, Quantizer, Segment, Segments};
+    use dunlin_core::{Layout, ModelVersion, RoundId, TensorSpec};
+    use dunlin_nn::train::Evaluation;
+
+    /// Leaves the model as it is, so that an update is what was left before.
+    struct Idle(Layout);
+
+    impl Trainer for Idle {
+        fn layout(&self) -> &Layout {
+            &self.0
+        }
+
+        fn examples(&self) -> u32 {
+            1
+        }
+
+        fn train(&mut self, _: &Work<'_>, _: &mut Vec<f32>, _: Progress<'_>) -> Result<f64, TrainerError> {
+            Ok(0.0)
+        }
+
+        fn evaluate(&mut self, _: &[f32]) -> Result<Evaluation, TrainerError> {
+            Ok(Evaluation::default())
+        }
+    }
+
+    /// What a client sends in round 7 of `base`, with feedback 0.9.
+    fn sent(base: &MaskedGrid, residual: &Residual) -> Vec<f32> {
+        let layout = Layout::new(vec![TensorSpec::new("w", [4])]).unwrap();
+        let codec = Codec { density: 1.0, quantizer: Quantizer::F32, coder: EntropyCoder::Raw };
+        let task = TrainTask {
+            round: RoundId { term: 1, number: 7 },
+            base: ModelVersion(6),
+            deadline_ms: 1,
+            codec,
+            max_bytes: 0,
+        };
+        let sets = ["uplink.density=1", "uplink.quantizer=f32", "uplink.feedback=0.9"].map(str::to_owned);
+        let assignment = Assignment {
+            client: &ClientId::new("a").unwrap(),
+            task: &task,
+            recipe: &Recipe::load(None, &sets).unwrap(),
+            slice: None,
+            base,
+            residual: Some(residual),
+            digest: Digest::of,
+        };
+        let mut go_on = |_, _| std::ops::ControlFlow::Continue(());
+        let update = train_and_encode(&assignment, &mut Idle(layout), &mut Encoder::new(), &mut go_on).unwrap();
+        let segments = base.mask().segments();
+        let mut values = vec![0.0; segments.len()];
+        Decoder::new().decode(&update.frame, segments, &Limits::for_segments(segments), &mut values).unwrap();
+        values
+    }
+
+    fn whole() -> MaskedGrid {
+        MaskedGrid::whole(Arc::new(Segments::new(vec![Segment { len: 4, row: 4 }]).unwrap()), vec![0; 4]).unwrap()
+    }
+
+    fn residual(mask: &Arc<Mask>, round: u64, values: &[f32]) -> Residual {
+        Residual { round, mask: Arc::clone(mask), values: values.iter().copied().map(bf16::from_f32).collect() }
+    }
+
+    #[test]
+    fn what_was_left_counts_less_for_each_round_since() {
+        let base = whole();
+        for (round, factor) in [(6, 0.9f32), (5, 0.81), (4, 0.729), (1, 0.531_441)] {
+            let got = sent(&base, &residual(base.mask(), round, &[1.0, -2.0, 0.0, 0.5]));
+            for (got, left) in got.iter().zip([1.0, -2.0, 0.0, 0.5]) {
+                assert!((got - factor * left).abs() < 1e-6, "{round}: {got} of {left}");
+            }
+        }
+        assert_eq!(sent(&base, &residual(base.mask(), 7, &[1.0; 4])), [0.0; 4], "not of a round before this one");
+    }
+
+    #[test]
+    fn what_was_left_goes_with_its_coordinate_when_the_mask_changes() {
+        let base = whole();
+        let before = Arc::new(Mask::new(Arc::clone(base.mask().whole()), |index| index != 1).unwrap());
+        let left = residual(&before, 6, &[1.0, 2.0, 4.0]);
+        let got = sent(&base, &left);
+        let expected = [0.9, 0.0, 1.8, 3.6];
+        assert!(got.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-6), "{got:?}");
+        let after = Arc::new(Mask::new(Arc::clone(base.mask().whole()), |index| index < 3).unwrap());
+        let kept = left.within(&after);
+        assert_eq!(kept.iter().map(|value| value.to_f32()).collect::<Vec<_>>(), [1.0, 0.0, 2.0]);
+    }
 
     #[test]
     fn a_residual_is_rounded_as_the_library_rounds() {

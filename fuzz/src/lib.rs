@@ -143,13 +143,15 @@ pub fn catch_up(data: &[u8]) {
     assert_eq!(fresh.digest(), held.digest());
 }
 
-/// Small models with what makes layouts differ: a matrix and its bias, one row, single elements.
+/// Models with what makes layouts differ: a matrix and its bias, one row, single elements, many coordinates.
 fn segments(choice: u8) -> Segments {
-    let shapes: &[(usize, usize)] = match choice % 4 {
+    let shapes: &[(usize, usize)] = match choice % 5 {
         0 => &[(700, 25), (30, 30), (400, 400)],
         1 => &[(1, 1)],
         2 => &[(5, 5), (1, 1), (64, 8)],
-        _ => &[(4096, 64)],
+        3 => &[(4096, 64)],
+        // With as many non-zeros as make gaps worth a table.
+        _ => &[(40_000, 200)],
     };
     Segments::new(shapes.iter().map(|&(len, row)| Segment { len, row }).collect()).expect("shapes of a model")
 }

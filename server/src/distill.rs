@@ -218,7 +218,15 @@ fn examples(recipe: &Recipe, split: &Split, seed: &Seed) -> Result<Examples, dun
         source => {
             let other = dunlin_core::recipe::DataConfig { source: source.into(), ..recipe.data.clone() };
             let train = data::load(&other, &recipe.data_seed())?.train;
-            let train = if train.input() == input { train } else { Arc::new(train.without_labels(input)?) };
+            let has_labels = train.input() == input;
+            let train = if has_labels { train } else { Arc::new(train.without_labels(input)?) };
+            if !has_labels && config.labels > 0.0 {
+                return Err(dunlin_nn::Error::Config {
+                    key: "distillation.labels",
+                    value: config.labels.to_string(),
+                    remedy: format!("labels of {source} are not those of {}; set it to 0", recipe.data.source),
+                });
+            }
             Examples::all(train)
         }
     };

@@ -208,6 +208,7 @@ fn reason(error: &Error) -> Reject {
         Error::TooLarge { .. } => Reject::FrameTooLarge,
         Error::WrongCoordinates { .. } => Reject::WrongShape,
         Error::WrongKind { .. } => Reject::WrongCodec,
+        Error::UnknownVersion(_) | Error::UnknownKind(_) => Reject::UnknownFormat,
         _ => Reject::Corrupt,
     }
 }

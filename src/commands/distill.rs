@@ -103,7 +103,7 @@ pub(crate) fn run(args: &DistillArgs) -> Done {
         if teacher.input() != &input {
             let (expected, actual) = (teacher.input(), input);
             let path = path.display();
-            return Err(Failure::usage(format!("{path} takes {expected:?} and {} has {actual:?}", args.data)));
+            return Err(Failure::usage(format!("{path} takes {expected}, and {} has {actual}", args.data)));
         }
         let params = file.params(&teacher)?;
         lesson.add(&mut teacher, &params, &train, &threads).map_err(of_data)?;

@@ -124,7 +124,7 @@ impl RunArgs {
         let mut model = file.model(&self.architecture, Some(split.test.input()))?;
         if model.input() != split.test.input() {
             let (expected, actual) = (model.input(), split.test.input());
-            return Err(Failure::usage(format!("the model takes {expected:?} and {} has {actual:?}", self.data)));
+            return Err(Failure::usage(format!("the model takes {expected}, and {} has {actual}", self.data)));
         }
         if split.test.is_empty() {
             return Err(Failure::usage(format!("{} has nothing to test on", self.data)));

@@ -3,6 +3,7 @@
 use super::output::{self, bytes, count, curve, factor, percent, seconds};
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Cell, CellAlignment, Table};
+use dunlin::core::report::LastFederated;
 use dunlin::{Report, RoundSummary};
 
 /// Prints the report of a run and, where its rounds are at hand, the curve of their accuracy.
@@ -42,6 +43,14 @@ fn table((state, sentence): &(String, String), report: &Report) -> Table {
     } else {
         row("accuracy", percent(report.accuracy), target);
         row("loss", format!("{:.4}", report.loss), String::new());
+    }
+    if let Some(LastFederated { round, result }) = report.federated {
+        let remark = format!(
+            "{} clients, {} examples, after round {round}",
+            count(result.clients.into()),
+            count(result.examples)
+        );
+        row("  on clients' own data", percent(result.accuracy), remark);
     }
     let mut rounds = format!("{} clients took part", report.clients);
     if report.abandoned > 0 {

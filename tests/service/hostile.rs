@@ -67,6 +67,18 @@ const ATTACKS: &[(&str, Attack)] = &[
         let frame: Vec<u8> = (0..500u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         vec![(on_wire(hand, &header(&hand.session.client, task, &frame)), frame.into(), Reject::Corrupt)]
     }),
+    ("a frame of a version to come", |hand, task| {
+        let (_, frame) = update(&hand.session.client, task, 0, 1.0);
+        let mut frame = frame[..frame.len() - 4].to_vec();
+        frame[1] = 200;
+        frame.extend(crc32c::crc32c(&frame).to_le_bytes());
+        vec![(on_wire(hand, &header(&hand.session.client, task, &frame)), frame.into(), Reject::UnknownFormat)]
+    }),
+    ("the same update twice", |hand, task| {
+        let (header, frame, reject) = with_value(hand, task, f32::NAN, Reject::NotANumber);
+        // The first has ended its sender's part in the round.
+        vec![(header.clone(), frame.clone(), reject), (header, frame, Reject::NotANumber)]
+    }),
     ("a billion examples", |hand, task| {
         let (good, frame) = update(&hand.session.client, task, 0, 1.0);
         let wrong = v1::UpdateHeader { examples: 1_000_000_000, ..on_wire(hand, &good) };
@@ -131,9 +143,13 @@ async fn each_attack_is_refused_with_its_own_reason_and_the_model_is_as_without_
     assert_eq!(seen, u64::from(expected.values().sum::<u32>()), "{:?}", status.view.rejects);
     assert_eq!(report.rejects, expected);
     let metrics = metrics_text(&status).unwrap();
-    for reason in expected.keys() {
+    let mut control = v1::control_client::ControlClient::new(world.channel());
+    let told = control.status(v1::StatusRequest {}).await.unwrap().into_inner().rejects;
+    for (reason, &count) in &expected {
         let line = format!("dunlin_rejects{{reason=\"{reason}\"");
         assert!(metrics.lines().any(|found| found.starts_with(&line)), "no {line} in {metrics}");
+        let told: u64 = told.iter().filter(|it| it.reason == *reason).map(|it| it.count).sum();
+        assert_eq!(told, u64::from(count), "{reason}");
     }
     assert_eq!((report.rounds, report.abandoned), (ATTACKS.len() as u64, 0));
 

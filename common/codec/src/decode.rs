@@ -99,6 +99,7 @@ pub struct Verified {
 #[derive(Default)]
 pub struct Decoder {
     part: Part,
+    adaptive: Adaptive,
 }
 
 impl Decoder {
@@ -118,7 +119,7 @@ impl Decoder {
         limits: &Limits,
         sink: &mut S,
     ) -> Result<(), Error> {
-        read(frame, segments, limits, ToFloats(sink), &mut self.part).map(drop)
+        read(frame, segments, limits, ToFloats(sink), self).map(drop)
     }
 }
 
@@ -130,9 +131,9 @@ impl Decoder {
 pub fn verify(frame: &[u8], segments: &Segments, limits: &Limits) -> Result<Verified, Error> {
     let mut seen = Seen(0.0);
     let nonzeros = match header::admit(frame, segments, limits)?.kind {
-        FrameKind::Integers => read(frame, segments, limits, ToIntegers(&mut seen), &mut Part::default())?,
+        FrameKind::Integers => read(frame, segments, limits, ToIntegers(&mut seen), &mut Decoder::new())?,
         kind if !kind.has_values() => positions(frame, kind, segments, limits)?.len(),
-        _ => read(frame, segments, limits, ToFloats(&mut seen), &mut Part::default())?,
+        _ => read(frame, segments, limits, ToFloats(&mut seen), &mut Decoder::new())?,
     };
     Ok(Verified { nonzeros, max_abs: seen.0 })
 }
@@ -156,7 +157,7 @@ pub fn decode_integers<S: IntegerSink>(
     limits: &Limits,
     sink: &mut S,
 ) -> Result<(), Error> {
-    read(frame, segments, limits, ToIntegers(sink), &mut Part::default()).map(drop)
+    read(frame, segments, limits, ToIntegers(sink), &mut Decoder::new()).map(drop)
 }
 
 /// The positions of a frame of `kind`, one of those without values.
@@ -172,7 +173,7 @@ pub(crate) fn positions(
     }
     // Not reserved by what the header says: that is not to be believed yet.
     let mut found = Vec::new();
-    read(frame, segments, limits, ToPositions(&mut found), &mut Part::default())?;
+    read(frame, segments, limits, ToPositions(&mut found), &mut Decoder::new())?;
     Ok(found)
 }
 
@@ -181,7 +182,7 @@ fn read<T: Target>(
     segments: &Segments,
     limits: &Limits,
     target: T,
-    part: &mut Part,
+    Decoder { part, adaptive }: &mut Decoder,
 ) -> Result<usize, Error> {
     let (header, sealed) = header::open(frame, segments, limits)?;
     let kind = header.kind;
@@ -232,7 +233,8 @@ fn read<T: Target>(
         }
         Layout::Adaptive => {
             let mut stream = PairedReader::new(body);
-            read_ranged(&description, header.values_coded, &mut stream, &mut Adaptive::new(), &mut reader, part)?;
+            adaptive.begin();
+            read_ranged(&description, header.values_coded, &mut stream, adaptive, &mut reader, part)?;
             stream.finish(bytes)?;
         }
     }

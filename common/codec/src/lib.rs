@@ -108,4 +108,4 @@ pub use mask::{Mask, MaskedGrid};
 pub use scattered::change_at;
 pub use segment::{Segment, Segments};
 pub use source::{Rest, Source};
-pub use vectorised::vectorised;
+pub use vectorised::{Vectors, vectorised, with_vectors};

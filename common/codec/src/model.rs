@@ -145,33 +145,44 @@ impl Frequencies {
     }
 }
 
-/// A number below 2^`depth` as choices from the highest bit down, each with its own adaptive probability.
-pub(crate) struct Tree {
+/// A number below a power of two as choices from the highest bit down, each with its own adaptive probability: as many as
+/// there are numbers, in an array where that is known, so that a frame needs no memory for it.
+pub(crate) struct Tree<N> {
     depth: u32,
-    nodes: Vec<Learning>,
+    nodes: N,
 }
 
-impl Tree {
-    pub(crate) fn new(depth: u32) -> Self {
+impl Tree<Vec<Learning>> {
+    /// For 2^`depth` numbers.
+    pub(crate) fn of_depth(depth: u32) -> Self {
         Self { depth, nodes: vec![Learning::EVEN; 1 << depth] }
     }
+}
 
-    /// A guess at the chances of 2^depth symbols that weighs as much as `seen` observations.
-    pub(crate) fn expecting(chances: &[f64], seen: u8) -> Self {
-        let mut tree = Self::new(chances.len().ilog2());
-        let mut sums = [vec![0.0; chances.len()], chances.to_vec()].concat();
-        for node in (1..chances.len()).rev() {
-            sums[node] = sums[2 * node] + sums[2 * node + 1];
+impl<const N: usize> Tree<[Learning; N]> {
+    /// All numbers alike.
+    pub(crate) const EVEN: Self = Self { depth: N.ilog2(), nodes: [Learning::EVEN; N] };
+
+    /// A guess at the chances of the numbers that weighs as much as `seen` observations.
+    pub(crate) fn expecting(chances: &[f64; N], seen: u8) -> Self {
+        let mut tree = Self::EVEN;
+        // Those of inner nodes; below the last of these are the numbers.
+        let mut sums = [0.0; N];
+        for node in (1..N).rev() {
+            let below = [2 * node, 2 * node + 1].map(|node| if node < N { sums[node] } else { chances[node - N] });
+            sums[node] = below[0] + below[1];
             if sums[node] > 1e-200 {
-                tree.nodes[node] = Learning::with_prior(sums[2 * node + 1] / sums[node], seen);
+                tree.nodes[node] = Learning::with_prior(below[1] / sums[node], seen);
             }
         }
         tree
     }
+}
 
+impl<N: AsMut<[Learning]>> Tree<N> {
     #[inline]
     pub(crate) fn code<S: RangeStream>(&mut self, stream: &mut S, symbol: u32) -> u32 {
-        let nodes = &mut self.nodes[..1 << self.depth];
+        let nodes = &mut self.nodes.as_mut()[..1 << self.depth];
         let within = nodes.len() - 1;
         let (mut node, mut p) = (1, nodes[1 & within].p());
         for level in (0..self.depth).rev() {
@@ -189,7 +200,7 @@ impl Tree {
 /// A number ≥ 1: its class ⌊log2⌋ by a tree, the next two bits adaptively, the others as they are.
 pub(crate) struct Magnitude {
     usual: Usual,
-    classes: Tree,
+    classes: Tree<[Learning; 32]>,
     /// Three nodes for the two bits after the first, per class.
     next: [[Learning; 3]; 32],
 }
@@ -197,15 +208,15 @@ pub(crate) struct Magnitude {
 /// A small tree for the classes from `low` on, whose last symbol stands for all others.
 struct Usual {
     low: u32,
-    tree: Tree,
+    tree: Tree<[Learning; 1 << USUAL_DEPTH]>,
 }
 
 impl Magnitude {
     /// For any `u32` ≥ 1, nothing known but that most have seven classes from that of `low` on.
     pub(crate) fn starting_at(low: u32) -> Self {
         Self {
-            usual: Usual { low: low.ilog2(), tree: Tree::new(USUAL_DEPTH) },
-            classes: Tree::new(5),
+            usual: Usual { low: low.ilog2(), tree: Tree::EVEN },
+            classes: Tree::EVEN,
             next: [[Learning::EVEN; 3]; 32],
         }
     }

@@ -46,7 +46,7 @@ pub(crate) struct Corrupt;
 struct Counts {
     /// By the bits of what an even spread would give.
     any: [Learning; 4],
-    classes: Tree,
+    classes: Tree<[Learning; 64]>,
 }
 
 impl Counts {

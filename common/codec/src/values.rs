@@ -110,7 +110,7 @@ fn code_by_codebook<S: RangeStream>(stream: &mut S, mut entries: Vec<u32>, magni
         *entry = last.wrapping_add(stream.number(entry.wrapping_sub(last)));
         last = *entry;
     }
-    let mut tree = Tree::new(usize::BITS - (count - 1).leading_zeros());
+    let mut tree = Tree::of_depth(usize::BITS - (count - 1).leading_zeros());
     for magnitude in magnitudes {
         let symbol = if S::READS { 0 } else { entries.partition_point(|entry| entry < magnitude) };
         // A symbol beyond the entries comes from a stream that no writer wrote: zero, which the caller refuses.

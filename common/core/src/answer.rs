@@ -69,7 +69,7 @@ answers! {
         /// The frame ends before its content does.
         Truncated = 14, "truncated", "the frame ends before its content does";
         /// The frame is not one that a Dunlin codec wrote.
-        Corrupt = 15, "corrupt", "the frame is not a valid update: checksum, version or structure is wrong";
+        Corrupt = 15, "corrupt", "the frame is not a valid update: checksum or structure is wrong";
         /// The frame is for a model of another size.
         WrongShape = 16, "wrong_shape", "the frame has another number of coordinates than the model";
         /// A value of the update is NaN.
@@ -94,6 +94,8 @@ answers! {
         WrongCodec = 26, "wrong_codec", "the frame was written by another codec than the task asked for";
         /// The client has another part of the model than any size in the recipe, or than it had before.
         WrongWidth = 27, "wrong_width", "no size in the recipe has the client's --width, or the client began with another one";
+        /// The frame says that it is of a version or kind that this server does not know.
+        UnknownFormat = 28, "unknown_format", "the frame is of a version or kind that the server does not know: update whichever is older";
     }
 }
 

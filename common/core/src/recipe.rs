@@ -412,6 +412,22 @@ impl Recipe {
         if update_bytes == 0 { share } else { share.min(update_bytes) }
     }
 
+    /// The downlink's density where none is written: the uplink's times the share of the clients in a cohort. A client is
+    /// in that share of the rounds and receives a packet for each, so both directions then cost it alike. Below
+    /// [`Self::LEAST_BALANCED`], at which little of the model would arrive, it does not fall; where the uplink sends all
+    /// coordinates, there is nothing to go by, and it is the default.
+    #[must_use]
+    pub fn balanced_downlink_density(&self) -> f64 {
+        if self.uplink.density >= 1.0 {
+            return LinkConfig::default().density;
+        }
+        let share = f64::from(self.rounds.cohort) / f64::from(self.data.clients.max(1));
+        (self.uplink.density * share.min(1.0)).max(Self::LEAST_BALANCED)
+    }
+
+    /// The least [`Self::balanced_downlink_density`].
+    pub const LEAST_BALANCED: f64 = 0.001;
+
     /// Clients asked in a round: the cohort and its over-selection.
     #[must_use]
     pub fn cohort_size(&self) -> u32 {

@@ -78,6 +78,15 @@ pub struct FederatedEvaluation {
     pub loss: f64,
 }
 
+/// The last evaluation by clients of a run, and the round after which it was.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastFederated {
+    /// The round.
+    pub round: u64,
+    /// What they found.
+    pub result: FederatedEvaluation,
+}
+
 /// A distillation at the end of a round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Distilled {
@@ -239,6 +248,9 @@ pub struct Report {
     /// The same for each size of client, largest first, where the recipe has several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sizes: Vec<SizeEvaluation>,
+    /// The last evaluation on clients' own data, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub federated: Option<LastFederated>,
     /// The target, where the recipe has one.
     pub target: Option<Target>,
     /// Parameters of the model.
@@ -307,6 +319,10 @@ impl Report {
             accuracy: end.accuracy,
             loss: end.loss,
             sizes: end.sizes.clone(),
+            federated: rounds
+                .iter()
+                .rev()
+                .find_map(|round| round.federated.map(|result| LastFederated { round: round.round, result })),
             target,
             params: end.params,
             nonzero: end.nonzero,

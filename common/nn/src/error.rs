@@ -62,7 +62,7 @@ pub enum Error {
         actual: usize,
     },
     /// The data are not of the shape that the model was built for.
-    #[error("the model takes rows of {expected:?} and the data set {name:?} has {actual:?}; build it from that data")]
+    #[error("the model takes {expected}, and the data set {name:?} has {actual}; build it from that data")]
     InputShape {
         /// The data set.
         name: String,

@@ -159,6 +159,7 @@ pub(super) fn ends_participation(reject: Reject) -> bool {
         Reject::WrongBase
             | Reject::FrameTooLarge
             | Reject::Corrupt
+            | Reject::UnknownFormat
             | Reject::WrongShape
             | Reject::WrongCodec
             | Reject::NotANumber

@@ -46,6 +46,55 @@ fn run(set: &mut ServerSet, round: u64, mut each: impl FnMut()) -> (Vec<f32>, Di
     (student, distilled, first)
 }
 
+/// Why there is no set for a recipe.
+fn refused(sets: &[&str]) -> String {
+    let kind = ["distillation.kind=ensemble"];
+    let sets: Vec<String> = kind.iter().chain(sets).map(|&set| set.to_owned()).collect();
+    let recipe = Recipe::load(None, &sets).unwrap();
+    let split = data::load(&recipe.data, &recipe.data_seed()).unwrap();
+    ServerSet::new(&recipe, &split).err().expect("it cannot be made").to_string()
+}
+
+/// A table of four columns and a label of so many.
+fn table(dir: &Path, classes: usize) -> String {
+    let row = |i: usize| format!("{i},{},{},1,{}\n", i % 7, i % 3, i % classes);
+    let path = dir.join(format!("{classes}.csv"));
+    std::fs::write(&path, "a,b,c,d,label\n".to_owned() + &(0..60).map(row).collect::<String>()).unwrap();
+    format!("csv:{}", path.display())
+}
+
+#[test]
+fn another_data_set_teaches_without_its_labels_and_is_refused_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let [own, others] = [3, 2].map(|classes| table(dir.path(), classes));
+    let sets = [
+        format!("data.source={own}"),
+        format!("distillation.source={others}"),
+        "data.label=label".into(),
+        "data.clients=2".into(),
+        "rounds.cohort=2".into(),
+    ];
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    let kind = ["distillation.kind=ensemble"];
+    let recipe = Recipe::load(None, &kind.iter().chain(&sets).map(|&set| set.to_owned()).collect::<Vec<_>>()).unwrap();
+    let split = data::load(&recipe.data, &recipe.data_seed()).unwrap();
+    let set = ServerSet::new(&recipe, &split).unwrap().unwrap();
+    assert!(!set.examples().is_empty());
+    assert_eq!((set.examples().dataset().input().classes, split.train.input().classes), (3, 3));
+    let told = refused(&[sets.as_slice(), &["distillation.labels=0.5"]].concat());
+    assert!(told.contains("distillation.labels") && told.contains("set it to 0"), "{told}");
+}
+
+#[test]
+fn a_server_without_examples_is_told_so() {
+    // The smallest share of the digits is less than one of them.
+    let told = refused(&["data.server_share=0.00001"]);
+    assert!(told.contains("it holds no example; raise data.server_share"), "{told}");
+    let sets = ["distillation.kind=ensemble".to_owned()];
+    let told = Recipe::load(None, &sets).unwrap_err().to_string();
+    assert!(told.contains("`data.server_share` is 0"), "{told}");
+}
+
 #[test]
 fn a_killed_server_takes_a_distillation_up_after_its_last_pass_and_ends_with_the_same_model() {
     let dir = tempfile::tempdir().unwrap();

@@ -75,6 +75,10 @@ pub fn metrics_text(status: &Status) -> Result<String, std::fmt::Error> {
         if let Some(accuracy) = round.accuracy {
             gauge("accuracy", "Test accuracy after the last round", accuracy);
         }
+        if let Some(own) = &round.federated {
+            gauge("federated_accuracy", "Accuracy on clients' own data after the last round", own.accuracy);
+            gauge("federated_loss", "Mean loss on clients' own data after the last round", own.loss);
+        }
     }
     let rejects = Family::<Vec<(String, String)>, Gauge>::default();
     for (reject, client, count) in &view.rejects {

@@ -101,7 +101,7 @@ fn code_table<S: RangeStream>(stream: &mut S, entries: usize, bits: u32, table: 
 
 /// Each as its exponent, learnt, then its sign and fraction as they are.
 fn code_floats<S: RangeStream>(stream: &mut S, count: usize, [exponent, fraction]: [u32; 2], codes: &mut Vec<u32>) {
-    let mut exponents = Tree::new(exponent);
+    let mut exponents = Tree::of_depth(exponent);
     codes.resize(count, 0);
     for code in codes {
         let high = exponents.code(stream, *code >> fraction & ((1 << exponent) - 1));

@@ -208,7 +208,7 @@ proptest! {
 
     #[test]
     fn random_bodies_behind_a_valid_header_never_panic(
-        version in 1u8..=2,
+        version in 2u8..=3,
         kind in any::<u8>(),
         nonzeros in 0u32..1200,
         body in prop::collection::vec(any::<u8>(), 0..400),

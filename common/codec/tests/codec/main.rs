@@ -11,4 +11,5 @@ mod size;
 mod source;
 mod support;
 mod together;
+mod vectors;
 mod whole;

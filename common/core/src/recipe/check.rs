@@ -411,12 +411,13 @@ fn budgets(recipe: &Recipe) -> Option<Conflict> {
     }
     let pruning = &recipe.pruning;
     let asks = pruning.is_on() && (pruning.importance != Importance::Magnitude || pruning.regrow > 0.0);
-    if limits.client_bytes > 0 && asks {
-        return conflict_of(
-            &["limits.client_bytes", "pruning.importance", "pruning.regrow"],
-            limits.client_bytes,
-            "0, because what `pruning.importance` or `pruning.regrow` asks clients for has a length of its own",
-        );
+    let bounds: [(u64, &[&str]); 2] = [
+        (limits.run_bytes, &["limits.run_bytes", "pruning.importance", "pruning.regrow"]),
+        (limits.client_bytes, &["limits.client_bytes", "pruning.importance", "pruning.regrow"]),
+    ];
+    if let Some((value, keys)) = bounds.into_iter().find(|(value, _)| asks && *value > 0) {
+        let why = "0, because what `pruning.importance` or `pruning.regrow` asks clients for has a length of its own";
+        return conflict_of(keys, value, why);
     }
     None
 }

@@ -347,7 +347,14 @@ pub const KEYS: &[Key] = &[
         "Weight of what is known of a coordinate in the moving average, of the magnitudes of means, that the server \
          announces by; the mean of a round that carried it has the rest.",
     ),
-    key("downlink.density", "", SHARE, "Share of the global model's coordinates that are sent; 1 sends all."),
+    key(
+        "downlink.density",
+        "",
+        SHARE,
+        "Share of the global model's coordinates that are sent; 1 sends all. Unless it is written, `uplink.density` times \
+         the share of the clients that a round asks, and at least 0.001, so that both directions cost a client alike; 0.01 \
+         where the uplink sends all.",
+    ),
     key("downlink.quantizer", "", QUANTIZERS, QUANTIZER_DOC),
     key("downlink.bits", "bits", BITS, BITS_DOC),
     key("downlink.fit", "", FITS, FIT_DOC),

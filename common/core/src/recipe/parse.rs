@@ -59,6 +59,11 @@ impl Places {
         })
     }
 
+    /// Whether a key was written.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// Where to point for a problem that involves these keys: at an assignment if it took part, else at the first key
     /// that was written at all.
     pub(super) fn of_first(&self, keys: &[&str]) -> Place {
@@ -149,8 +154,11 @@ impl Recipe {
         for set in sets {
             document.set(set)?;
         }
-        let recipe = Self::deserialize(document.to_value())
+        let mut recipe = Self::deserialize(document.to_value())
             .map_err(|error| Place::Value.error(Problem::Syntax(error.message().to_owned())))?;
+        if !document.places().has("downlink.density") {
+            recipe.downlink.density = recipe.balanced_downlink_density();
+        }
         match check::conflict(&recipe) {
             None => Ok((recipe, document.into_places())),
             Some(conflict) => Err(document.places().of_first(conflict.keys).error(conflict.problem)),

@@ -107,6 +107,20 @@ fn a_recipe_keeps_the_default_of_what_it_leaves_out() {
 }
 
 #[test]
+fn a_downlink_without_a_density_costs_a_client_as_much_as_its_uplink() {
+    let density = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        Recipe::load(None, &sets).unwrap().downlink.density
+    };
+    assert_eq!(density(&[]), 0.01);
+    assert_eq!(density(&["data.clients=10", "rounds.cohort=10", "uplink.density=0.04"]), 0.04);
+    assert_eq!(density(&["data.clients=100", "rounds.cohort=10", "uplink.density=0.04"]), 0.004);
+    assert_eq!(density(&["data.clients=1000", "rounds.cohort=10"]), Recipe::LEAST_BALANCED);
+    assert_eq!(density(&["uplink.density=1", "uplink.quantizer=rotated"]), 0.01);
+    assert_eq!(density(&["uplink.density=0.04", "downlink.density=0.3"]), 0.3);
+}
+
+#[test]
 fn no_text_and_an_empty_text_are_the_default_recipe() {
     assert_eq!(Recipe::load(None, &[]), Ok(Recipe::default()));
     assert_eq!(Recipe::from_toml(""), Ok(Recipe::default()));
@@ -120,6 +134,7 @@ fn assignments_override_the_text_and_the_last_one_wins() {
     expected.data.source = "csv:my file=1.csv".into();
     expected.rounds.cohort = 4;
     expected.rounds.count = 5;
+    expected.downlink.density = expected.balanced_downlink_density();
     assert_eq!(recipe, expected);
 }
 

@@ -20,6 +20,20 @@ pub struct InputShape {
     pub targets: usize,
 }
 
+/// As people say it: `1 × 28 × 28 values in 10 classes`.
+impl std::fmt::Display for InputShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { channels, height, width, classes, vocabulary, targets } = self;
+        match (vocabulary, channels, height) {
+            (0, 1, 1) => write!(f, "{width} values")?,
+            (0, ..) => write!(f, "{channels} × {height} × {width} values")?,
+            _ => write!(f, "{height} × {width} tokens of {vocabulary}")?,
+        }
+        write!(f, " in {classes} classes")?;
+        if *targets > 1 { write!(f, " at each of {targets} steps") } else { Ok(()) }
+    }
+}
+
 impl InputShape {
     /// Images with one label each.
     #[must_use]

@@ -207,6 +207,7 @@ fn the_report_sums_up_the_run() {
         accuracy: 1.0,
         loss: 0.99,
         sizes: Vec::new(),
+        federated: None,
         target: Some(dunlin_core::report::Target { accuracy: 0.9, round: Some(2) }),
         params: LEN as u64,
         nonzero: 1,

@@ -165,6 +165,11 @@ fn keys_that_do_not_fit_each_other_are_refused() {
              bytes for each of 80 update(s)",
         ),
         (
+            &["limits.run_bytes=50000000", "pruning.density=0.5", "pruning.importance=votes"],
+            "--set limits.run_bytes=50000000: `limits.run_bytes` is 50000000; it must be 0, because what \
+             `pruning.importance` or `pruning.regrow` asks clients for has a length of its own",
+        ),
+        (
             &["limits.client_bytes=50000", "pruning.density=0.5", "pruning.importance=votes"],
             "--set limits.client_bytes=50000: `limits.client_bytes` is 50000; it must be 0, because what \
              `pruning.importance` or `pruning.regrow` asks clients for has a length of its own",
