@@ -2,7 +2,7 @@
 
 Floats have to agree to 1e-4 of the largest logit. 8-bit layers round, and where a sum lies on the edge of two levels
 another order of addition rounds it the other way: there the runtime may be no farther from our 8-bit logits than twice
-what rounding to 8 bits itself moves them from the float ones."""
+what rounding to 8 bits itself moves them from the float ones, and one label in ten may differ."""
 
 import pathlib
 import sys
@@ -35,6 +35,8 @@ for path in map(pathlib.Path, sys.argv[1:]):
     same = (logits.argmax(1) == tensors[kind].argmax(1)).mean()
     moved = numpy.abs(tensors["int8"] - tensors["f32"]).max() / numpy.abs(tensors["f32"]).max()
     fine = difference.max() < (1e-4 if kind == "f32" else max(2 * moved, 1e-3))
+    # Of floats every label has to be the same; among 8-bit logits two may be level, so a few may differ.
+    fine &= same == 1.0 if kind == "f32" else same >= 0.9
     failed |= not fine
     print(line, f"{difference.max():.1e} {difference.mean():.1e} {same:.2f}", "" if fine else "DIFFERS")
 sys.exit(failed)

@@ -41,6 +41,11 @@ impl Progress {
         Self::Bar(bar)
     }
 
+    /// The same where somebody sees it, and nothing elsewhere.
+    pub(crate) fn on_terminal(count: u64) -> Self {
+        Self::new(count, BARS.is_hidden())
+    }
+
     /// Shows a round that has ended.
     pub(crate) fn round(&mut self, round: &RoundSummary) {
         match self {

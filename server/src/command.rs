@@ -127,11 +127,16 @@ pub fn load_recipe(path: Option<&PathBuf>, set: &[String]) -> Result<GivenRecipe
     }
 }
 
-/// Runs the command with its recipe; the report is absent when the process was told to stop before the run had ended.
+/// Runs the command with its recipe, and has `watch` see how the run goes; the report is absent when the process was told to
+/// stop before the run had ended.
 ///
 /// # Errors
 /// When serving fails.
-pub async fn run(args: ServerArgs, given: &GivenRecipe) -> Result<Option<Report>, CommandError> {
+pub async fn run(
+    args: ServerArgs,
+    given: &GivenRecipe,
+    watch: &(dyn Fn(&RunEvent) + Sync),
+) -> Result<Option<Report>, CommandError> {
     let options = Options {
         recipe: given.recipe.clone(),
         listen: args.listen,
@@ -141,7 +146,7 @@ pub async fn run(args: ServerArgs, given: &GivenRecipe) -> Result<Option<Report>
         stay: args.stay,
     };
     let tell: &(dyn Fn(&RunEvent) + Sync) =
-        if args.json { &|event| write_line(std::io::stdout(), event) } else { &|_| {} };
+        if args.json { &|event| write_line(std::io::stdout(), event) } else { watch };
     let served = serve(options, tell).await;
     served.map_err(|source| CommandError::Serve { place: given.place_of(source.key()), source: source.into() })
 }

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 fn run(args: ServerArgs) -> Result<Exit, Box<CommandError>> {
     let given = command::load_recipe(args.recipe.as_ref(), &args.set)?;
     let runtime = tokio::runtime::Runtime::new().map_err(CommandError::Threads)?;
-    let report = runtime.block_on(command::run(args, &given));
+    let report = runtime.block_on(command::run(args, &given, &|_| {}));
     // Background work, such as a held connection, must not keep the process.
     runtime.shutdown_background();
     Ok(command::exit(&given.recipe, report?.as_ref()))

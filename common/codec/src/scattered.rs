@@ -3,7 +3,7 @@
 use prefetch_index::prefetch_index;
 
 /// Changes the values at `places` one after the other, of a vector for which the cache has no room: memory is asked for
-/// [`AHEAD`] places before it is wanted, so that none is waited for alone. `change` gets a value and the number of its
+/// some places before it is wanted, so that none is waited for alone. `change` gets a value and the number of its
 /// place. A place beyond the last value is skipped.
 #[inline(always)]
 pub fn change_at<T>(

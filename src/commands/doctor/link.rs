@@ -7,7 +7,7 @@ use dunlin::client::transport::Disconnected;
 use dunlin::client::transport::control::{ControlTransport, MAX_PROBE_BYTES, RunState};
 use dunlin::codec::{Codec, Encoder, Quantizer, Segment, Segments};
 use dunlin::core::message::{PROTOCOL, PROTOCOL_OLDEST};
-use dunlin::core::{Recipe, Seed};
+use dunlin::core::{Recipe, RoundSummary, Seed};
 use dunlin::nn::{data, model::Model};
 use rand::Rng as _;
 use serde::Serialize;
@@ -169,12 +169,27 @@ pub(super) fn predict(recipe: &Recipe, state: &RunState, link: Option<Link>, che
     };
     let update = made_up(whole.len());
     let max_bytes = max_update_bytes(recipe, state, number);
-    let up_bytes = encoded(&recipe.update_codec(number), max_bytes, &sent, &update[..sent.len()]);
-    let packet = encoded(&Recipe::codec(&recipe.downlink, number), 0, &left, &update[..left.len()]);
+    let up_of = |number| encoded(&recipe.update_codec(number), max_bytes, &sent, &update[..sent.len()]);
+    let packet_of = |number| encoded(&Recipe::codec(&recipe.downlink, number), 0, &left, &update[..left.len()]);
     // A client fetches the packets that it missed, or a snapshot where that is less.
     let turns = f64::from(recipe.data.clients) / f64::from(recipe.cohort_size().max(1));
     let dense = 4 * whole.len() as u64;
-    let down_bytes = ((packet as f64 * turns.max(1.0)) as u64).min(4 * left.len() as u64);
+    let (mut up_bytes, packet) = (up_of(number), packet_of(number));
+    let mut down_bytes = ((packet as f64 * turns.max(1.0)) as u64).min(4 * left.len() as u64);
+    // Real updates lie together more than made-up ones. What the last round cost tells how much more.
+    let is_told = |last: &&RoundSummary| last.published && last.clients > 0 && last.coded > 0;
+    if let Some(last) = state.last_round.as_ref().filter(is_told) {
+        let scaled = |real: u64, of: u32, then: u64, now: u64| {
+            (real as f64 / f64::from(of.max(1)) * now as f64 / then.max(1) as f64) as u64
+        };
+        // An update fills what it is allowed, however it lies.
+        if max_bytes == 0 {
+            up_bytes = scaled(last.coded, last.clients, up_of(last.round), up_bytes);
+        }
+        if last.bytes.down > 0 {
+            down_bytes = scaled(last.bytes.down, last.chosen, packet_of(last.round), packet).min(4 * left.len() as u64);
+        }
+    }
     let seconds = link.map(|link| {
         CALLS * link.latency_seconds
             + up_bytes as f64 / link.up_bytes_per_second
@@ -362,6 +377,35 @@ mod tests {
         assert_eq!((cost.client_seconds, late.state), (Some(9.99), Problem));
         let told = "besides training, for which clients of the last rounds took 9.99 s with their fetching";
         assert!(late.found.ends_with(told), "{late:?}");
+    }
+
+    #[test]
+    fn what_is_predicted_is_what_a_run_costs() {
+        const ROUNDS: usize = 12;
+        let rotated = [
+            "uplink.quantizer=rotated",
+            "uplink.density=1",
+            "uplink.bits=1",
+            "uplink.feedback=0",
+            "uplink.fit=unbiased",
+        ];
+        for sets in [&[][..], &rotated, &["uplink.density=0.1"], &["uplink.quantizer=int8", "uplink.coder=rice"]] {
+            let recipe = recipe(&[sets, &["rounds.count=12", "rounds.evaluate_every=0"]].concat());
+            let rounds = dunlin::Simulation::new(recipe.clone()).run().unwrap().rounds;
+            let before = rounds[ROUNDS - 2].clone();
+            let state = RunState { round: ROUNDS as u64, ..state() };
+            let blind = predict(&recipe, &state, None, &mut Vec::new());
+            let told = predict(&recipe, &RunState { last_round: Some(before), ..state }, None, &mut Vec::new());
+            let last = &rounds[ROUNDS - 1];
+            let real = [last.coded / u64::from(last.clients), last.bytes.down / u64::from(last.chosen)];
+            let off =
+                |cost: &RoundCost| [cost.up_bytes as f64 / real[0] as f64, cost.down_bytes as f64 / real[1] as f64];
+            // What clients missed differs from round to round.
+            let (up, down) = (off(&told)[0], off(&told)[1]);
+            assert!((0.85..1.15).contains(&up) && (0.5..2.0).contains(&down), "{sets:?}: {told:?} and not {real:?}");
+            // Without a round to go by it is too much rather than too little.
+            assert!(off(&blind).iter().all(|off| (0.8..3.0).contains(off)), "{sets:?}: {blind:?} and not {real:?}");
+        }
     }
 
     #[test]
