@@ -4,6 +4,7 @@ mod compute;
 mod grpc;
 mod network;
 mod queue;
+mod turn;
 mod world;
 
 use compute::{Bench, Pool};
@@ -326,7 +327,9 @@ impl<'a> Simulation<'a> {
         };
         if transport == Transport::Grpc {
             let state_dir = scratch.as_ref().map(|dir| dir.path().to_owned());
-            let clients = grpc::Clients { names: clients, workplace, threads, state_dir };
+            let orders = recipe.cohort_size() > recipe.rounds.cohort;
+            let clients =
+                grpc::Clients { names: clients, workplace, threads, state_dir, turns: orders.then_some(seed) };
             return grpc::run(engine, run, &clients, on_round);
         }
         let bench = Bench { recipe, workplace, run: id, state_dir: scratch.as_ref().map(|dir| dir.path().to_owned()) };

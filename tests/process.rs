@@ -86,8 +86,35 @@ fn simulated(recipe: &[&str], transport: &str) -> String {
     digest(&output.stdout)
 }
 
+/// Which programs a federation is made of.
+#[derive(Clone, Copy, PartialEq)]
+enum Programs {
+    /// `dunlin server` and `dunlin client`.
+    Whole,
+    /// `dunlin-server` and `dunlin-client`.
+    Slim,
+}
+
+impl Programs {
+    fn command(self, role: &str) -> Command {
+        match self {
+            Self::Whole => dunlin(role),
+            Self::Slim => {
+                // Another package's, so Cargo does not name it; tests of the whole workspace build it.
+                let program =
+                    Path::new(DUNLIN).with_file_name(format!("dunlin-{role}{}", std::env::consts::EXE_SUFFIX));
+                assert!(program.exists(), "no {}: run the tests with --workspace", program.display());
+                let mut command = Command::new(program);
+                command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+                command
+            }
+        }
+    }
+}
+
 /// A federation of processes in `dir`; everything is killed when it goes.
 struct Federation<'a> {
+    programs: Programs,
     recipe: &'a [&'a str],
     dir: &'a Path,
     port: u16,
@@ -114,15 +141,19 @@ enum Start {
 
 impl<'a> Federation<'a> {
     fn start(recipe: &'a [&'a str], dir: &'a Path) -> Self {
-        // Free a moment ago; the restarts need a port that stays.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (server, log) = Self::server(recipe, dir, port);
-        let clients = (0..CLIENTS).map(|number| Self::client(dir, port, number)).collect();
-        Self { recipe, dir, port, server, log, clients }
+        Self::start_of(Programs::Whole, recipe, dir)
     }
 
-    fn server(recipe: &[&str], dir: &Path, port: u16) -> (Child, Receiver<String>) {
-        let mut command = with_recipe(dunlin("server"), recipe);
+    fn start_of(programs: Programs, recipe: &'a [&'a str], dir: &'a Path) -> Self {
+        // Free a moment ago; the restarts need a port that stays.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (server, log) = Self::server(programs, recipe, dir, port);
+        let clients = (0..CLIENTS).map(|number| Self::client(programs, dir, port, number)).collect();
+        Self { programs, recipe, dir, port, server, log, clients }
+    }
+
+    fn server(programs: Programs, recipe: &[&str], dir: &Path, port: u16) -> (Child, Receiver<String>) {
+        let mut command = with_recipe(programs.command("server"), recipe);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--data-dir"]).arg(dir.join("data"));
         command.env("RUST_LOG", "info").stdout(Stdio::null()).stderr(Stdio::piped());
         let mut server = command.spawn().unwrap();
@@ -133,8 +164,8 @@ impl<'a> Federation<'a> {
         (server, log)
     }
 
-    fn client(dir: &Path, port: u16, number: usize) -> Child {
-        let mut command = dunlin("client");
+    fn client(programs: Programs, dir: &Path, port: u16, number: usize) -> Child {
+        let mut command = programs.command("client");
         command.args(["--server", &format!("http://127.0.0.1:{port}"), "--data", &format!("recipe:{number}")]);
         command.arg("--state-dir").arg(dir.join(format!("state-{number}")));
         command.stdout(Stdio::null()).spawn().unwrap()
@@ -143,7 +174,7 @@ impl<'a> Federation<'a> {
     fn kill_server(&mut self) {
         self.server.kill().unwrap();
         self.server.wait().unwrap();
-        (self.server, self.log) = Self::server(self.recipe, self.dir, self.port);
+        (self.server, self.log) = Self::server(self.programs, self.recipe, self.dir, self.port);
     }
 
     /// Waits until a server that was just started has come so far.
@@ -201,7 +232,7 @@ impl<'a> Federation<'a> {
     fn kill_client(&mut self, number: usize) {
         self.clients[number].kill().unwrap();
         self.clients[number].wait().unwrap();
-        self.clients[number] = Self::client(self.dir, self.port, number);
+        self.clients[number] = Self::client(self.programs, self.dir, self.port, number);
     }
 
     /// Waits until the server is in this round and has so many of its updates, or is further; what it then says of
@@ -263,27 +294,32 @@ fn simulation_grpc_and_processes_make_one_model() {
 
 #[test]
 fn a_federation_whose_processes_are_killed_makes_the_model_of_an_undisturbed_one() {
-    killed_all_the_time(ALL);
+    killed_all_the_time(Programs::Whole, ALL);
 }
 
 #[test]
 fn so_does_one_whose_model_is_made_small_meanwhile() {
-    killed_all_the_time(SMALL);
+    killed_all_the_time(Programs::Whole, SMALL);
 }
 
 #[test]
 fn so_does_one_whose_clients_all_send_the_same_coordinates() {
-    killed_all_the_time(COMMON);
+    killed_all_the_time(Programs::Whole, COMMON);
 }
 
 #[test]
 fn so_does_one_with_clients_of_several_sizes() {
-    killed_all_the_time(&[SIZED, &["rounds.cohort=10"]].concat());
+    killed_all_the_time(Programs::Whole, &[SIZED, &["rounds.cohort=10"]].concat());
 }
 
-fn killed_all_the_time(recipe: &[&str]) {
+#[test]
+fn so_does_one_of_the_slim_programs() {
+    killed_all_the_time(Programs::Slim, ALL);
+}
+
+fn killed_all_the_time(programs: Programs, recipe: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
-    let mut federation = Federation::start(recipe, dir.path());
+    let mut federation = Federation::start_of(programs, recipe, dir.path());
     let mut term = 0;
     for kill in 0..10 {
         // Each time in a later round, and with more of its updates received.

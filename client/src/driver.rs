@@ -7,7 +7,7 @@ mod tasks;
 
 pub use compute::Compute;
 pub use error::ClientError;
-pub use shared::{Prepare, Shared, Workplace};
+pub use shared::{Gate, Pass, Passing, Prepare, Shared, Workplace};
 
 use crate::participant::{Action, End, Event, Participant};
 use crate::state::{ClientState, budget};
@@ -85,6 +85,8 @@ pub async fn run(
     let mut participant = Participant::new(client.clone(), state.token()?, wait_ms);
     let mut prepared = None;
     let mut told_of_holder = false;
+    // Held for as long as an update is on its way.
+    let mut _pass = None;
     loop {
         let event = match participant.action() {
             Action::Join(join) => {
@@ -126,7 +128,8 @@ pub async fn run(
                 let report = transport.clone();
                 let prepared = needed(&prepared).clone();
                 match train(&client, &task, (&mut *state, &shared, prepared), (report, session)).await? {
-                    Some(update) => {
+                    Some((update, pass)) => {
+                        _pass = pass;
                         let header = update.header.clone();
                         state.keep(update)?;
                         Event::Trained(header)
@@ -148,6 +151,7 @@ pub async fn run(
                 info!(client = %client, round = header.round.number, bytes = header.frame_len, "update accepted");
                 let (round, bytes) = (header.round.number, header.frame_len);
                 (shared.tell)(&Told::Accepted { client: &client, round, bytes });
+                _pass = None;
                 Event::Done
             }
             Action::Abandon(header, reject) => {
@@ -156,6 +160,7 @@ pub async fn run(
                 warn!(client = %client, round = header.round.number, reject = reject.label(), "update refused: {reject}");
                 let (round, reason) = (header.round.number, reject.label());
                 (shared.tell)(&Told::Refused { client: &client, round, reason });
+                _pass = None;
                 Event::Done
             }
             Action::Evaluate(task) => {

@@ -1,7 +1,7 @@
 //! From the updates of a round to one: exact sums, straight from the coded stream.
 
 use crate::decoding::decode;
-use dunlin_codec::{CommonGrid, Limits, Segments, Sink, Sinks, change_at, vectorised};
+use dunlin_codec::{CommonGrid, Limits, Segments, Sink, Sinks, change_at, largest_magnitude, vectorised};
 
 mod sliced;
 #[cfg(test)]
@@ -367,8 +367,7 @@ impl Sink for Weighted<'_> {
         vectorised(
             #[inline(always)]
             || {
-                let largest = values.iter().fold(0, |most: i32, value| most.max(value.abs().to_bits().cast_signed()));
-                fixed.add(sums, values.iter().copied(), f32::from_bits(largest.cast_unsigned()), weight);
+                fixed.add(sums, values.iter().copied(), largest_magnitude(values), weight);
             },
         );
     }

@@ -38,6 +38,8 @@ pub struct Coordinator {
     /// Length of the last published round, from which waiting clients are paced.
     pace_ms: u64,
     rejects: BTreeMap<(Reject, Option<ClientId>), u64>,
+    /// Refusals since the last training round closed.
+    between: BTreeMap<Reject, u32>,
     effects: VecDeque<Effect>,
     generation: u64,
     /// Bytes of the updates accepted in the rounds that are over.
@@ -92,7 +94,7 @@ enum Phase {
     Gathering,
     Training(OpenRound),
     Publishing { round: u64, opened: Timestamp },
-    Evaluating { round: OpenRound, result: FederatedEvaluation, loss_sum: f64, correct: u64 },
+    Evaluating { round: OpenRound, reports: BTreeMap<ClientId, EvaluationReport> },
     Finished(Outcome),
 }
 
@@ -128,6 +130,7 @@ impl Coordinator {
             abandoned_in_row: resume.abandoned_in_row,
             pace_ms: 1000,
             rejects: BTreeMap::new(),
+            between: BTreeMap::new(),
             effects: VecDeque::new(),
             generation: 0,
             spent: resume.spent,
@@ -290,7 +293,7 @@ impl Coordinator {
     /// When it is late, for another version, or from a client that was not asked.
     pub fn evaluated(&mut self, now: Timestamp, session: &Session, report: &EvaluationReport) -> Result<(), Reject> {
         self.authenticate(now, session)?;
-        let Phase::Evaluating { round, result, loss_sum, correct } = &mut self.phase else {
+        let Phase::Evaluating { round, reports } = &mut self.phase else {
             return Err(self.refuse(Reject::Late, Some(&session.client)));
         };
         let verdict = if report.round.number != round.number {
@@ -311,11 +314,7 @@ impl Coordinator {
             self.close_if_complete(now);
             return Err(reject);
         }
-        result.clients += 1;
-        result.examples += report.examples;
-        *correct += report.correct;
-        // Finite, or a summary could not be read back from JSON: each report is, but their sum need not be.
-        *loss_sum = (*loss_sum + report.loss_sum).clamp(f64::MIN, f64::MAX);
+        reports.insert(session.client.clone(), *report);
         self.close_if_complete(now);
         Ok(())
     }

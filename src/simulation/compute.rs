@@ -1,5 +1,6 @@
 //! The clients' training on real threads, while simulated time waits only for what is due.
 
+use super::turn::Turn;
 use dunlin_client::driver::Workplace;
 use dunlin_client::state::{ClientState, DirectoryState, StateError, budget};
 use dunlin_client::work::{self, Assignment, Update, WorkError};
@@ -21,7 +22,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 pub(super) struct Ticket {
     /// When its result is due.
     pub(super) due: Timestamp,
-    /// Tells apart what is due at the same time.
+    /// Its place among what is due at the same time.
+    pub(super) turn: Turn,
+    /// Tells a client's own apart.
     pub(super) number: u64,
 }
 

@@ -1,12 +1,13 @@
 //! A federation in one process whose calls go through gRPC over the loopback interface, in real time.
 
+use super::turn::Turnstile;
 use super::{OnRound, SimulationError, SimulationOutcome};
-use dunlin_client::driver::{self as client, ClientError, Shared, Workplace};
+use dunlin_client::driver::{self as client, ClientError, Prepare, Shared, Workplace};
 use dunlin_client::participant::End;
 use dunlin_client::state::{ClientState, DirectoryState, MemoryState, ModelCache};
 use dunlin_client::transport::Transport;
-use dunlin_core::{ClientId, RoundSummary};
-use dunlin_server::driver::{self as server, RunEvent};
+use dunlin_core::{ClientId, RoundSummary, Seed};
+use dunlin_server::driver::{self as server, Handle, RunEvent};
 use dunlin_server::engine::Engine;
 use dunlin_server::serve;
 use dunlin_server::store::RunRow;
@@ -28,6 +29,8 @@ pub(super) struct Clients {
     pub(super) threads: usize,
     /// Where idle ones keep their residuals and models; in RAM without it.
     pub(super) state_dir: Option<PathBuf>,
+    /// What the order of their updates is drawn from, where it decides which of them count.
+    pub(super) turns: Option<Seed>,
 }
 
 /// Serves `engine` on a port of the system's choice and runs the clients against it until the run ends.
@@ -49,7 +52,7 @@ pub(super) fn run(
                 serve::serve_on(&handle, TcpListenerStream::new(listener), std::future::pending()).await
             })
         };
-        let mut running = start_clients(clients, &url)?;
+        let mut running = start_clients(clients, &url, &handle)?;
         let mut rounds: Vec<RoundSummary> = Vec::new();
         let mut index = 0;
         let report = loop {
@@ -96,11 +99,18 @@ pub(super) fn run(
 
 type Ended = Result<End, (ClientId, ClientError)>;
 
-fn start_clients(clients: &Clients, url: &str) -> Result<JoinSet<Ended>, SimulationError> {
+fn start_clients(clients: &Clients, url: &str, server: &Handle) -> Result<JoinSet<Ended>, SimulationError> {
     let transport = Transport::new(url).expect("a socket's address makes a URL");
     let workplace = Arc::clone(&clients.workplace);
     let models = ModelCache::new(clients.state_dir.as_ref().map(|dir| dir.join("models")));
-    let shared = Shared::new(Box::new(move |_| Ok(Arc::clone(&workplace))), models, clients.threads);
+    let prepare: Box<Prepare> = Box::new(move |_| Ok(Arc::clone(&workplace)));
+    let shared = match &clients.turns {
+        Some(seed) => {
+            let turnstile = Turnstile::new(server.clone(), *seed);
+            Shared::gated(Box::new(turnstile), prepare, models, clients.threads)
+        }
+        None => Shared::new(prepare, models, clients.threads),
+    };
     let mut running = JoinSet::new();
     for client in &clients.names {
         let state: Box<dyn ClientState> = match &clients.state_dir {

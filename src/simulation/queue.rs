@@ -1,5 +1,6 @@
 //! What is going to happen, in order of simulated time.
 
+use super::turn::Turn;
 use dunlin_client::participant::Event;
 use dunlin_core::Timestamp;
 use dunlin_core::message::{CheckIn, EvaluationReport, FetchModel, Join, Session, UpdateHeader};
@@ -22,6 +23,8 @@ pub(super) enum Happening {
     Computed {
         /// As in `Beat`.
         episode: u64,
+        /// Its place among those that end at the same time.
+        turn: Turn,
     },
 }
 
@@ -38,19 +41,20 @@ pub(super) enum Call {
     Report(Session, EvaluationReport),
 }
 
-/// An event queue. What is due at one time happens in the order in which it was foreseen, but computations end last: an
-/// update goes all its way before the next one is asked of the threads, so that only a few frames exist at once.
+/// An event queue. What is due at one time happens in the order in which it was foreseen, but computations end last, by
+/// their turns: an update goes all its way before the next one is asked of the threads, so that only a few frames exist
+/// at once.
 #[derive(Default)]
 pub(super) struct Queue {
-    due: BTreeMap<(Timestamp, bool, u64), (u32, Happening)>,
+    due: BTreeMap<(Timestamp, Option<Turn>, u64), (u32, Happening)>,
     foreseen: u64,
 }
 
 impl Queue {
     pub(super) fn push(&mut self, at: Timestamp, client: u32, happening: Happening) {
-        let last = matches!(happening, Happening::Computed { .. });
+        let turn = if let Happening::Computed { turn, .. } = happening { Some(turn) } else { None };
         self.foreseen += 1;
-        self.due.insert((at, last, self.foreseen), (client, happening));
+        self.due.insert((at, turn, self.foreseen), (client, happening));
     }
 
     /// When the next thing happens.

@@ -3,6 +3,7 @@
 use super::compute::{Bench, Done, Job, Pool, Task, Ticket};
 use super::network::Link;
 use super::queue::{Call, Happening, Queue};
+use super::turn::Turn;
 use super::{OnRound, SimulationError, SimulationOutcome};
 use bytes::Bytes;
 use dunlin_client::participant::{Action, Event, Participant};
@@ -30,6 +31,7 @@ pub(super) struct World<'a> {
     index: BTreeMap<ClientId, u32>,
     queue: Queue,
     now: Timestamp,
+    seed: Seed,
     /// Check-ins that the server holds open.
     parked: BTreeMap<u32, CheckIn>,
     /// The coordinator's generation for which they were last answered.
@@ -88,7 +90,7 @@ impl Client {
 /// What a computation's result is for.
 #[derive(Clone, Copy)]
 enum Work {
-    Train,
+    Train(RoundId),
     Evaluate(RoundId, ModelVersion),
 }
 
@@ -133,6 +135,7 @@ impl<'a> World<'a> {
             index: ids.iter().cloned().zip(0..).collect(),
             queue: Queue::default(),
             now: Timestamp(0),
+            seed: *seed,
             parked: BTreeMap::new(),
             idle_ms,
             jobs: 0,
@@ -172,7 +175,7 @@ impl<'a> World<'a> {
                 Happening::Call(call) => self.answer(client, call),
                 Happening::Heard(event) => self.hear(client, event)?,
                 Happening::Beat { episode, until } => self.beat(client, episode, until)?,
-                Happening::Computed { episode } => self.computed(client, episode)?,
+                Happening::Computed { episode, .. } => self.computed(client, episode)?,
             }
         }
     }
@@ -326,7 +329,8 @@ impl<'a> World<'a> {
                     }
                     match self.model(number, task.base) {
                         Some(model) => {
-                            self.compute(number, model, examples, (Task::Train(task), Work::Train));
+                            let work = Work::Train(task.round);
+                            self.compute(number, model, examples, (Task::Train(task), work));
                             return Ok(());
                         }
                         None => Event::TrainingStopped,
@@ -390,13 +394,15 @@ impl<'a> World<'a> {
     fn compute(&mut self, number: u32, model: Arc<MaskedGrid>, examples: u64, (task, work): (Task, Work)) {
         let client = &mut self.clients[number as usize];
         let ms = client.link.compute_ms(examples);
+        let (Work::Train(round) | Work::Evaluate(round, _)) = work;
+        let turn = Turn::new(&self.seed, round.number, &client.id);
         self.jobs += 1;
-        let ticket = Ticket { due: self.now.after_ms(ms), number: self.jobs };
+        let ticket = Ticket { due: self.now.after_ms(ms), turn, number: self.jobs };
         client.job = Some((ticket, work));
         let (episode, client, slice) =
             (client.episode, client.id.clone(), self.engine.slices().get(client.width).cloned());
         self.pool.submit(ticket, Job { client, slice, model, rules: Arc::clone(self.engine.rules()), task });
-        self.queue.push(ticket.due, number, Happening::Computed { episode });
+        self.queue.push(ticket.due, number, Happening::Computed { episode, turn });
         self.work_for(number, ms);
     }
 
@@ -419,7 +425,7 @@ impl<'a> World<'a> {
                 loss_sum: sums.loss_sum,
                 ..empty(round, version)
             }),
-            (Done::Evaluated(_), Work::Train) => Event::TrainingStopped,
+            (Done::Evaluated(_), Work::Train(_)) => Event::TrainingStopped,
         };
         self.hear(number, event)
     }
@@ -442,7 +448,7 @@ impl<'a> World<'a> {
         }
         if self.engine.coordinator.progress(self.now, &session, round).is_err() {
             // Only training can be broken off; what is on its way hears at its end.
-            if let Some((ticket, Work::Train)) = client.job {
+            if let Some((ticket, Work::Train(_))) = client.job {
                 client.job = None;
                 self.pool.cancel(ticket);
                 return self.hear(number, Event::TrainingStopped);

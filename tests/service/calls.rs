@@ -82,7 +82,9 @@ async fn ten_clients_make_the_model_that_the_simulation_makes() {
     }
     let simulate = |carrier| {
         let recipe = recipe.clone();
-        let run = move || dunlin::Simulation::new(recipe).workplace(Arc::new(Toy)).transport(carrier).run().unwrap();
+        let run = move || {
+            dunlin::Simulation::new(recipe).workplace(Arc::new(Toy { len: LEN })).transport(carrier).run().unwrap()
+        };
         std::thread::spawn(run).join().unwrap()
     };
     let (simulated, through_grpc) = (simulate(Carrier::InProcess), simulate(Carrier::Grpc));

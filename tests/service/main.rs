@@ -2,5 +2,6 @@
 
 mod calls;
 mod contract;
+mod cut;
 mod hostile;
 mod world;

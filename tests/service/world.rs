@@ -39,16 +39,21 @@ pub(crate) fn recipe(sets: &[&str]) -> Recipe {
 }
 
 pub(crate) fn layout() -> Layout {
-    Layout::new(vec![TensorSpec::new("w", [LEN / 10, 10])]).unwrap()
+    Toy { len: LEN }.layout()
 }
 
 impl World {
     /// A server of `recipe` on the toy model.
     pub(crate) fn start(recipe: &Recipe) -> Self {
+        Self::start_on(recipe, &Toy { len: LEN })
+    }
+
+    /// The same on one of another size.
+    pub(crate) fn start_on(recipe: &Recipe, toy: &Toy) -> Self {
         let start = Start {
             recipe: recipe.clone(),
-            layout: layout(),
-            initial: vec![0.0; LEN],
+            layout: toy.layout(),
+            initial: vec![0.0; toy.len],
             store: Box::new(MemoryStore::new(recipe.limits.packet_ring)),
             evaluator: None,
             distiller: None,
@@ -68,16 +73,22 @@ impl World {
         Self { handle, connect, _driver: driver }
     }
 
-    /// A channel of its own; each connection is a pipe of 64 KiB.
-    pub(crate) fn channel(&self) -> Channel {
+    /// Connects to the server: a pipe of 64 KiB, closed at its other end if the server is gone.
+    pub(crate) fn connector(&self) -> impl Fn() -> DuplexStream + Clone + Send + 'static {
         let connect = self.connect.clone();
+        move || {
+            let (near, far) = tokio::io::duplex(64 << 10);
+            drop(connect.send(Ok(far)));
+            near
+        }
+    }
+
+    /// A channel of its own.
+    pub(crate) fn channel(&self) -> Channel {
+        let connect = self.connector();
         let connector = tower::service_fn(move |_: Uri| {
-            let connect = connect.clone();
-            async move {
-                let (near, far) = tokio::io::duplex(64 << 10);
-                connect.send(Ok(far)).map_err(io::Error::other)?;
-                Ok::<_, io::Error>(TokioIo::new(near))
-            }
+            let near = connect();
+            async { Ok::<_, io::Error>(TokioIo::new(near)) }
         });
         Endpoint::from_static("http://memory").connect_with_connector_lazy(connector)
     }
@@ -100,7 +111,8 @@ impl World {
 
     /// Runs honest clients of these numbers to the end of the run.
     pub(crate) fn honest(&self, numbers: std::ops::Range<u32>) -> Vec<JoinHandle<End>> {
-        let shared = Shared::new(Box::new(|_| Ok(Arc::new(Toy) as Arc<dyn Workplace>)), ModelCache::new(None), 2);
+        let shared =
+            Shared::new(Box::new(|_| Ok(Arc::new(Toy { len: LEN }) as Arc<dyn Workplace>)), ModelCache::new(None), 2);
         let clients = numbers.map(|number| ClientId::numbered("client", number));
         let spawn = |client: ClientId| {
             let (transport, shared) = (self.transport(), Arc::clone(&shared));
@@ -117,13 +129,22 @@ impl World {
 }
 
 /// Each client pulls its own coordinate up by one eighth a round, so the model shows who was counted how often.
-pub(crate) struct Toy;
+#[derive(Clone, Copy)]
+pub(crate) struct Toy {
+    pub(crate) len: usize,
+}
 
 pub(crate) struct ToyTrainer(Layout, usize);
 
+impl Toy {
+    fn layout(&self) -> Layout {
+        Layout::new(vec![TensorSpec::new("w", [self.len / 10, 10])]).unwrap()
+    }
+}
+
 impl Workplace for Toy {
     fn model(&self) -> Result<(Layout, Vec<f32>), TrainerError> {
-        Ok((layout(), vec![0.0; LEN]))
+        Ok((self.layout(), vec![0.0; self.len]))
     }
 
     fn examples(&self, _: &ClientId) -> Result<u32, TrainerError> {
@@ -132,7 +153,7 @@ impl Workplace for Toy {
 
     fn trainer(&self, client: &ClientId) -> Result<Box<dyn Trainer>, TrainerError> {
         let number = client.as_str().rsplit('-').next().unwrap().parse().unwrap();
-        Ok(Box::new(ToyTrainer(layout(), number)))
+        Ok(Box::new(ToyTrainer(self.layout(), number)))
     }
 }
 

@@ -11,7 +11,8 @@ use dunlin::core::{ClientId, Layout, Outcome, TensorSpec};
 use dunlin::nn::train::Evaluation;
 use dunlin::server::evaluate::Evaluate;
 use dunlin::server::store::{MemoryStore, Store};
-use dunlin::{Recipe, Simulation, SimulationError, SimulationOutcome};
+use dunlin::simulation::Transport;
+use dunlin::{Recipe, RoundSummary, Simulation, SimulationError, SimulationOutcome};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -78,6 +79,44 @@ fn the_same_recipe_gives_the_same_run_on_any_number_of_threads() {
         let other = Simulation::new(Recipe { seed: 2, ..recipe(sets) }).run().unwrap();
         assert_ne!(first.report.model_digest, other.report.model_digest, "{sets:?}");
     }
+}
+
+#[test]
+fn a_round_that_does_not_wait_for_all_counts_the_same_ones_whatever_carries_the_calls() {
+    let sets = [
+        "rounds.count=6",
+        "data.clients=12",
+        "rounds.cohort=4",
+        "rounds.over_selection=2",
+        "rounds.federated_evaluation_every=2",
+        "limits.client_bytes=20000",
+    ];
+    let run = |transport| {
+        let mut outcome = timeless(Simulation::new(recipe(&sets)).transport(transport).run().unwrap());
+        // One that comes when its round is being published counts as refused in the next, or in none.
+        outcome.rounds.iter_mut().for_each(|round| round.rejects.clear());
+        (outcome.report, outcome.rounds)
+    };
+    let (report, rounds) = run(Transport::InProcess);
+    // Those of the last round come when the run is over.
+    assert_eq!(report.rejects["late"], 5 * 4, "{report:?}");
+    assert!(rounds.iter().all(|round| (round.chosen, round.clients) == (8, 4)), "{rounds:?}");
+    for _ in 0..3 {
+        let (real, real_rounds) = run(Transport::Grpc);
+        assert_eq!((&real.model_digest, real.bytes), (&report.model_digest, report.bytes));
+        let clients = |rounds: &[RoundSummary]| -> Vec<_> {
+            rounds.iter().map(|round| (round.bytes, round.train_loss, round.accuracy, round.federated)).collect()
+        };
+        assert_eq!(clients(&real_rounds), clients(&rounds));
+    }
+}
+
+#[test]
+fn nobody_is_always_among_the_first() {
+    let sets = ["rounds.count=40", "data.clients=12", "rounds.cohort=4", "rounds.over_selection=2"];
+    let outcome = Simulation::new(recipe(&sets)).run().unwrap();
+    // Each is asked in two rounds of three, and counts in half of those.
+    assert!(outcome.clients.iter().all(|client| (5..=22).contains(&client.updates)), "{:?}", outcome.clients);
 }
 
 #[test]

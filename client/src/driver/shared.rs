@@ -8,9 +8,11 @@ use crate::work::WorkError;
 use dunlin_codec::{Limits, MaskedGrid, grid};
 use dunlin_core::message::Welcome;
 use dunlin_core::recipe::Width;
-use dunlin_core::{ClientId, Digest, Layout, Recipe};
+use dunlin_core::{ClientId, Digest, Layout, Recipe, RoundId};
 use dunlin_nn::small::Slice;
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Makes a client's part of a recipe: the only thing that differs between kinds of client.
@@ -44,6 +46,19 @@ pub trait Workplace: Send + Sync {
     fn trainer(&self, client: &ClientId) -> Result<Box<dyn Trainer>, TrainerError>;
 }
 
+/// Holds trained updates back: what a simulation orders those of its clients with.
+pub trait Gate: Send + Sync {
+    /// Waits until a client may send its update for a round. What is given back is dropped when the update has been
+    /// answered for.
+    fn pass<'a>(&'a self, client: &ClientId, round: RoundId) -> Passing<'a>;
+}
+
+/// See [`Gate::pass`].
+pub type Passing<'a> = Pin<Box<dyn Future<Output = Pass> + Send + 'a>>;
+
+/// See [`Gate::pass`].
+pub type Pass = Box<dyn Any + Send>;
+
 /// Makes a [`Workplace`] from the recipe that the server sends.
 pub type Prepare = dyn Fn(&Recipe) -> Result<Arc<dyn Workplace>, TrainerError> + Send + Sync;
 
@@ -57,6 +72,8 @@ pub struct Shared {
     pub models: Arc<ModelCache>,
     /// Bounds how many clients compute at once.
     pub compute: Compute,
+    /// What they pass before they send an update.
+    pub(super) gate: Option<Box<dyn Gate>>,
     prepared: Mutex<Option<(Welcome, PreparedRun)>>,
 }
 
@@ -88,11 +105,27 @@ impl Shared {
         Self::telling(Box::new(|_| {}), prepare, models, threads)
     }
 
+    /// The same for clients that pass a gate before they send an update.
+    #[must_use]
+    pub fn gated(gate: Box<dyn Gate>, prepare: Box<Prepare>, models: ModelCache, threads: usize) -> Arc<Self> {
+        Self::with(Box::new(|_| {}), Some(gate), prepare, models, threads)
+    }
+
     /// The same for clients that tell what happens to them.
     #[must_use]
     pub fn telling(tell: Box<Tell>, prepare: Box<Prepare>, models: ModelCache, threads: usize) -> Arc<Self> {
+        Self::with(tell, None, prepare, models, threads)
+    }
+
+    fn with(
+        tell: Box<Tell>,
+        gate: Option<Box<dyn Gate>>,
+        prepare: Box<Prepare>,
+        models: ModelCache,
+        threads: usize,
+    ) -> Arc<Self> {
         let compute = Compute::new(threads);
-        Arc::new(Self { tell, prepare, models: Arc::new(models), compute, prepared: Mutex::new(None) })
+        Arc::new(Self { tell, prepare, models: Arc::new(models), compute, gate, prepared: Mutex::new(None) })
     }
 
     pub(super) fn prepared(&self, welcome: &Welcome, client: &ClientId) -> Result<Arc<Prepared>, ClientError> {

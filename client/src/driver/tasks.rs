@@ -1,7 +1,7 @@
 //! What a client does for a round: fetches, trains, evaluates.
 
 use super::compute::blocking;
-use super::shared::{Prepared, Shared};
+use super::shared::{Pass, Prepared, Shared};
 use super::{ClientError, disconnected};
 use crate::participant::Event;
 use crate::state::{ClientState, budget};
@@ -10,14 +10,15 @@ use crate::transport::Transport;
 use crate::work::{self, Update, WorkError};
 use bytes::Bytes;
 use dunlin_codec::Encoder;
-use dunlin_core::message::{CatchUp, EvaluationReport, EvaluationTask, FetchModel, TrainTask};
-use dunlin_core::{ClientId, Digest, ModelVersion, catch_up};
+use dunlin_core::message::{CatchUp, EvaluationReport, EvaluationTask, FetchModel, Session, TrainTask};
+use dunlin_core::{ClientId, Digest, ModelVersion, RoundId, catch_up};
 use dunlin_nn::small::Slice;
 use dunlin_nn::train::Evaluation;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::time::{Instant, Interval};
 use tracing::{info, warn};
 
 /// Fetches what the client lacks of a model and keeps what it comes to.
@@ -75,28 +76,28 @@ fn apply(
     Ok(true)
 }
 
-/// Trains; nothing when the round ended meanwhile.
+/// Trains, and waits until the update may be sent; nothing when the round ended meanwhile.
 pub(super) async fn train(
     client: &ClientId,
     task: &TrainTask,
     (state, shared, prepared): (&mut dyn ClientState, &Arc<Shared>, Arc<Prepared>),
-    (mut report, session): (Transport, dunlin_core::message::Session),
-) -> Result<Option<Update>, ClientError> {
+    (transport, session): (Transport, Session),
+) -> Result<Option<(Update, Option<Pass>)>, ClientError> {
     let ready = shared.compute.ready().await;
     let base = prepared.models.get(task.base).expect("a model that was just fetched is held");
     let task = budget::within(&prepared.recipe, state.spent(), task);
     let residual =
         if prepared.recipe.uplink.feedback > 0.0 { state.residual(prepared.seeded.mask().whole())? } else { None };
-    let steps = Arc::new((AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false)));
+    let steps = Arc::new(Steps::default());
     let job = {
         let (steps, task, client) = (steps.clone(), task.clone(), client.clone());
         move || {
             let mut trainer = prepared.workplace.trainer(&client)?;
             let mut encoder = Encoder::new();
             let mut progress = |done, total| {
-                steps.0.store(done, Ordering::Relaxed);
-                steps.1.store(total, Ordering::Relaxed);
-                if steps.2.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                steps.done.store(done, Ordering::Relaxed);
+                steps.total.store(total, Ordering::Relaxed);
+                if steps.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             let assignment = work::Assignment {
                 client: &client,
@@ -110,26 +111,67 @@ pub(super) async fn train(
             work::train_and_encode(&assignment, &mut *trainer, &mut encoder, &mut progress)
         }
     };
+    let mut beats = Beats::new(transport, session, task.round);
     let mut training = std::pin::pin!(ready.compute(job));
-    let mut beat = tokio::time::interval(PROGRESS_INTERVAL);
-    beat.tick().await;
     let result = loop {
         tokio::select! {
             result = &mut training => break result,
-            _ = beat.tick() => {
-                let (done, total) = (steps.0.load(Ordering::Relaxed), steps.1.load(Ordering::Relaxed));
-                // A beat that does not get through is made up for by the next.
-                if let Ok(Err(reject)) = report.progress(&session, task.round, done, total).await {
-                    info!(client = %client, reject = reject.label(), "training broken off: {reject}");
-                    steps.2.store(true, Ordering::Relaxed);
-                }
+            goes_on = beats.next(&steps) => if !goes_on {
+                steps.stop.store(true, Ordering::Relaxed);
             }
         }
     };
-    match result {
-        Ok(update) => Ok(Some(update)),
-        Err(WorkError::Trainer(TrainerError::Stopped)) => Ok(None),
-        Err(error) => Err(error.into()),
+    let update = match result {
+        Ok(update) => update,
+        Err(WorkError::Trainer(TrainerError::Stopped)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(gate) = &shared.gate else { return Ok(Some((update, None))) };
+    let mut passing = gate.pass(client, task.round);
+    loop {
+        tokio::select! {
+            pass = &mut passing => return Ok(Some((update, Some(pass)))),
+            goes_on = beats.next(&steps) => if !goes_on {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// How far a training is, and whether it is to be broken off.
+#[derive(Default)]
+struct Steps {
+    done: AtomicU64,
+    total: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// What a client at work tells the server from time to time: that it is.
+struct Beats {
+    interval: Interval,
+    transport: Transport,
+    session: Session,
+    round: RoundId,
+}
+
+impl Beats {
+    fn new(transport: Transport, session: Session, round: RoundId) -> Self {
+        let interval = tokio::time::interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
+        Self { interval, transport, session, round }
+    }
+
+    /// Waits for the time of the next one. Returns whether the work is still of use.
+    async fn next(&mut self, steps: &Steps) -> bool {
+        self.interval.tick().await;
+        let (done, total) = (steps.done.load(Ordering::Relaxed), steps.total.load(Ordering::Relaxed));
+        // One that does not get through is made up for by the next.
+        match self.transport.progress(&self.session, self.round, done, total).await {
+            Ok(Err(reject)) => {
+                info!(client = %self.session.client, reject = reject.label(), "training broken off: {reject}");
+                false
+            }
+            Ok(Ok(())) | Err(_) => true,
+        }
     }
 }
 

@@ -547,15 +547,22 @@ impl Target for ToPositions<'_> {
 /// The largest magnitude seen.
 struct Seen(f32);
 
+/// The largest magnitude of some numbers; 0 of none.
+#[inline(always)]
+#[must_use]
+pub fn largest_magnitude(values: &[f32]) -> f32 {
+    // The bits of magnitudes are in the order of the magnitudes, and integers are compared several at a time.
+    let largest = values.iter().fold(0, |most: i32, value| most.max(value.abs().to_bits().cast_signed()));
+    f32::from_bits(largest.cast_unsigned())
+}
+
 impl Sink for Seen {
     fn add(&mut self, _: usize, value: f32) {
         self.0 = self.0.max(value.abs());
     }
 
     fn add_dense(&mut self, _: usize, values: &[f32]) {
-        // The bits of magnitudes are in the order of the magnitudes, and integers are compared several at a time.
-        let most = values.iter().fold(0, |most: i32, value| most.max(value.abs().to_bits().cast_signed()));
-        self.0 = self.0.max(f32::from_bits(most.cast_unsigned()));
+        self.0 = self.0.max(largest_magnitude(values));
     }
 }
 

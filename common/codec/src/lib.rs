@@ -99,7 +99,8 @@ pub use budget::FILL;
 pub use codec::{Bias, Codec, EntropyCoder, Fit, Quantizer, Rate, StageBytes};
 pub use common::CommonGrid;
 pub use decode::{
-    Decoder, IntegerSink, Sink, Sinks, Verified, decode, decode_integers, decode_together, is_plain_dense, verify,
+    Decoder, IntegerSink, Sink, Sinks, Verified, decode, decode_integers, decode_together, is_plain_dense,
+    largest_magnitude, verify,
 };
 pub use encode::{Encoded, Encoder};
 pub use error::Error;

@@ -142,7 +142,7 @@ pub struct RoundSummary {
     pub clients: u32,
     /// Clients that were lost: no progress, or none before the deadline.
     pub lost: u32,
-    /// Messages refused while the round ran.
+    /// Messages refused until it closed, since the round before it did.
     pub rejected: u32,
     /// The same by reason.
     pub rejects: BTreeMap<String, u32>,

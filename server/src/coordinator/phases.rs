@@ -3,9 +3,11 @@
 use super::round::OpenRound;
 use super::{ClientState, ClosedRound, Coordinator, Effect, Phase, RECENT_ROUNDS};
 use crate::store::Record;
+use dunlin_core::message::EvaluationReport;
 use dunlin_core::report::FederatedEvaluation;
 use dunlin_core::{ClientId, ModelVersion, Outcome, Timestamp};
 use rand::seq::index;
+use std::collections::BTreeMap;
 
 impl Coordinator {
     /// Goes on after [`Effect::Publish`] was carried out; `target_reached` ends the run.
@@ -84,7 +86,8 @@ impl Coordinator {
             members: members.clone(),
         }));
         let max_bytes = self.config.recipe.max_update_bytes(self.round, self.spent);
-        let round = OpenRound::new(&self.config, self.round, self.version, eligible.len() as u32, members, now);
+        let mut round = OpenRound::new(&self.config, self.round, self.version, eligible.len() as u32, members, now);
+        round.rejects = std::mem::take(&mut self.between);
         self.phase = Phase::Training(round.within(max_bytes));
         self.generation += 1;
     }
@@ -98,7 +101,7 @@ impl Coordinator {
         }
         let members = self.choose("evaluation cohort", &eligible);
         let round = OpenRound::new(&self.config, self.round, self.version, eligible.len() as u32, members, now);
-        self.phase = Phase::Evaluating { round, result: FederatedEvaluation::default(), loss_sum: 0.0, correct: 0 };
+        self.phase = Phase::Evaluating { round, reports: BTreeMap::new() };
         self.generation += 1;
     }
 
@@ -144,15 +147,11 @@ impl Coordinator {
                 }
                 self.generation += 1;
             }
-            Phase::Evaluating { round, result, loss_sum, correct } => {
+            Phase::Evaluating { round, reports } => {
                 if !round.all_resolved() && now < round.deadline {
                     return;
                 }
-                if result.examples > 0 {
-                    result.accuracy = *correct as f64 / result.examples as f64;
-                    result.loss = *loss_sum / result.examples as f64;
-                }
-                let effect = Effect::Evaluated { round: round.number, result: *result };
+                let effect = Effect::Evaluated { round: round.number, result: mean(reports.values()) };
                 self.effects.push_back(effect);
                 self.phase = Phase::Gathering;
                 self.generation += 1;
@@ -175,4 +174,22 @@ impl Coordinator {
         self.effects.push_back(Effect::Record(Record::Finished(outcome)));
         self.generation += 1;
     }
+}
+
+/// What the clients found together, each of their examples counting alike. The reports come in the order of their
+/// clients' names, so that the order in which they arrived does not tell in the last bits.
+fn mean<'a>(reports: impl Iterator<Item = &'a EvaluationReport>) -> FederatedEvaluation {
+    let (mut mean, mut correct, mut loss_sum) = (FederatedEvaluation::default(), 0, 0.0);
+    for report in reports {
+        mean.clients += 1;
+        mean.examples += report.examples;
+        correct += report.correct;
+        // Finite, or a summary could not be read back from JSON: each report is, but their sum need not be.
+        loss_sum = f64::clamp(loss_sum + report.loss_sum, f64::MIN, f64::MAX);
+    }
+    if mean.examples > 0 {
+        mean.accuracy = correct as f64 / mean.examples as f64;
+        mean.loss = loss_sum / mean.examples as f64;
+    }
+    mean
 }

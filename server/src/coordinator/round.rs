@@ -78,7 +78,7 @@ pub struct RoundStats {
     pub examples: u64,
     /// Mean training loss, weighted by examples.
     pub train_loss: f64,
-    /// Refusals while the round ran, by reason.
+    /// Refusals since the round before it closed, by reason.
     pub rejects: BTreeMap<Reject, u32>,
 }
 

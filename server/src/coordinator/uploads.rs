@@ -144,9 +144,9 @@ impl Coordinator {
         // Only registered names are kept, so a stranger cannot grow the table.
         let client = client.filter(|client| self.clients.contains_key(*client)).cloned();
         *self.rejects.entry((reject, client)).or_default() += 1;
-        if let Phase::Training(round) = &mut self.phase {
-            *round.rejects.entry(reject).or_default() += 1;
-        }
+        // What comes while no round is open is told with the next one.
+        let rejects = if let Phase::Training(round) = &mut self.phase { &mut round.rejects } else { &mut self.between };
+        *rejects.entry(reject).or_default() += 1;
     }
 }
 
