@@ -3,6 +3,7 @@
 mod client;
 mod processes;
 mod start;
+mod suite;
 
 use super::output::{self, bytes, count, percent, seconds};
 use super::summary::plain_table;
@@ -12,7 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use dunlin::core::Recipe;
 use dunlin::simulation::Transport;
 use dunlin::{RoundSummary, Simulation};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -31,39 +32,43 @@ enum BenchCommand {
 }
 
 /// Time rounds of a model that takes no time to train
+///
+/// Without a federation described by --clients, --cohort, --transport, --density, --dense or --per-process, four are
+/// measured: ten client processes, a thousand clients in one process, and a simulation of a thousand clients with every
+/// parameter sent as f32 and with the 1 % codec.
 #[derive(Args, Clone, Debug)]
 struct RoundArgs {
-    /// Clients
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    clients: u32,
+    /// Clients [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    clients: Option<u32>,
 
     /// Clients that take part in a round [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     cohort: Option<u32>,
 
-    /// Rounds
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
-    rounds: u64,
+    /// Rounds [default: 10, but 40 of ten client processes where four federations are measured]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: Option<u64>,
 
-    /// What carries the clients' calls
-    #[arg(long, value_name = "KIND", default_value = "in-process")]
-    transport: Carrier,
+    /// What carries the clients' calls [default: in-process]
+    #[arg(long, value_name = "KIND")]
+    transport: Option<Carrier>,
 
     /// Parameters of the model
     #[arg(long, value_name = "N", default_value_t = 1_663_370, value_parser = clap::value_parser!(u64).range(1..))]
     params: u64,
 
-    /// Share of the parameters that is sent, each way, as signs with a scale
-    #[arg(long, value_name = "SHARE", default_value_t = 0.01, conflicts_with = "dense")]
-    density: f64,
+    /// Share of the parameters that is sent, each way, as signs with a scale [default: 0.01]
+    #[arg(long, value_name = "SHARE", conflicts_with = "dense")]
+    density: Option<f64>,
 
     /// Send every parameter as f32, both ways, without error feedback
     #[arg(long)]
     dense: bool,
 
-    /// With --transport processes, clients in each client process
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    per_process: u32,
+    /// With --transport processes, clients in each client process [default: 1]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    per_process: Option<u32>,
 
     /// Print the figures as JSON
     #[arg(long)]
@@ -81,13 +86,13 @@ enum Carrier {
 }
 
 /// What was measured.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Figures {
     clients: u32,
     cohort: u32,
     rounds: u64,
     params: u64,
-    transport: &'static str,
+    transport: String,
     dense: bool,
     /// Of a round, from opening to publication.
     seconds_median: f64,
@@ -96,13 +101,15 @@ struct Figures {
     up_bytes_per_update: u64,
     down_bytes_per_round: u64,
     /// Server seconds a round by what they were spent on, where the server tells.
-    server_seconds: BTreeMap<&'static str, f64>,
+    server_seconds: BTreeMap<String, f64>,
     /// Seconds a client's update by what they were spent on, measured on one client alone.
-    client_seconds: BTreeMap<&'static str, f64>,
+    client_seconds: BTreeMap<String, f64>,
     /// Seconds of a call there and back on the idle server, with messages of a few bytes; where clients call from outside.
     call_seconds: Option<f64>,
     /// Peak memory of the process that holds the server, where the system tells.
     peak_bytes: Option<u64>,
+    /// The same of the largest client process, where clients have processes.
+    client_peak_bytes: Option<u64>,
 }
 
 pub(crate) fn run(args: BenchArgs) -> Done {
@@ -113,20 +120,20 @@ pub(crate) fn run(args: BenchArgs) -> Done {
 }
 
 fn round(args: &RoundArgs) -> Done {
+    if args.describes_none() {
+        return suite::run(args);
+    }
     let recipe = recipe(args)?;
-    let mut figures = match args.transport {
+    let carrier = args.transport.unwrap_or(Carrier::InProcess);
+    let mut figures = match carrier {
         Carrier::InProcess => in_process(&recipe, Transport::InProcess)?,
         Carrier::Grpc => in_process(&recipe, Transport::Grpc)?,
         Carrier::Processes => {
-            let figures = processes::measure(&recipe, args.per_process)?;
+            let figures = processes::measure(&recipe, args.per_process.unwrap_or(1))?;
             Figures { client_seconds: client::measure(&recipe)?, ..figures }
         }
     };
-    figures.transport = match args.transport {
-        Carrier::InProcess => "in-process",
-        Carrier::Grpc => "grpc",
-        Carrier::Processes => "processes",
-    };
+    figures.transport = carrier.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
     figures.dense = args.dense;
     if args.json {
         output::json(&figures);
@@ -136,8 +143,17 @@ fn round(args: &RoundArgs) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
+impl RoundArgs {
+    /// Whether no federation is described by them.
+    fn describes_none(&self) -> bool {
+        let Self { clients, cohort, transport, density, dense, per_process, rounds: _, params: _, json: _ } = self;
+        let numbers = [clients, cohort, per_process];
+        numbers.iter().all(|number| number.is_none()) && transport.is_none() && density.is_none() && !dense
+    }
+}
+
 fn recipe(args: &RoundArgs) -> Result<Recipe, Failure> {
-    let (clients, rounds, params) = (args.clients, args.rounds, args.params);
+    let (clients, rounds, params) = (args.clients.unwrap_or(10), args.rounds.unwrap_or(10), args.params);
     let mut sets = vec![
         "name=bench".to_owned(),
         "model.kind=trivial".to_owned(),
@@ -155,7 +171,7 @@ fn recipe(args: &RoundArgs) -> Result<Recipe, Failure> {
         }
         sets.push("uplink.feedback=0".to_owned());
     } else {
-        sets.extend(["uplink", "downlink"].map(|link| format!("{link}.density={}", args.density)));
+        sets.extend(["uplink", "downlink"].map(|link| format!("{link}.density={}", args.density.unwrap_or(0.01))));
     }
     Recipe::load(None, &sets).map_err(Failure::usage)
 }
@@ -223,6 +239,9 @@ fn print(figures: &Figures) {
         let whose =
             if figures.transport == "processes" { "peak of the server's process" } else { "peak of this process" };
         table.add_row(["memory", &bytes(peak), whose]);
+    }
+    if let Some(peak) = figures.client_peak_bytes {
+        table.add_row(["", &bytes(peak), "peak of the largest client process"]);
     }
     output::line(table);
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Median seconds of the stand-in's training, and of all else that makes an update: residual, selection, coding.
-pub(super) fn measure(recipe: &Recipe) -> Result<BTreeMap<&'static str, f64>, Failure> {
+pub(super) fn measure(recipe: &Recipe) -> Result<BTreeMap<String, f64>, Failure> {
     let client = ClientId::numbered("client", 0);
     let workplace = DataWorkplace::for_clients(recipe, &DataSpec::Recipe(0), std::slice::from_ref(&client));
     let workplace = workplace.map_err(Failure::other)?;
@@ -52,7 +52,8 @@ pub(super) fn measure(recipe: &Recipe) -> Result<BTreeMap<&'static str, f64>, Fa
         residual = update.residual;
     }
     let (training, all) = (median(training), median(all));
-    Ok(BTreeMap::from([("training", training), ("residual and codec", (all - training).max(0.0))]))
+    let rest = (all - training).max(0.0);
+    Ok(BTreeMap::from([("training".to_owned(), training), ("residual and codec".to_owned(), rest)]))
 }
 
 /// Updates made, of which the median counts.

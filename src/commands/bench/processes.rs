@@ -63,7 +63,13 @@ pub(super) fn measure(recipe: &Recipe, per_process: u32) -> Result<Figures, Fail
             };
         })?);
     }
-    let rounds = runtime.block_on(follow(recipe, &mut transport))?;
+    // They leave when the run ends, so they are asked after each round.
+    let mut client_peak_bytes = None;
+    let weigh = || {
+        let peaks = clients.iter().filter_map(|client| memory_of(&client.0.id().to_string(), PEAK));
+        client_peak_bytes = client_peak_bytes.max(peaks.max());
+    };
+    let rounds = runtime.block_on(follow(recipe, &mut transport, weigh))?;
     // The server lingers a little for its clients, which is time enough to ask.
     let peak_bytes = memory_of(&server.0.id().to_string(), PEAK);
     let server_seconds = timings(metrics, rounds.len() as u64);
@@ -71,6 +77,7 @@ pub(super) fn measure(recipe: &Recipe, per_process: u32) -> Result<Figures, Fail
         server_seconds,
         call_seconds,
         peak_bytes,
+        client_peak_bytes,
         ..Figures::from_rounds(recipe, &rounds, recipe.data.features)
     })
 }
@@ -87,7 +94,11 @@ async fn call(transport: &mut ControlTransport) -> Result<f64, Failure> {
 }
 
 /// The rounds of the run, when it has ended as it should.
-async fn follow(recipe: &Recipe, transport: &mut ControlTransport) -> Result<Vec<RoundSummary>, Failure> {
+async fn follow(
+    recipe: &Recipe,
+    transport: &mut ControlTransport,
+    mut after_each: impl FnMut(),
+) -> Result<Vec<RoundSummary>, Failure> {
     let mut progress = Progress::new(recipe.rounds.count, false);
     let mut rounds = Vec::new();
     let mut events = transport.watch().await?;
@@ -95,6 +106,7 @@ async fn follow(recipe: &Recipe, transport: &mut ControlTransport) -> Result<Vec
         match event {
             RunEvent::Round(round) => {
                 progress.round(&round);
+                after_each();
                 rounds.push(*round);
             }
             RunEvent::Report(report) if report.outcome == Outcome::Completed => {
@@ -128,7 +140,7 @@ pub(super) fn free_address() -> Result<SocketAddr, Failure> {
 }
 
 /// Seconds a round by what the server spent them on; empty when it does not tell.
-fn timings(metrics: SocketAddr, rounds: u64) -> BTreeMap<&'static str, f64> {
+fn timings(metrics: SocketAddr, rounds: u64) -> BTreeMap<String, f64> {
     let text = scrape(metrics).unwrap_or_default();
     let value = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
@@ -141,7 +153,7 @@ fn timings(metrics: SocketAddr, rounds: u64) -> BTreeMap<&'static str, f64> {
         ("mean and packet", "dunlin_publish_seconds"),
         ("coordinator", "dunlin_decide_seconds"),
     ];
-    parts.iter().filter_map(|(part, name)| Some((*part, value(name)? / rounds.max(1) as f64))).collect()
+    parts.iter().filter_map(|(part, name)| Some(((*part).to_owned(), value(name)? / rounds.max(1) as f64))).collect()
 }
 
 fn scrape(address: SocketAddr) -> std::io::Result<String> {
