@@ -229,6 +229,25 @@ fn codecs_are_compared_on_a_file_as_a_table_and_as_json() {
 }
 
 #[test]
+fn rounds_are_timed_of_one_federation_or_of_those_that_are_published() {
+    let all = dunlin(&["bench", "round", "--rounds", "1", "--params", "500", "--json"]);
+    assert!(all.status.success(), "{}", text(&all.stderr));
+    let all = json(&all.stdout);
+    let told = |key: &str| -> Vec<Value> { all.as_array().unwrap().iter().map(|one| one[key].clone()).collect() };
+    assert_eq!(told("clients"), [10, 1000, 1000, 1000]);
+    assert_eq!(told("cohort"), [10, 1000, 100, 100]);
+    assert_eq!(told("transport"), ["processes", "processes", "in-process", "in-process"]);
+    assert!(told("seconds_median").iter().all(|seconds| seconds.as_f64() > Some(0.0)), "{all}");
+    for key in ["disk sync", "codec, checking", "codec, adding up", "coordinator"] {
+        assert!(all[0]["server_seconds"][key].as_f64() > Some(0.0), "{key} in {all}");
+    }
+
+    let command = told("command")[2].as_str().unwrap().to_owned();
+    let one = dunlin(&command.split(' ').skip(1).chain(["--json"]).collect::<Vec<_>>());
+    assert_eq!(json(&one.stdout)["up_bytes_per_update"], all[2]["up_bytes_per_update"]);
+}
+
+#[test]
 fn doctor_tells_what_is_missing_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let doctor = |source: &str| {

@@ -33,9 +33,16 @@ impl FederationService {
     /// The service before an engine.
     #[must_use]
     pub fn new(handle: Handle) -> Self {
-        let max_frame_bytes = handle.rules().max_frame_bytes();
-        let uploads = Arc::new(Uploads::new(max_frame_bytes));
-        Self { handle, uploads, receiving: Arc::new(Semaphore::new(receiving_kib(max_frame_bytes))) }
+        // Never less than for a few of a model's longest.
+        let room = MAX_RECEIVING_BYTES.max(4 * handle.rules().max_frame_bytes());
+        Self::with_room(handle, room)
+    }
+
+    /// The same with so many bytes of memory for the frames under way and what they decode to.
+    #[must_use]
+    pub fn with_room(handle: Handle, bytes: u64) -> Self {
+        let uploads = Arc::new(Uploads::new(handle.rules().max_frame_bytes()));
+        Self { handle, uploads, receiving: Arc::new(Semaphore::new((bytes / 1024) as usize)) }
     }
 
     /// Notes that an update was refused, which the engine has not seen, and passes that on.
@@ -299,11 +306,6 @@ fn unavailable(no_answer: NoAnswer) -> Status {
         NoAnswer::Busy => Status::unavailable("the server is busy: try again"),
         NoAnswer::Gone => Status::unavailable("the server is stopping"),
     }
-}
-
-/// Memory for frames under way, in KiB; never less than a few of a model's longest.
-fn receiving_kib(max_frame_bytes: u64) -> usize {
-    (MAX_RECEIVING_BYTES.max(4 * max_frame_bytes) / 1024) as usize
 }
 
 /// Bytes of frames received at once, and of their values: forty dense updates of 1.6 million parameters, or three

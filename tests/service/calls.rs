@@ -9,12 +9,21 @@ use dunlin::core::message::{
 };
 use dunlin::core::recipe::Width;
 use dunlin::core::wire::{Held, Uploaded};
-use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, Reject, RoundId, Token};
+use dunlin::core::{ClientId, Digest, ModelVersion, Outcome, Reject, RoundId, Token, Waiting};
 use dunlin::server::serve::metrics_text;
+use dunlin::server::service::FederationService;
 use dunlin::simulation::Transport as Carrier;
 use dunlin_proto::v1;
 use dunlin_proto::v1::federation_client::FederationClient;
+use dunlin_proto::v1::federation_server::FederationServer;
+use hyper_util::rt::TokioIo;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tonic::transport::server::Router;
+use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic::{Response, Status};
 
 /// Far longer than what is waited for takes on a busy machine.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -35,8 +44,12 @@ impl Hand {
     }
 
     pub(crate) async fn check_in(&mut self) -> Result<Assignment, Reject> {
+        self.check_in_for(5000).await
+    }
+
+    pub(crate) async fn check_in_for(&mut self, wait_ms: u64) -> Result<Assignment, Reject> {
         let session = self.session.clone();
-        let check_in = CheckIn { session, examples: 1, width: Width::WHOLE, held: None, wait_ms: 5000 };
+        let check_in = CheckIn { session, examples: 1, width: Width::WHOLE, held: None, wait_ms };
         self.transport.check_in(&check_in).await.unwrap()
     }
 
@@ -133,23 +146,74 @@ async fn an_upload_may_begin_anew_after_the_link_broke() {
     assert_eq!(world.handle.broadcast().model().values()[3], 1 << 24);
 }
 
-/// Sends a third of a frame through a stream that then breaks; how many bytes the server says that it holds.
-async fn break_an_upload(world: &World, hand: &mut Hand, header: &UpdateHeader, frame: &Bytes) -> u64 {
-    let mut raw = FederationClient::new(world.channel());
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_room_for_another_frame_says_when_to_come_back() {
+    let world = World::start(&recipe(&["data.clients=2", "rounds.cohort=2", "rounds.count=1"]));
+    let (mut first, mut second) = (Hand::join(&world, 0).await, Hand::join(&world, 1).await);
+    // The cohort is chosen when both are there.
+    assert!(matches!(first.check_in_for(0).await, Ok(Assignment::Wait { .. })));
+    let (task, _) = (second.task().await, first.task().await);
+    let (header, frame) = update(&first.session.client, &task, 3, 1.0);
+    let (other, other_frame) = update(&second.session.client, &task, 4, 1.0);
+
+    // Each takes 1 KiB with what it decodes to.
+    let narrow = FederationService::with_room(world.handle.clone(), 1 << 10);
+    let channel = serve_over_pipes(Server::builder().add_service(FederationServer::new(narrow)));
+    let (sender, call) = begin_an_upload(&world, channel.clone(), &first, &header, &frame).await;
+    let mut transport = Transport::over(channel);
+    let refused = transport.upload(&second.session, &other, &other_frame, 0).await.unwrap();
+    assert!(matches!(refused, Ok(Uploaded::Retry(Waiting::Busy, 1..))), "{refused:?}");
+    // Nobody is to blame.
+    assert_eq!(world.handle.status().await.unwrap().view.rejects, []);
+
+    let rest = v1::upload_request::Part::Data(frame.slice(frame.len() / 3..));
+    sender.send(v1::UploadRequest { part: Some(rest) }).await.unwrap();
+    drop(sender);
+    call.await.unwrap().unwrap();
+    let accepted = transport.upload(&second.session, &other, &other_frame, 0).await.unwrap();
+    assert!(matches!(accepted, Ok(Uploaded::Receipt(_))), "{accepted:?}");
+    assert_eq!(world.report().await.rejects, BTreeMap::new());
+}
+
+/// A channel to a server of these services alone.
+fn serve_over_pipes(services: Router) -> Channel {
+    let (connect, incoming) = tokio::sync::mpsc::unbounded_channel();
+    let incoming = tokio_stream::wrappers::UnboundedReceiverStream::new(incoming);
+    tokio::spawn(services.serve_with_incoming(incoming));
+    let connector = tower::service_fn(move |_: Uri| {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        drop(connect.send(Ok::<_, std::io::Error>(far)));
+        async { Ok::<_, std::io::Error>(TokioIo::new(near)) }
+    });
+    Endpoint::from_static("http://memory").connect_with_connector_lazy(connector)
+}
+
+type Begun = (mpsc::Sender<v1::UploadRequest>, JoinHandle<Result<Response<v1::UploadReply>, Status>>);
+
+/// Sends a third of a frame, and returns when the server has read it.
+async fn begin_an_upload(world: &World, channel: Channel, hand: &Hand, header: &UpdateHeader, frame: &Bytes) -> Begun {
+    let mut raw = FederationClient::new(channel);
     let start = v1::UploadStart { header: Some(dunlin::core::wire::update_header(&hand.session, header)), offset: 0 };
-    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    let (sender, receiver) = mpsc::channel(4);
     let part = |part| v1::UploadRequest { part: Some(part) };
     sender.send(part(v1::upload_request::Part::Start(start))).await.unwrap();
     let third = frame.len() / 3;
     sender.send(part(v1::upload_request::Part::Data(frame.slice(..third)))).await.unwrap();
     let call = tokio::spawn(async move { raw.upload(tokio_stream::wrappers::ReceiverStream::new(receiver)).await });
-    // The server has read it before the link breaks; what waits in a buffer may be lost with the stream.
     let read = async {
         while world.handle.status().await.unwrap().bytes.up < third as u64 {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, read).await.expect("the server reads what has arrived");
+    (sender, call)
+}
+
+/// Sends a third of a frame through a stream that then breaks; how many bytes the server says that it holds.
+async fn break_an_upload(world: &World, hand: &mut Hand, header: &UpdateHeader, frame: &Bytes) -> u64 {
+    // The server has read it before the link breaks; what waits in a buffer may be lost with the stream.
+    let (_sender, call) = begin_an_upload(world, world.channel(), hand, header, frame).await;
+    let third = frame.len() / 3;
     call.abort();
     let noticed = async {
         loop {

@@ -76,7 +76,6 @@ const ATTACKS: &[(&str, Attack)] = &[
     }),
     ("the same update twice", |hand, task| {
         let (header, frame, reject) = with_value(hand, task, f32::NAN, Reject::NotANumber);
-        // The first has ended its sender's part in the round.
         vec![(header.clone(), frame.clone(), reject), (header, frame, Reject::NotANumber)]
     }),
     ("a billion examples", |hand, task| {
@@ -120,19 +119,23 @@ async fn send(world: &World, header: v1::UpdateHeader, frame: Bytes) -> Result<U
 async fn each_attack_is_refused_with_its_own_reason_and_the_model_is_as_without_the_attacker() {
     let rounds = format!("rounds.count={}", ATTACKS.len());
     let world = World::start(&recipe(&[&rounds]));
-    let honest = world.honest(0..8);
-    // Client 8 is honest, but for that it says everything twice.
-    let (mut twice, mut hand) = (Hand::join(&world, 8).await, Hand::join(&world, 9).await);
+    let honest = world.honest(0..7);
+    // Client 7 is honest and slow, client 8 honest but for that it says everything twice.
+    let (mut slow, mut twice) = (Hand::join(&world, 7).await, Hand::join(&world, 8).await);
+    let mut hand = Hand::join(&world, 9).await;
     let mut expected = std::collections::BTreeMap::<String, u32>::new();
     for (name, attack) in ATTACKS {
-        let (its_task, task) = tokio::join!(twice.task(), hand.task());
-        // The round stays open meanwhile, since the attacker's part in it has not ended.
+        let (slow_task, its_task, task) = tokio::join!(slow.task(), twice.task(), hand.task());
         send_twice(&world, &twice, &its_task).await;
         *expected.entry(Reject::Duplicate.label().into()).or_default() += 2;
         for (header, frame, reject) in attack(&hand, &task) {
             assert_eq!(send(&world, header, frame).await, Err(reject), "{name}");
             *expected.entry(reject.label().into()).or_default() += 1;
         }
+        // The round has stayed open until now.
+        let (header, frame) = update(&slow.session.client, &slow_task, 7, 0.125);
+        let answer = send(&world, on_wire(&slow, &header), frame).await;
+        assert!(matches!(answer, Ok(Uploaded::Receipt(_))), "{name}: {answer:?}");
     }
     let report = world.report().await;
     let status = world.handle.status().await.unwrap();
