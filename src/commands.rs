@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and what the exit code says about the answer.
 
 mod bench;
+mod client;
 mod codec;
 mod completions;
 mod compress;
@@ -79,7 +80,7 @@ impl Cli {
             Command::Simulate(args) => simulate::run(args),
             Command::Init(args) => init::run(&args),
             Command::Server(args) => server::serve(args),
-            Command::Client(args) => server::take_part(args),
+            Command::Client(args) => client::take_part(args),
             Command::Status(args) => control::status(&args),
             Command::Runs(args) => control::runs(&args),
             Command::Watch(args) => control::watch(&args),

@@ -515,10 +515,10 @@ fn server_and_client_tell_a_script_what_happens() {
 
     let told: Vec<_> = lines(&client).into_iter().filter(|it| it["client"] == "client-00002").collect();
     let events: Vec<_> = told.iter().map(|it| (it["event"].as_str().unwrap(), it["round"].as_u64())).collect();
-    let rounds = [1, 2, 3].map(|round| ("accepted", Some(round)));
+    let rounds: Vec<_> = (1..=3).flat_map(|round| [("training", Some(round)), ("accepted", Some(round))]).collect();
     assert_eq!(events, [&[("joined", None)], &rounds[..], &[("ended", None)]].concat());
-    assert_eq!(told[4]["outcome"], "completed");
-    assert!(told[0]["examples"].as_u64().is_some_and(|examples| examples > 0) && told[1]["bytes"].as_u64() > Some(0));
+    assert_eq!(told[7]["outcome"], "completed");
+    assert!(told[0]["examples"].as_u64().is_some_and(|examples| examples > 0) && told[2]["bytes"].as_u64() > Some(0));
 }
 
 #[test]

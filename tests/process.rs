@@ -213,13 +213,13 @@ impl<'a> Federation<'a> {
         });
     }
 
-    /// Waits until so many changes of the server's directory were seen.
-    fn see_changes(&self, changes: u32) {
+    /// Waits until so many changes of this directory were seen.
+    fn see_changes(&self, directory: &str, changes: u32) {
         let begun = Instant::now();
-        let mut known = contents(&self.dir.join("data"));
+        let mut known = contents(&self.dir.join(directory));
         for _ in 0..changes {
             loop {
-                let now = contents(&self.dir.join("data"));
+                let now = contents(&self.dir.join(directory));
                 if now != known {
                     known = now;
                     break;
@@ -373,10 +373,24 @@ fn a_server_that_is_killed_around_a_publication_publishes_once() {
             // The last update is written, or the version is.
             changes => {
                 federation.reach(round, 9);
-                federation.see_changes(changes as u32);
+                federation.see_changes("data", changes as u32);
             }
         }
         federation.kill_server();
+    }
+    assert_eq!(federation.finish(), simulated(ALL, "in-process"));
+}
+
+#[test]
+fn a_client_that_is_killed_around_its_update_makes_it_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut federation = Federation::start(ALL, dir.path());
+    for round in 1..=11 {
+        federation.reach(round, 0);
+        // Its model, its update, its residual or its account has just been written, or is being replaced.
+        let number = round as usize * 3 % CLIENTS;
+        federation.see_changes(&format!("state-{number}"), 1 + round as u32 % 4);
+        federation.kill_client(number);
     }
     assert_eq!(federation.finish(), simulated(ALL, "in-process"));
 }

@@ -59,7 +59,7 @@ pub struct ClientArgs {
     #[arg(long, value_name = "MS", default_value_t = 20_000)]
     pub wait_ms: u64,
 
-    /// Print what happens as lines of JSON: joined, accepted, refused and ended, each with the client's name
+    /// Print what happens as lines of JSON: joined, training, accepted, refused and ended, each with the client's name
     #[arg(long)]
     pub json: bool,
 }
@@ -139,11 +139,12 @@ pub fn names(args: &ClientArgs) -> Result<Vec<ClientId>, NameError> {
     }
 }
 
-/// Runs the command's clients until their run ends; returns how it ended.
+/// Runs the command's clients until their run ends, and has `watch` see what happens to them unless that is printed;
+/// returns how it ended.
 ///
 /// # Errors
 /// The first client's failure; the others are stopped.
-pub async fn run(args: ClientArgs) -> Result<End, CommandError> {
+pub async fn run(args: ClientArgs, watch: Box<Tell>) -> Result<End, CommandError> {
     let clients = names(&args)?;
     args.data.find()?;
     let transport = Transport::new(&args.server)?;
@@ -164,8 +165,7 @@ pub async fn run(args: ClientArgs) -> Result<End, CommandError> {
             Ok(Arc::new(workplace) as Arc<dyn Workplace>)
         }
     };
-    let tell: Box<Tell> =
-        if args.json { Box::new(|told| write_line(std::io::stdout(), told)) } else { Box::new(|_| {}) };
+    let tell: Box<Tell> = if args.json { Box::new(|told| write_line(std::io::stdout(), told)) } else { watch };
     let shared = Shared::telling(tell, Box::new(prepare), models, if is_alone { 1 } else { threads });
     let mut running = JoinSet::new();
     for client in clients {

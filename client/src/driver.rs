@@ -40,6 +40,13 @@ pub enum Told<'a> {
         /// How much of the model it has.
         width: Width,
     },
+    /// It trains for a round.
+    Training {
+        /// Its name.
+        client: &'a ClientId,
+        /// The round.
+        round: u64,
+    },
     /// Its update counts.
     Accepted {
         /// Its name.
@@ -127,6 +134,7 @@ pub async fn run(
                 let session = participant.session().expect("a client that trains has joined");
                 let report = transport.clone();
                 let prepared = needed(&prepared).clone();
+                (shared.tell)(&Told::Training { client: &client, round: task.round.number });
                 match train(&client, &task, (&mut *state, &shared, prepared), (report, session)).await? {
                     Some((update, pass)) => {
                         _pass = pass;

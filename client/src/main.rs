@@ -37,5 +37,5 @@ fn main() -> ExitCode {
 fn run(args: ClientArgs) -> Result<End, CommandError> {
     // One thread for the calls; training has its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(CommandError::Runtime)?.block_on(command::run(args))
+    runtime.map_err(CommandError::Runtime)?.block_on(command::run(args, Box::new(|_| {})))
 }

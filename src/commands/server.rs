@@ -1,16 +1,13 @@
-//! `dunlin server` and `dunlin client`.
+//! `dunlin server`.
 
-use super::{Done, Failure, of_server_command, output, summary};
+use super::{Done, of_server_command, summary};
 use crate::progress::Progress;
 use dunlin::RoundSummary;
-use dunlin::client::command::{self as client, ClientArgs};
-use dunlin::client::participant::End;
 use dunlin::server::command::{self as server, ServerArgs};
 use dunlin::server::driver::RunEvent;
 use std::collections::BTreeMap;
-use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
 /// Conducts a run to its end, or until the process is told to stop.
 pub(crate) fn serve(args: ServerArgs) -> Done {
@@ -38,19 +35,4 @@ pub(crate) fn serve(args: ServerArgs) -> Done {
         summary::print(report, &rounds.into_values().collect::<Vec<_>>());
     }
     Ok(server::exit(&given.recipe, report.as_ref()).into())
-}
-
-/// Takes part in a run until it ends.
-pub(crate) fn take_part(args: ClientArgs) -> Done {
-    // One thread for the calls; training has its own.
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let end = runtime.block_on(client::run(args));
-    let end = end.map_err(|error| Failure { exit: error.exit(), message: error.to_string() })?;
-    match end {
-        End::Finished(outcome) => {
-            output::note(&format!("the run is over: {outcome}"));
-            Ok(ExitCode::SUCCESS)
-        }
-        End::Refused(reject) => Err(Failure::other(reject)),
-    }
 }
