@@ -1,138 +1,27 @@
 #!/usr/bin/env python3
 """Reads frames as docs/WIRE.md describes them, in plain Python and from that page alone.
 
-`scripts/read_frame.py` reads the golden files of both versions and checks them as the page's last section says: so what
-is written there is enough to write a decoder. Of whole vectors only common ones are read. `scripts/read_frame.py FILE
-LEN,ROW ...` prints the non-zeros of one frame of a model with these tensors. Needs nothing but Python 3.9.
+`scripts/read_frame.py` reads the golden files of both versions and checks them as the page says: so what is written
+there is enough to write a decoder. `scripts/read_frame.py FILE LEN,ROW ...` prints the non-zeros of one frame of a
+model with these tensors, or all coordinates of a whole vector. Needs nothing but Python 3.9.
 """
 import math
+import re
 import struct
 import sys
 from pathlib import Path
 
-GOLDEN = Path(__file__).parent.parent / "common/codec/tests/golden"
+# The modules beside this file leave no __pycache__ in the repository.
+sys.dont_write_bytecode = True
+
+from read_streams import Paired, PlainBits, RangeCoder, f16, f32, levels, log2, single
+from read_whole import SCHEMES, digest, random, whole
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "common/codec/tests/golden"
 KINDS = ["f32", "f16", "int8", "ternary", "integers", "whole", "pruned", "grown"]
 LAYOUTS = ["dense", "raw", "rice", "enumerative", "adaptive"]
 WIDTHS = {"f32": 32, "f16": 16, "int8": 8, "ternary": 1, "pruned": 0, "grown": 0, "announced": 0}
-
-
-def log2(n):
-    return n.bit_length() - 1
-
-
-class Numbers:
-    """What both kinds of stream have on top of `bits`."""
-
-    def long(self, b):
-        if b <= 16:
-            return self.bits(b)
-        low = self.bits(16)
-        return self.bits(b - 16) << 16 | low
-
-    def number(self):
-        c = self.bits(5)
-        return 1 << c | self.long(c)
-
-    def flags(self, k):
-        result = []
-        while len(result) < k:
-            m = min(16, k - len(result))
-            word = self.bits(m)
-            result += [word >> i & 1 for i in range(m)]
-        return result
-
-
-class PlainBits(Numbers):
-    def __init__(self, body):
-        self.value, self.at, self.bytes = int.from_bytes(body, "little"), 0, len(body)
-
-    def bits(self, b):
-        result = self.value >> self.at & ((1 << b) - 1)
-        self.at += b
-        return result
-
-    def unary(self):
-        u = 0
-        while self.bits(1):
-            u += 1
-        return u
-
-    def end(self):
-        assert (self.at + 7) // 8 == self.bytes and self.value >> self.at == 0
-
-
-class RangeCoder(Numbers):
-    def __init__(self, body):
-        self.body, self.at, self.range = body, 4, 2**32 - 1
-        self.code = int.from_bytes((body + bytes(4))[:4], "big")
-
-    def normalize(self):
-        while self.range < 1 << 24:
-            byte = self.body[self.at] if self.at < len(self.body) else 0
-            self.at += 1
-            self.code = (self.code << 8 | byte) % 2**32
-            self.range <<= 8
-
-    def choice(self, p):
-        bound = self.range * p >> 18
-        result = self.code < bound
-        if result:
-            self.range = bound
-        else:
-            self.code -= bound
-            self.range -= bound
-        self.normalize()
-        return result
-
-    def equal(self, m):
-        self.range //= m
-        v = min(self.code // self.range, m - 1)
-        self.code -= v * self.range
-        self.normalize()
-        return v
-
-    def bits(self, b):
-        return self.equal(1 << b)
-
-    def uniform(self, m):
-        width = 0 if m == 1 else log2(m - 1) + 1
-        low = max(0, width - 12)
-        v = self.equal((m - 1 >> low) + 1)
-        while low > 0:
-            b = min(low, 16)
-            low -= b
-            v = v << b | self.bits(b)
-        assert v < m
-        return v
-
-    def used(self, others_behind=False):
-        """Bytes that a writer of what was read would have needed."""
-        window = (self.body + bytes(8))[self.at - 4 : self.at]
-        low = (int.from_bytes(window, "big") - self.code) % 2**32
-        if (low, self.range) == (0, 2**32 - 1):
-            return 0
-        for m in range(5):
-            rest = (1 << 32 - 8 * m) - 1
-            number = (low + rest) & ~rest
-            if (number + rest if others_behind else number) < low + self.range:
-                return self.at - 4 + m
-
-    def end(self):
-        assert len(self.body) == self.used(), "left over or cut short"
-
-
-class Paired(RangeCoder):
-    """Plain bits from the front, the range coder's bytes from the back."""
-
-    def __init__(self, body):
-        super().__init__(body[::-1])
-        self.plain = PlainBits(body)
-
-    def bits(self, b):
-        return self.plain.bits(b)
-
-    def end(self):
-        assert len(self.body) == self.used(True) + (self.plain.at + 7) // 8, "left over or cut short"
 
 
 class Learning:
@@ -505,36 +394,6 @@ class Adaptive(LearntCounts):
         return result
 
 
-def levels(stream, count, symbols=256):
-    counts, state = [0] * symbols, {}
-
-    def refresh():
-        seen = sum(counts)
-        state["wait"] = min(max(seen, 16), 4096)
-        starts, total = [0], 0
-        for s in range(symbols):
-            total += 4 * counts[s] + 1
-            starts.append(s + 1 + total * (65536 - symbols) // (4 * seen + symbols))
-        state["starts"] = starts
-
-    refresh()
-    result = []
-    for _ in range(count):
-        starts = state["starts"]
-        stream.range >>= 16
-        step = min(stream.code // stream.range, 65535)
-        s = max(s for s in range(symbols) if starts[s] <= step)
-        stream.code -= stream.range * starts[s]
-        stream.range *= starts[s + 1] - starts[s]
-        stream.normalize()
-        counts[s] += 1
-        state["wait"] -= 1
-        if state["wait"] == 0:
-            refresh()
-        result.append(s)
-    return result
-
-
 def integers(stream, k):
     divisor = stream.number()
     if stream.bits(1):
@@ -561,21 +420,13 @@ def by_codebook(stream, k, b):
     return [entries[place] | sign << 15 for place, sign in zip(places, stream.flags(k))]
 
 
-def f32(bits):
-    return struct.unpack("<f", struct.pack("<I", bits))[0]
-
-
-def f16(bits):
-    return struct.unpack("<e", struct.pack("<H", bits))[0]
-
-
 def value(kind, code, scale):
     if kind == "f32":
         return f32(code)
     if kind in ("f16", "codebook"):
         return f16(code)
     if kind == "int8":
-        return struct.unpack("<f", struct.pack("<f", (code - 256 if code > 127 else code) * scale))[0]
+        return single((code - 256 if code > 127 else code) * scale)
     return (-scale if code else scale) if kind == "ternary" else code
 
 
@@ -601,7 +452,7 @@ def crc32c(data):
 
 def read(frame, model):
     """Kind and {coordinate: value} of a frame for tensors (len, row); for masks every value is None."""
-    assert frame[0] == 0xD7 and frame[1] in (2, 3), "not a frame, or of an unknown version"
+    assert frame[0] == 0xD7 and frame[1] in (2, 3) and frame[2] < 128, "not a frame, or of an unknown version"
     assert crc32c(frame[:-4]) == int.from_bytes(frame[-4:], "little"), "checksum"
     kind, layout, coded = KINDS[frame[2] & 7], frame[2] >> 3 & 7, frame[2] >> 6 & 1
     n, at = varint(frame, 3)
@@ -609,9 +460,8 @@ def read(frame, model):
     body, result, start = frame[at:-4], {}, 0
     assert n == sum(length for length, _ in model)
     if kind == "whole":
-        assert layout == 6 and not coded, "of whole vectors only common ones are read here"
-        assert nonzeros == n
-        return "common", dict(enumerate(common(body, n)))
+        assert layout < len(SCHEMES) and not coded and nonzeros == n
+        return SCHEMES[layout], dict(enumerate(whole(SCHEMES[layout], body, n, model)))
     if kind == "pruned" and coded:
         kind, coded = "announced", 0
     if kind == "f16" and coded:
@@ -666,26 +516,6 @@ def read(frame, model):
     return kind, result
 
 
-def common(body, n):
-    exponent, bits, coded = body[0] - 256 if body[0] > 127 else body[0], body[1] & 127, body[1] >> 7
-    assert -40 <= exponent <= 15 and 2 <= bits <= 8
-    stream = RangeCoder(body[2:]) if coded else PlainBits(body[2:])
-    if coded:
-        result = [s - (1 << bits - 1) for s in levels(stream, n, 1 << bits)]
-    else:
-        codes = [stream.bits(bits) for _ in range(n)]
-        result = [code - (1 << bits) if code >> bits - 1 else code for code in codes]
-    stream.end()
-    return [level * 2.0**exponent for level in result]
-
-
-def random(seed, number):
-    z = (seed + (number + 1) * 0x9E3779B97F4A7C15) % 2**64
-    z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) % 2**64
-    z = ((z ^ z >> 27) * 0x94D049BB133111EB) % 2**64
-    return z ^ z >> 31
-
-
 def sample(n, count, seed):
     taken = []
     for i in range(n):
@@ -696,7 +526,6 @@ def sample(n, count, seed):
 
 def golden_vector(n=912):
     x, u = 1, []
-    single = lambda v: struct.unpack("<f", struct.pack("<f", v))[0]
     for _ in range(n):
         x = (1664525 * x + 1013904223) % 2**32
         r = (x >> 8) / 2**24 - 0.5
@@ -713,17 +542,23 @@ def check():
     many = sorted(sorted(range(40000), key=lambda i: (-abs(long[i]), i))[:5000])
     half = {i for i in range(912) if u[i] > 0.0 or i % 7 == 0}
     codebook = [0, 37, 4099, 50021, 777777, 1000003, 2000003]
+    # Each line of the page's table of digests.
+    page = (ROOT / "docs/WIRE.md").read_text(encoding="utf-8")
+    digests = dict(re.findall(r"^\| `([a-z-]+)` \| `([0-9a-f]{16})` \|$", page, re.MULTILINE))
     read_files, by_book = 0, {}
     for folder, version in ((GOLDEN, 3), (GOLDEN / "2", 2)):
-        signs = None
+        signs, wholes = None, set()
         for path in sorted(folder.glob("*.bin")):
             frame = path.read_bytes()
-            if frame[0] != 0xD7 or frame[2] & 7 == 5 and frame[2] >> 3 != 6:
+            # Containers are there as well.
+            if frame[0] != 0xD7:
                 continue
             name = path.stem
             tensors = model
             if name == "ternary-many":
                 tensors = [(40000, 40000)]
+            if name.endswith("-blocks"):
+                tensors = [(20000, 100)]
             if name == "grown":
                 gone = [sum(1 for i in range(a, b) if i not in half) for a, b in ((0, 600), (600, 612), (612, 912))]
                 tensors = [(count, count) for count in gone if count]
@@ -757,6 +592,9 @@ def check():
                 assert set(found) == set(range(912)) - half, name
             if name == "announced":
                 assert kind == "announced" and list(found) == sample(912, 90, 1), name
+            if kind in SCHEMES:
+                assert digest(found.values()) == digests[name], name
+                wholes.add(name)
             if name == "common":
                 expected = [round(max(-25.0, min(25.0, x * 2**8))) / 2**8 for x in u]
                 assert [found[i] for i in range(912)] == expected, name
@@ -766,9 +604,10 @@ def check():
             if name == "integers-codebook":
                 assert found == {i: codebook[int(50 * x)] for i, x in enumerate(u) if int(50 * x) > 0}, name
             if name == "integers-classes":
-                single = lambda v: struct.unpack("<f", struct.pack("<f", v))[0]
                 assert found == {i: int(single(x * 1e6)) for i, x in enumerate(u) if int(single(x * 1e6)) != 0}, name
-    assert read_files >= 20, read_files
+        # Those of several blocks came with version 3.
+        assert wholes == {name for name in digests if version == 3 or not name.endswith("-blocks")}, version
+    assert read_files >= 60, read_files
     print(f"{read_files} golden frames of two versions read as docs/WIRE.md says")
 
 

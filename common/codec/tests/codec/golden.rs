@@ -4,7 +4,7 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use dunlin_codec::{
-    Encoder, EntropyCoder, Fit, FrameHeader, FrameKind, Limits, Mask, MaskedGrid, Quantizer, Rate, grid,
+    Encoder, EntropyCoder, Fit, FrameHeader, FrameKind, Limits, Mask, MaskedGrid, Quantizer, Rate, Segments, grid,
 };
 
 use crate::support::{CODERS, QUANTIZERS, codec, common, floats, segments};
@@ -36,18 +36,33 @@ fn whole() -> [(&'static str, Quantizer); 9] {
     ]
 }
 
+/// Of more than one block, of which the first is much larger than the last and the second is nothing.
+fn blocks() -> ([(&'static str, Quantizer); 3], Segments, Vec<f32>) {
+    let quantizers = [
+        ("rotated-blocks", Quantizer::Rotated { rate: Rate::new(8.0).unwrap(), fit: Fit::LeastError }),
+        ("eden-blocks", Quantizer::Eden { bits: 3, fit: Fit::LeastError }),
+        ("qsgd-blocks", Quantizer::Qsgd { levels: 1 }),
+    ];
+    let factor = |i| [64.0, 0.0, 1.0][i / 8192];
+    let values = numbers(20_000).iter().enumerate().map(|(i, &x)| x * factor(i)).collect();
+    (quantizers, segments(&[(20_000, 100)]), values)
+}
+
 /// Decoded floats are the same to the bit on every machine; their digests are part of docs/WIRE.md.
 #[test]
 fn whole_vectors_decode_to_their_golden_bits() {
-    let segments = segments(&[(600, 20), (12, 12), (300, 300)]);
-    let digests: Vec<String> = whole()
-        .map(|(name, _)| {
+    let (in_blocks, long, _) = blocks();
+    let short = segments(&[(600, 20), (12, 12), (300, 300)]);
+    let names = whole().map(|(name, _)| name).into_iter().chain(["common-plain"]).map(|name| (name, &short));
+    let digests: Vec<String> = names
+        .chain(in_blocks.iter().map(|&(name, _)| (name, &long)))
+        .map(|(name, segments)| {
             let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("bin");
-            let values = floats(&fs::read(&path).unwrap(), &segments).unwrap();
+            let values = floats(&fs::read(&path).unwrap(), segments).unwrap();
             let bytes: Vec<u8> = values.iter().flat_map(|value| (value + 0.0).to_le_bytes()).collect();
             format!("{name} {}", &blake3::hash(&bytes).to_hex()[..16])
         })
-        .to_vec();
+        .collect();
     let documented = include_str!("../../../../docs/WIRE.md");
     for digest in &digests {
         let (name, digest) = digest.split_once(' ').unwrap();
@@ -124,6 +139,10 @@ fn frames_are_the_golden_bytes() {
     encoder.seed(0x0123_4567_89ab_cdef);
     for (name, quantizer) in whole() {
         check(name, &encoder.encode(&codec(1.0, quantizer, EntropyCoder::Auto), &segments, &u).unwrap().frame);
+    }
+    let (in_blocks, long, values) = blocks();
+    for (name, quantizer) in in_blocks {
+        check(name, &encoder.encode(&codec(1.0, quantizer, EntropyCoder::Auto), &long, &values).unwrap().frame);
     }
     let plain = codec(1.0, common(3, 0.1, Fit::Unbiased), EntropyCoder::Raw);
     check("common-plain", &encoder.encode(&plain, &segments, &u).unwrap().frame);
