@@ -220,6 +220,7 @@ fn codecs_are_compared_on_a_file_as_a_table_and_as_json() {
         {
             assert!(codec.pointer(pointer).and_then(Value::as_f64).is_some_and(|it| it > 0.0), "{pointer} of {codec}");
         }
+        assert!(codec["of_limit"].as_f64() > Some(0.0), "{codec}");
     }
     let ternary = compared["codecs"].as_array().unwrap().iter().find(|codec| codec["codec"] == "top-k ternary, auto");
     assert_eq!(ternary.unwrap()["nonzeros"], 100);
@@ -459,6 +460,11 @@ fn a_model_is_made_small_judged_exported_and_made_large_again() {
     let exported = export(&["--model", &path("int8.dnl"), "--to", "onnx-int8"]);
     assert!(exported.status.success(), "{exported:?}");
     assert!(text(&std::fs::read(path("model.onnx")).unwrap()).contains("QuantizeLinear"));
+    compress(&["--bits", "3", "--to", &path("compressed.dnl")]);
+    let exported =
+        dunlin(&["export", "--run", &path("run"), "--to", "container", "--bits", "3", "--out", &path("exported.dnl")]);
+    assert!(exported.status.success(), "{exported:?}");
+    assert!(std::fs::read(path("exported.dnl")).unwrap() == std::fs::read(path("compressed.dnl")).unwrap());
     std::fs::write(path("notes.txt"), "no model").unwrap();
     let refused = export(&["--model", &path("notes.txt"), "--to", "onnx"]);
     assert_eq!(refused.status.code(), Some(2));

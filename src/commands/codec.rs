@@ -167,9 +167,9 @@ fn print(comparison: &Comparison) {
     }
     output::line(table);
     output::line(
-        "error: squared, over the vector's square. × limit: coded bits over the entropy of positions and values at the \
-         same density, or over the least for a normal variable at the same error; below 1 where tensors and rows \
-         differ. Encoding includes what is left for feedback where the codec needs it.",
+        "error: squared, over the vector's square. × limit: coded bits over the entropy of positions at the same density \
+         and of each tensor's values; of vectors that are rotated, rounded at random or factored, over the least for a \
+         normal variable at the same error. Below 1 where tensors and rows differ. Encoding includes what is left for feedback where the codec needs it.",
     );
 }
 

@@ -38,17 +38,8 @@ pub(crate) struct CompressArgs {
     #[arg(long)]
     per_layer: bool,
 
-    /// What the weights are stored as
-    #[arg(long, value_name = "KIND", default_value = "shared")]
-    values: StoredKind,
-
-    /// Bits of a place in a codebook, 1 to 8
-    #[arg(long, value_name = "B", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=8))]
-    bits: u32,
-
-    /// Store codebooks in f32 instead of f16
-    #[arg(long)]
-    exact_codebook: bool,
+    #[command(flatten)]
+    stored: StoredArgs,
 
     /// Measure the ranges of what goes into each layer on the training part of this data set, as in a recipe's
     /// data.source, and write them down: what 8-bit activations need
@@ -77,6 +68,35 @@ pub(crate) struct CompressArgs {
     /// Print the sizes as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// How a container has a model's weights.
+#[derive(Args)]
+pub(crate) struct StoredArgs {
+    /// What the weights of a small file are stored as
+    #[arg(long, value_name = "KIND", default_value = "shared")]
+    values: StoredKind,
+
+    /// Bits of a place in a codebook, 1 to 8
+    #[arg(long, value_name = "B", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=8))]
+    bits: u32,
+
+    /// Store codebooks in f32 instead of f16
+    #[arg(long)]
+    exact_codebook: bool,
+}
+
+impl StoredArgs {
+    pub(super) fn stored(&self) -> Stored {
+        let precision = if self.exact_codebook { Precision::Single } else { Precision::Half };
+        match self.values {
+            StoredKind::Shared => Stored::Shared { bits: self.bits, precision },
+            StoredKind::Int8 => Stored::Integers(Width::Eight),
+            StoredKind::Int4 => Stored::Integers(Width::Four),
+            StoredKind::F16 => Stored::F16,
+            StoredKind::F32 => Stored::F32,
+        }
+    }
 }
 
 /// See [`Stored`].
@@ -116,16 +136,8 @@ pub(crate) fn run(args: &CompressArgs) -> Done {
         (Some(density), _) => Some(Keep::Density(density)),
         (None, count) => count.map(Keep::Parameters),
     };
-    let precision = if args.exact_codebook { Precision::Single } else { Precision::Half };
-    let stored = match args.values {
-        StoredKind::Shared => Stored::Shared { bits: args.bits, precision },
-        StoredKind::Int8 => Stored::Integers(Width::Eight),
-        StoredKind::Int4 => Stored::Integers(Width::Four),
-        StoredKind::F16 => Stored::F16,
-        StoredKind::F32 => Stored::F32,
-    };
     let weights = read_weights(&args.file)?;
-    let mut small = Compress { keep, per_layer: args.per_layer, stored }.run(&weights)?;
+    let mut small = Compress { keep, per_layer: args.per_layer, stored: args.stored.stored() }.run(&weights)?;
     if let Some(source) = &args.train {
         train_codebooks(&mut small, &weights, source, args)?;
     }
@@ -145,7 +157,7 @@ pub(crate) fn run(args: &CompressArgs) -> Done {
     if args.json {
         output::json(&Sizes::of(&small, &to));
     } else {
-        print(&small, args.values);
+        print(&small, args.stored.values);
         output::note(&format!("wrote {}, {}", to.display(), bytes(small.file_bytes)));
     }
     Ok(ExitCode::SUCCESS)

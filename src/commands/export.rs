@@ -1,17 +1,18 @@
-//! `dunlin export`: a model as safetensors or ONNX, for other programs.
+//! `dunlin export`: a model as safetensors or ONNX, for other programs, or as a small file.
 
+use super::compress::StoredArgs;
 use super::model::{ACTIVATION, ArchitectureArgs, ModelFile, load, measured};
 use super::output::{self, bytes};
 use super::stored::{OpenRun, StoredRun};
 use super::{Done, Failure, of_data};
 use clap::{Args, ValueEnum};
 use dunlin::core::recipe::Width;
-use dunlin::nn::small::{Slice, Weights};
+use dunlin::nn::small::{Compress, Slice, Weights};
 use dunlin::nn::{export, onnx};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Write a model for other programs, as safetensors or ONNX
+/// Write a model for other programs, as safetensors or ONNX, or as a small file
 ///
 /// From a data directory it is the newest published model of the run, whether the run has ended or not.
 #[derive(Args)]
@@ -41,6 +42,9 @@ pub(crate) struct ExportArgs {
     run_id: Option<String>,
 
     #[command(flatten)]
+    stored: StoredArgs,
+
+    #[command(flatten)]
     architecture: ArchitectureArgs,
 
     /// Take the part of the model that clients of this width have, such as 0.25; for chains of layers
@@ -62,6 +66,8 @@ enum Format {
     Onnx,
     /// ONNX with 8-bit weights and activations, in QDQ form
     OnnxInt8,
+    /// The file of `dunlin compress`, with --values, --bits and --exact-codebook as there; nothing is pruned
+    Container,
 }
 
 pub(crate) fn run(args: &ExportArgs) -> Done {
@@ -108,6 +114,10 @@ fn written(args: &ExportArgs, file: Vec<u8>) -> Result<Vec<u8>, Failure> {
             Some(_) => Ok(Weights::from_bytes(&file)?.to_safetensors()?),
             None => Ok(file),
         };
+    }
+    if args.to == Format::Container {
+        let small = Compress { keep: None, per_layer: false, stored: args.stored.stored() };
+        return Ok(small.run(&Weights::from_bytes(&file)?)?.container.to_bytes()?);
     }
     let file = ModelFile::from_bytes(&file).map_err(Failure::usage)?;
     let split = args.data.as_deref().map(load).transpose()?;

@@ -1,8 +1,9 @@
 //! One codec on one vector.
 
 use super::Vector;
-use dunlin::codec::{Bias, Codec, Encoded, Encoder, Error, Limits, Quantizer, StageBytes, decode, limit};
+use dunlin::codec::{Bias, Codec, Encoded, Encoder, Error, Limits, Quantizer, Segments, StageBytes, decode, limit};
 use serde::Serialize;
+use std::collections::HashMap;
 use std::time::Instant;
 
 /// What was measured.
@@ -60,26 +61,54 @@ pub(super) fn measure(name: String, codec: &Codec, vector: &Vector, repeat: u32)
         nonzeros,
         bits_per_coordinate: bits / u.len() as f64,
         bits_per_nonzero: (sparse && nonzeros > 0).then(|| bits / nonzeros as f64),
-        of_limit: least_bits(codec, sparse, nonzeros, u.len(), error).map(|least| bits / least),
+        of_limit: least_bits(codec, sparse, nonzeros, error, &Decoded { segments, values: &sum })
+            .map(|least| bits / least),
         error,
         encode_seconds,
         decode_seconds,
     })
 }
 
-/// Bits without which independent coordinates of this density, or normal ones of this error, cannot be told.
-fn least_bits(codec: &Codec, sparse: bool, nonzeros: usize, n: usize, error: f64) -> Option<f64> {
-    let width = match codec.quantizer {
-        Quantizer::F32 => 32.0,
-        Quantizer::F16 => 16.0,
-        Quantizer::Ternary => 1.0,
-        Quantizer::Rotated { .. } | Quantizer::Eden { .. } => {
+/// Bits without which independent coordinates cannot be told: which of them are sent and as what, where only some are
+/// or they have few values; otherwise normal ones of this error.
+fn least_bits(codec: &Codec, sparse: bool, nonzeros: usize, error: f64, decoded: &Decoded<'_>) -> Option<f64> {
+    let n = decoded.values.len();
+    let values = match codec.quantizer {
+        Quantizer::F32 => 32.0 * if sparse { nonzeros } else { n } as f64,
+        Quantizer::F16 => 16.0 * if sparse { nonzeros } else { n } as f64,
+        Quantizer::Ternary => nonzeros as f64,
+        Quantizer::Int8 | Quantizer::Codebook { .. } | Quantizer::Common { .. } => decoded.bits_of_values(sparse),
+        Quantizer::Rotated { .. }
+        | Quantizer::Eden { .. }
+        | Quantizer::Qsgd { .. }
+        | Quantizer::Terngrad
+        | Quantizer::Sign
+        | Quantizer::LowRank { .. } => {
             // An unbiased estimate of error v is a scaled one of error v / (1 + v).
             let error = if codec.quantizer.bias() == Bias::Unbiased { error / (1.0 + error) } else { error };
-            return (error > 0.0 && error < 1.0).then(|| -0.5 * error.log2() * n as f64);
+            limit::bits_of_normals(n, error)
         }
-        _ => return None,
     };
     let positions = if sparse { n as f64 * limit::binary_entropy(nonzeros as f64 / n as f64) } else { 0.0 };
-    Some(positions + width * if sparse { nonzeros } else { n } as f64).filter(|least| *least > 0.0)
+    Some(positions + values).filter(|least| least.is_finite() && *least > 0.0)
+}
+
+/// What came out.
+struct Decoded<'a> {
+    segments: &'a Segments,
+    values: &'a [f32],
+}
+
+impl Decoded<'_> {
+    /// The entropy of the values of each tensor, of those that are not zero or of all.
+    fn bits_of_values(&self, sparse: bool) -> f64 {
+        let of_tensor = |i| {
+            let mut counts = HashMap::<u32, u64>::new();
+            let sent = self.values[self.segments.range(i)].iter().filter(|value| !sparse || **value != 0.0);
+            // Zeros of both signs are one value.
+            sent.for_each(|value| *counts.entry((value + 0.0).to_bits()).or_default() += 1);
+            limit::bits_of_symbols(counts.into_values())
+        };
+        (0..self.segments.count()).map(of_tensor).sum()
+    }
 }
