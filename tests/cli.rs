@@ -378,6 +378,22 @@ fn a_report_shows_the_numbers_of_its_run() {
     assert!(text(&shown.stderr).starts_with(&format!("wrote {}, ", path("else.html"))), "{shown:?}");
     assert!(std::fs::read_to_string(path("else.html")).unwrap().contains("was not measured"));
 
+    let other = simulate(&["-q", "--seed", "2", "--out", &path("control")]);
+    assert_eq!(other.status.code(), Some(0), "{other:?}");
+    let compared =
+        ["report", &path("run"), "--no-sensitivity", "--beside", &path("control"), "--out", &path("both.html")];
+    let shown = dunlin(&compared);
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    assert!(text(&shown.stdout).contains("control") && text(&shown.stdout).contains("best"), "{shown:?}");
+    let page = std::fs::read_to_string(path("both.html")).unwrap();
+    assert!(page.contains("Beside other runs") && page.contains("<th>control</th>"), "{page}");
+    let beside = &json(&dunlin(&[compared.as_slice(), &["--json"]].concat()).stdout)["beside"];
+    assert_eq!((&beside[0]["name"], &beside[1]["name"]), (&"run".into(), &"control".into()));
+    assert_eq!(beside[0]["report"], report);
+    let run = path("run");
+    let refused = dunlin(&[&["report", &run], ["--beside", &run].repeat(5).as_slice()].concat());
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+
     std::fs::write(path("run/rounds.jsonl"), "{\"round\": 1}\n{\"round\": tw").unwrap();
     let damaged = dunlin(&["report", &path("run")]);
     assert_eq!(damaged.status.code(), Some(2), "{damaged:?}");

@@ -1,7 +1,7 @@
 //! The report as tables.
 
 use super::analysis::{DENSITIES, Sensitivity};
-use super::view::View;
+use super::view::{Beside, View};
 use crate::commands::output::{self, bytes, count, factor, percent, seconds};
 use crate::commands::summary::{self, plain_table};
 use comfy_table::{Cell, CellAlignment, Table};
@@ -10,6 +10,9 @@ pub(super) fn print(view: &View) {
     summary::print_as(&view.state(), &view.report, &view.rounds);
     for table in [cost(view), layers(view), sizes(view)] {
         output::line(table);
+    }
+    if !view.beside.is_empty() {
+        output::line(beside(view));
     }
     match &view.model.sensitivity {
         Sensitivity::Skipped { reason } => output::line(format_args!("layers were not pruned one by one: {reason}")),
@@ -38,6 +41,25 @@ fn cost(view: &View) -> Table {
     let sent = view.clients.iter().map(|client| client.up + client.down);
     if let (Some(least), Some(most)) = (sent.clone().min(), sent.max()) {
         row("a client", bytes(most), format!("both ways at most, {} at least", bytes(least)));
+    }
+    table
+}
+
+fn beside(view: &View) -> Table {
+    let mut table = plain_table();
+    table.set_header(["run", "rounds", "accuracy", "best", "loss", "parameters", "not zero", "up", "down"]);
+    for Beside { name, report, best, .. } in &view.beside {
+        let cells = [
+            count(report.rounds),
+            percent(report.accuracy),
+            best.map_or_else(|| "–".to_owned(), percent),
+            format!("{:.4}", report.loss),
+            count(report.params),
+            count(report.nonzero),
+            bytes(report.bytes.up),
+            bytes(report.bytes.down),
+        ];
+        table.add_row(std::iter::once(Cell::new(name)).chain(cells.map(right)));
     }
     table
 }

@@ -22,8 +22,28 @@ pub(super) struct View {
     pub(super) model: Analysis,
     pub(super) clients: Vec<ClientSummary>,
     pub(super) rounds: Vec<RoundSummary>,
+    /// This run and those that it is held against, or nothing.
+    pub(super) beside: Vec<Beside>,
     #[serde(skip)]
     pub(super) recipe: Option<Recipe>,
+}
+
+/// A run as it is held against others.
+#[derive(Serialize)]
+pub(super) struct Beside {
+    pub(super) name: String,
+    /// The highest accuracy of a round.
+    pub(super) best: Option<f64>,
+    pub(super) report: Report,
+    #[serde(skip)]
+    pub(super) rounds: Vec<RoundSummary>,
+}
+
+impl Beside {
+    pub(super) fn new(name: String, report: Report, rounds: Vec<RoundSummary>) -> Self {
+        let best = rounds.iter().filter_map(|round| round.accuracy).max_by(f64::total_cmp);
+        Self { name, best, report, rounds }
+    }
 }
 
 /// What taking part costs a client on average.
@@ -58,7 +78,16 @@ impl View {
     pub(super) fn new(run: Run, model: Analysis) -> Self {
         let Run { id, goes_on, recipe, report, rounds, clients, .. } = run;
         let (cost, classes) = (Cost::of(&report, &rounds), ClassCost::of(&clients));
-        Self { id, goes_on, report, cost, classes, model, clients, rounds, recipe }
+        Self { id, goes_on, report, cost, classes, model, clients, rounds, beside: Vec::new(), recipe }
+    }
+
+    /// With other runs beside it; this one goes by `name`.
+    pub(super) fn beside(mut self, name: String, others: Vec<Beside>) -> Self {
+        if !others.is_empty() {
+            self.beside = vec![Beside::new(name, self.report.clone(), self.rounds.clone())];
+            self.beside.extend(others);
+        }
+        self
     }
 
     /// How the run stands, in a word and in a sentence.
@@ -168,6 +197,7 @@ pub(super) mod tests {
             sensitivity: Sensitivity::Skipped { reason: "there is <none>".into() },
         };
         View {
+            beside: Vec::new(),
             id: None,
             goes_on: false,
             cost: Cost::of(&report, &rounds),

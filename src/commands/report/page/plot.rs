@@ -48,6 +48,8 @@ pub(super) enum Colour {
     First,
     Second,
     Third,
+    Fourth,
+    Fifth,
     /// For what is there to compare with.
     Quiet,
 }
@@ -58,19 +60,21 @@ impl Colour {
             Self::First => "c1",
             Self::Second => "c2",
             Self::Third => "c3",
+            Self::Fourth => "c4",
+            Self::Fifth => "c5",
             Self::Quiet => "c0",
         }
     }
 }
 
 /// A line through points of rising x.
-pub(super) struct Series {
-    pub(super) name: &'static str,
+pub(super) struct Series<'a> {
+    pub(super) name: &'a str,
     pub(super) colour: Colour,
     pub(super) points: Vec<(f64, f64)>,
 }
 
-impl Series {
+impl Series<'_> {
     /// The means of the points up to each of these x and beyond the one before; those without a point are left out.
     fn averaged(&self, xs: &[f64]) -> Self {
         let mut rest = self.points.as_slice();
@@ -96,7 +100,7 @@ pub(super) struct Axes {
 
 /// Lines over a common axis, with a legend where there are several; nothing without a point. Where there are more points
 /// than can be told apart, neighbours are averaged.
-pub(super) fn lines(title: &str, axes: &Axes, series: &[Series]) -> Option<Markup> {
+pub(super) fn lines(title: &str, axes: &Axes, series: &[Series<'_>]) -> Option<Markup> {
     let mut xs: Vec<f64> = series.iter().flat_map(|series| series.points.iter().map(|point| point.0)).collect();
     xs.sort_unstable_by(f64::total_cmp);
     xs.dedup();
@@ -152,7 +156,7 @@ pub(super) fn lines(title: &str, axes: &Axes, series: &[Series]) -> Option<Marku
 }
 
 /// Connects neighbours; a value that is no number leaves a gap.
-fn path(series: &Series, at_x: impl Fn(f64) -> f64, at_y: impl Fn(f64) -> f64) -> String {
+fn path(series: &Series<'_>, at_x: impl Fn(f64) -> f64, at_y: impl Fn(f64) -> f64) -> String {
     let mut path = String::new();
     let mut pen = 'M';
     for &(x, y) in &series.points {
@@ -176,7 +180,7 @@ fn bands(xs: &[f64], at_x: impl Fn(f64) -> f64) -> Vec<(f64, f64, f64)> {
     xs.iter().enumerate().map(|(i, &x)| (border(i), border(i + 1), x)).collect()
 }
 
-fn told(axes: &Axes, series: &[Series], x: f64) -> String {
+fn told(axes: &Axes, series: &[Series<'_>], x: f64) -> String {
     let values = series.iter().filter_map(|series| {
         let at = series.points.binary_search_by(|point| point.0.total_cmp(&x)).ok()?;
         Some(format!("{}: {}", series.name, axes.y.value(series.points[at].1)))
@@ -185,7 +189,7 @@ fn told(axes: &Axes, series: &[Series], x: f64) -> String {
 }
 
 /// Colours and what they stand for.
-pub(super) fn legend(entries: impl Iterator<Item = (&'static str, Colour)>) -> Markup {
+pub(super) fn legend<'a>(entries: impl Iterator<Item = (&'a str, Colour)>) -> Markup {
     html! {
         span.legend {
             @for (name, colour) in entries { span class=(colour.class()) { i {} (name) } }
@@ -372,7 +376,7 @@ const MAX_POINTS: usize = 160;
 mod tests {
     use super::*;
 
-    fn series(points: &[(f64, f64)]) -> Vec<Series> {
+    fn series(points: &[(f64, f64)]) -> Vec<Series<'static>> {
         vec![Series { name: "accuracy", colour: Colour::First, points: points.to_vec() }]
     }
 

@@ -1,5 +1,6 @@
 //! The parts of the page, one file each: a part is a function from the view, or nothing where the run has nothing to tell.
 
+mod beside;
 mod clients;
 mod distillation;
 mod layers;
@@ -16,8 +17,9 @@ use crate::commands::output::factor;
 use crate::commands::report::view::View;
 
 /// In the order of the page. A new part is a file and a line here.
-pub(super) const SECTIONS: [fn(&View) -> Option<Section>; 9] = [
+pub(super) const SECTIONS: [fn(&View) -> Option<Section>; 10] = [
     learning::section,
+    beside::section,
     traffic::section,
     clients::section,
     pruning::section,
