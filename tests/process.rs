@@ -35,6 +35,20 @@ const SMALL: &[&str] = &[
     "downlink.density=0.1",
 ];
 
+/// Whole units go, so that the layout of the model changes while it is trained.
+const CHANNELS: &[&str] = &[
+    "rounds.count=12",
+    "data.clients=10",
+    "rounds.cohort=10",
+    "pruning.density=0.1",
+    "pruning.pattern=channels",
+    "pruning.first_round=2",
+    "pruning.every=2",
+    "pruning.steps=4",
+    "uplink.density=0.1",
+    "downlink.density=0.1",
+];
+
 /// All clients of a round send the coordinates that the server announces, of a model that loses weights meanwhile.
 const COMMON: &[&str] = &[
     "rounds.count=12",
@@ -284,7 +298,7 @@ impl Drop for Federation<'_> {
 
 #[test]
 fn simulation_grpc_and_processes_make_one_model() {
-    for recipe in [ALL, DRAWN, SMALL, COMMON, SIZED] {
+    for recipe in [ALL, DRAWN, SMALL, CHANNELS, COMMON, SIZED] {
         let dir = tempfile::tempdir().unwrap();
         let expected = simulated(recipe, "in-process");
         assert_eq!(simulated(recipe, "grpc"), expected);
@@ -300,6 +314,11 @@ fn a_federation_whose_processes_are_killed_makes_the_model_of_an_undisturbed_one
 #[test]
 fn so_does_one_whose_model_is_made_small_meanwhile() {
     killed_all_the_time(Programs::Whole, SMALL);
+}
+
+#[test]
+fn so_does_one_whose_model_loses_whole_units() {
+    killed_all_the_time(Programs::Whole, CHANNELS);
 }
 
 #[test]

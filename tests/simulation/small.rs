@@ -98,9 +98,12 @@ fn is_left_as_a_smaller_model(recipe: &Recipe, expected: std::ops::Range<u64>) {
     assert_eq!(judge(&mut small, &params), judge(&mut whole, &outcome.params));
 }
 
-/// What makes a model small keeps its keys; data, model and rounds are such that a test has time for them.
+/// Each with its own model, on digits of its data's size; rounds and clients are such that a test has time for them.
 #[test]
 fn the_recipes_that_make_models_small_run_on_digits() {
+    let digits = tempfile::tempdir().unwrap();
+    write_large_digits(digits.path());
+    let source = format!("data.source=idx:{}", digits.path().display());
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/recipes");
     for name in [
         "textbook-pruning",
@@ -108,20 +111,51 @@ fn the_recipes_that_make_models_small_run_on_digits() {
         "lenet-5-pruned",
         "lottery-ticket",
         "filter-pruning",
+        "vgg-filter-pruning",
+        "resnet-filter-pruning",
         "fashion-feddf",
         "binary-feddf",
+        "mnist-heterofl",
+        "mnist-tiny",
     ] {
         let text = std::fs::read_to_string(folder.join(name).with_extension("toml")).unwrap();
-        let sets = ["data.source=digits", "model.kind=textbook-cnn", "training.epochs=1", "training.augment=none"];
-        let rounds = ["rounds.count=5", "rounds.target_accuracy=0", "pruning.first_round=1", "pruning.every=1"];
-        let pruning = ["pruning.steps=2", "pruning.rewind_round=0", "pruning.protected=''"];
-        let sets: Vec<String> = [sets, rounds].concat().into_iter().chain(pruning).map(str::to_owned).collect();
+        let mut sets = vec![source.as_str(), "data.clients=10", "training.epochs=1", "training.augment=none"];
+        sets.extend(["rounds.count=5", "rounds.cohort=4", "rounds.target_accuracy=0"]);
+        if text.contains("[pruning]") {
+            sets.extend(["pruning.first_round=1", "pruning.every=1", "pruning.steps=2", "pruning.rewind_round=0"]);
+        }
+        let sets: Vec<String> = sets.into_iter().map(str::to_owned).collect();
         let recipe = Recipe::load(Some(&text), &sets).unwrap();
-        let outcome = Simulation::new(recipe.clone()).run().unwrap();
-        let first = outcome.rounds[0].train_loss;
-        assert!(outcome.rounds[4].train_loss < first, "{name}: {:?}", outcome.rounds[4]);
-        assert_eq!(recipe.pruning.is_on(), outcome.rounds[4].kept.is_some_and(|kept| kept < outcome.report.params));
-        assert_eq!(recipe.distillation.is_on(), outcome.rounds[4].distilled.is_some());
+        let outcome = Simulation::new(recipe.clone()).run().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let least = outcome.rounds.iter().map(|round| round.train_loss).fold(f64::INFINITY, f64::min);
+        assert!(least < outcome.rounds[0].train_loss, "{name}: {:?}", outcome.rounds);
+        let last = &outcome.rounds[4];
+        assert_eq!(recipe.pruning.is_on(), last.kept.is_some_and(|kept| kept < outcome.report.params), "{name}");
+        assert_eq!(recipe.distillation.is_on(), outcome.rounds.iter().any(|round| round.distilled.is_some()), "{name}");
+        assert_eq!(recipe.size.len(), outcome.report.sizes.len(), "{name}");
+    }
+}
+
+/// The embedded digits as images of 28×28 pixels in MNIST's format, each pixel three times as wide and high.
+fn write_large_digits(dir: &std::path::Path) {
+    let split = dunlin::nn::data::load(&Recipe::default().data, &Recipe::default().data_seed()).unwrap();
+    for (part, set) in [("train", split.train), ("t10k", split.test)] {
+        let count = (set.labels().len() as u32).to_be_bytes();
+        let mut images = [&[0, 0, 8, 3], &count[..], &[0, 0, 0, 28, 0, 0, 0, 28]].concat();
+        let mut pixels = Vec::new();
+        for row in 0..set.labels().len() as u32 {
+            pixels.clear();
+            set.append_row(row, &mut pixels);
+            let large = (0..28 * 28).map(|at: usize| match (at / 28 / 3, at % 28 / 3) {
+                (y @ 0..8, x @ 0..8) => (pixels[8 * y + x].clamp(0.0, 1.0) * 255.0) as u8,
+                _ => 0,
+            });
+            images.extend(large);
+        }
+        let labels = set.labels().iter().map(|&label| label as u8);
+        let labels: Vec<u8> = [0, 0, 8, 1].into_iter().chain(count).chain(labels).collect();
+        std::fs::write(dir.join(format!("{part}-images-idx3-ubyte")), images).unwrap();
+        std::fs::write(dir.join(format!("{part}-labels-idx1-ubyte")), labels).unwrap();
     }
 }
 
