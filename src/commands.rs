@@ -167,7 +167,11 @@ fn of_key(key: Option<&str>, error: impl std::fmt::Display) -> Failure {
 
 /// A key that the data or the model cannot satisfy is an error of the command line.
 fn of_data(error: dunlin::nn::Error) -> Failure {
-    of_key(error.key(), error)
+    match error {
+        // Both were given on the command line.
+        dunlin::nn::Error::InputShape { .. } => Failure::usage(error),
+        error => of_key(error.key(), error),
+    }
 }
 
 /// The same where the key may be one of a recipe, in which it has a place.

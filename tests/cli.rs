@@ -134,8 +134,22 @@ fn a_recipe_that_does_not_fit_data_or_model_is_told_at_its_line() {
             "r.toml: line 3: `pruning.protected` names \"fc9\", and no tensor's name begins so; there are fc1.weight, \
              fc1.bias, fc2.weight, fc2.bias, fc3.weight, fc3.bias"
         );
+        let parameters = told("[pruning]\nparameters = 100");
+        assert!(parameters.starts_with("r.toml: line 2: `pruning.parameters` is 100; at least 413 "), "{parameters}");
+        let budget = told("[uplink]\nquantizer = \"rotated\"\ndensity = 1.0\n[limits]\nrun_bytes = 300000");
+        assert!(budget.starts_with("r.toml: line 5: `limits.run_bytes` allows 375 bytes"), "{budget}");
+        let file = told("seed = 1\n[data]\nsource = \"csv:nofile.csv\"");
+        assert!(file.starts_with("r.toml: line 3: data.source = \"csv:nofile.csv\": nofile.csv: "), "{file}");
+        let other = "[distillation]\nkind = \"ensemble\"\nsource = \"penguins\"";
+        let other = told(other);
+        assert!(other.starts_with("r.toml: line 3: distillation.source = \"penguins\": the model takes"), "{other}");
         let importance = told("[downlink]\n\nimportance = \"x=2\"");
         assert!(importance.starts_with("r.toml: line 3: `downlink.importance` names \"x\", and"), "{importance}");
+    }
+    let keys = "[data]\npartition = \"key\"\nkey_file = \"nofile\"";
+    for subcommand in ["simulate", "data show"] {
+        let told = told(subcommand, keys, &[]);
+        assert!(told.starts_with("r.toml: line 3: data.key_file = \"nofile\": nofile: "), "{told}");
     }
     let frozen = told("simulate", "[training]\nfrozen = \"fc\"", &[]);
     assert_eq!(frozen, "r.toml: line 2: training.frozen = 2nn: every tensor of the model is frozen");
@@ -225,6 +239,8 @@ fn codecs_are_compared_on_a_file_as_a_table_and_as_json() {
     let ternary = compared["codecs"].as_array().unwrap().iter().find(|codec| codec["codec"] == "top-k ternary, auto");
     assert_eq!(ternary.unwrap()["nonzeros"], 100);
 
+    let nothing = dunlin(&["codec"]);
+    assert!(text(&nothing.stderr).contains("<FILE.safetensors|--synthetic>"), "{nothing:?}");
     let nowhere = dunlin(&["codec", "nowhere.safetensors"]);
     assert_eq!(nowhere.status.code(), Some(2), "{nowhere:?}");
 }
@@ -485,6 +501,27 @@ fn a_model_is_made_small_judged_exported_and_made_large_again() {
     let refused = export(&["--model", &path("notes.txt"), "--to", "onnx"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(text(&refused.stderr).contains("notes.txt: neither a container nor a safetensors file"), "{refused:?}");
+    // What does not fit is one line, whoever reads it.
+    let told = |arguments: &[&str], expected: &str| {
+        let refused = dunlin(arguments);
+        let error = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(error.contains(expected) && error.lines().count() == 1, "{error}");
+    };
+    let other = "the model takes 1 × 8 × 8 values in 10 classes, and the data set \"penguins\" has";
+    told(&["compress", &model, "--values", "int8", "--calibrate", "penguins", "--to", &path("x.dnl")], other);
+    told(&["compress", &model, "--train", "penguins", "--to", &path("x.dnl")], other);
+    told(&["export", "--run", &path("run"), "--to", "onnx-int8", "--data", "penguins", "--out", &path("x")], other);
+    told(&["compress", &model, "--parameters", "10", "--to", &path("x.dnl")], "--parameters 10: at least 413 are left");
+    let classes = ["--classes", "5", "--to", &path("x.safetensors")];
+    told(
+        &[&["distill", &model, "--data", "digits", "--student", "2nn"], &classes[..]].concat(),
+        "--classes 5: the file tells a model of",
+    );
+    let mut damaged = std::fs::read(path("small.dnl")).unwrap();
+    damaged[100] ^= 1;
+    std::fs::write(path("damaged.dnl"), damaged).unwrap();
+    told(&["eval", &path("damaged.dnl"), "--data", "digits"], "damaged.dnl: the file is damaged or cut short");
     let refused = export(&["--model", &path("small.dnl"), "--to", "onnx-int8"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(text(&refused.stderr).contains("say --data SPEC"), "{refused:?}");
@@ -514,6 +551,33 @@ fn a_model_from_elsewhere_is_made_small_and_a_broken_file_told() {
     let told = dunlin(&["decompress", &path("broken.dnl")]);
     assert_eq!(told.status.code(), Some(2), "{told:?}");
     assert!(text(&told.stderr).contains("checksum"), "{told:?}");
+}
+
+#[test]
+fn a_client_that_is_given_what_the_run_does_not_have_says_which_option_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let (listen, url) = (address.to_string(), format!("http://{address}"));
+    let mut server = command(&["server", "--listen", &listen, "--data-dir", dir.path().to_str().unwrap()])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let file = dir.path().join("own.csv");
+    std::fs::write(&file, "a,label\n1,0\n2,1\n3,0\n").unwrap();
+    let own = format!("csv:{}", file.display());
+    for (arguments, expected) in [
+        (&["--data", "recipe:99"][..], "--data = recipe:99: 1 client(s) need parts up to 99"),
+        (&["--data", "recipe:0", "--width", "0.5"], "--width is 0.5; the recipe has clients of width 1"),
+        (&["--data", &own, "--id", "ward"], "check that shapes and classes agree with the recipe"),
+        (&["--data", "recipe:4294967295", "--virtual", "2"], "--virtual 2: from part 4294967295 on"),
+        (&["--data", "recipe:0", "--virtual", "0"], "0 is not in 1.."),
+    ] {
+        let refused = dunlin(&[&["client", "--server", &url], arguments].concat());
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(text(&refused.stderr).contains(expected), "{refused:?}");
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
 
 #[test]

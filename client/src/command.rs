@@ -34,7 +34,7 @@ pub struct ClientArgs {
 
     /// Run so many clients in this process; with --data recipe:N they take the parts from N on. Each keeps two bytes a
     /// parameter between rounds, in memory or in the --state-dir
-    #[arg(long = "virtual", value_name = "K")]
+    #[arg(long = "virtual", value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub virtual_clients: Option<u32>,
 
     /// How much of each hidden layer this client has, such as 0.5: one of the recipe's size.width [default: 1, with --data
@@ -101,6 +101,7 @@ impl CommandError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Url(_) | Self::Name(_) | Self::Data(_) | Self::Threads(_) => Exit::Usage,
+            Self::Client { source, .. } if source.key().is_some() => Exit::Usage,
             Self::Runtime(_) | Self::State(_) | Self::Client { .. } => Exit::Failed,
         }
     }
@@ -112,6 +113,14 @@ pub enum NameError {
     /// The name is no client id.
     #[error("--id: {0}")]
     Bad(#[from] BadClientId),
+    /// There are no parts of such numbers.
+    #[error("--virtual {count}: from part {first} on there are not so many")]
+    TooMany {
+        /// The first part.
+        first: u32,
+        /// Clients wanted.
+        count: u32,
+    },
     /// Own data have no name of their own.
     #[error("--id is missing: a client with data of its own needs a name, such as --id ward-7")]
     Missing,
@@ -134,7 +143,8 @@ pub fn names(args: &ClientArgs) -> Result<Vec<ClientId>, NameError> {
                 DataSpec::Recipe(first) => *first,
                 DataSpec::Own(_) => 0,
             };
-            Ok((first..first + count).map(|part| ClientId::numbered(prefix, part)).collect())
+            let end = first.checked_add(count).ok_or(NameError::TooMany { first, count })?;
+            Ok((first..end).map(|part| ClientId::numbered(prefix, part)).collect())
         }
     }
 }
@@ -212,6 +222,7 @@ mod tests {
         assert!(names(&args("a b", "recipe:3", Some(2))).is_err());
         assert_eq!(text(args(None, "recipe:3", None)), ["client-00003"]);
         assert_eq!(text(args(None, "recipe:3", Some(2))), ["client-00003", "client-00004"]);
+        assert!(matches!(names(&args(None, "recipe:4294967295", Some(2))), Err(NameError::TooMany { .. })));
         assert!(matches!(names(&args(None, "csv:a", None)), Err(NameError::Missing)));
         assert!(matches!(names(&args(None, "csv:a", Some(2))), Err(NameError::Missing)));
     }

@@ -119,12 +119,14 @@ impl DataWorkplace {
                 let parts = data::partition(&recipe.data, &train, &recipe.data_seed()).map_err(boxed)?;
                 let (first, count) = (*first as usize, clients.len());
                 if first + count > parts.len() {
-                    let message = format!(
-                        "--data recipe:{first} for {count} client(s) needs parts up to {}, the recipe's data.clients is {}",
-                        first + count - 1,
-                        parts.len(),
-                    );
-                    return Err(TrainerError::Failed(message.into()));
+                    let (last, parts) = (first + count - 1, parts.len());
+                    return Err(boxed(dunlin_nn::Error::Config {
+                        key: "--data",
+                        value: format!("recipe:{first}"),
+                        remedy: format!(
+                            "{count} client(s) need parts up to {last}, and the recipe's data.clients is {parts}"
+                        ),
+                    }));
                 }
                 let parts = parts.into_iter().skip(first);
                 let rows = clients.iter().cloned().zip(parts).map(|(client, part)| (client, part.into())).collect();

@@ -10,7 +10,8 @@ use dunlin_nn::train::{self, Evaluation, TrainTask};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Called after each step with the steps done and all steps; breaking stops the training.
+/// Called after each step with the steps done and all steps; breaking stops the training. A client whose training makes no
+/// step for `rounds.idle_timeout_s` is given up.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 
 /// Trains and evaluates a model, as its flat parameters, on data that stays with the client.

@@ -20,7 +20,7 @@ pub struct ServerArgs {
     pub set: Vec<String>,
 
     /// Where to listen for clients; beyond loopback, links are neither encrypted nor authenticated
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7700")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7700", value_parser = address)]
     pub listen: SocketAddr,
 
     /// Where the run is kept; a server started again with it goes on in the same round
@@ -28,7 +28,7 @@ pub struct ServerArgs {
     pub data_dir: PathBuf,
 
     /// Answer GET /metrics here, in the Prometheus format
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub metrics: Option<SocketAddr>,
 
     /// Begin a new run although the directory holds one of this recipe
@@ -43,6 +43,10 @@ pub struct ServerArgs {
     /// restart the earlier rounds as well
     #[arg(long)]
     pub json: bool,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write it as IP:PORT, such as 127.0.0.1:7700, or 0.0.0.0:7700 for all networks".to_owned())
 }
 
 /// Why the command failed.

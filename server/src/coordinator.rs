@@ -11,7 +11,7 @@ mod uploads;
 
 pub(crate) use config::reaches_target;
 pub use config::{Config, Resume, ResumeRound};
-pub use round::{ClosedRound, Member, RoundStats};
+pub use round::{Advance, ClosedRound, Member, RoundStats};
 pub use status::{Phase as PhaseName, StatusView};
 
 use crate::store::{ClientRow, Record};
@@ -272,15 +272,21 @@ impl Coordinator {
         self.clients.get(client).and_then(|client| client.width).unwrap_or_default()
     }
 
-    /// Notes that a client's training advances.
+    /// Notes that a client is at work. It counts as alive for it only where that work has advanced.
     ///
     /// # Errors
     /// When going on is of no use: the round is over or the client is not in it.
-    pub fn progress(&mut self, now: Timestamp, session: &Session, round: RoundId) -> Result<(), Reject> {
+    pub fn progress(
+        &mut self,
+        now: Timestamp,
+        session: &Session,
+        round: RoundId,
+        advance: Advance,
+    ) -> Result<(), Reject> {
         self.authenticate(now, session)?;
         let verdict = match &mut self.phase {
             // Not so in an evaluation, which has its round's number: there is nothing left to train for.
-            Phase::Training(open) if open.number == round.number => open.progress(now, &session.client),
+            Phase::Training(open) if open.number == round.number => open.progress(now, &session.client, advance),
             _ if round.number > self.round => Err(Reject::FutureRound),
             _ => Err(Reject::Late),
         };

@@ -12,7 +12,7 @@ use crate::decoding::decode;
 use crate::vet::Rules;
 use bytes::Bytes;
 use dunlin_codec::{Mask, MaskedGrid, grid};
-use dunlin_core::recipe::DistillationConfig;
+use dunlin_core::recipe::{Augment, DistillationConfig};
 use dunlin_core::report::Distilled;
 use dunlin_core::{Digest, Recipe, Seed};
 use dunlin_nn::Threads;
@@ -217,9 +217,10 @@ fn examples(recipe: &Recipe, split: &Split, seed: &Seed) -> Result<Examples, dun
         }
         source => {
             let other = dunlin_core::recipe::DataConfig { source: source.into(), ..recipe.data.clone() };
-            let train = data::load(&other, &recipe.data_seed())?.train;
+            let wrong = |error: dunlin_nn::Error| error.of_source("distillation.source", source);
+            let train = data::load(&other, &recipe.data_seed()).map_err(wrong)?.train;
             let has_labels = train.input() == input;
-            let train = if has_labels { train } else { Arc::new(train.without_labels(input)?) };
+            let train = if has_labels { train } else { Arc::new(train.without_labels(input).map_err(wrong)?) };
             if !has_labels && config.labels > 0.0 {
                 return Err(dunlin_nn::Error::Config {
                     key: "distillation.labels",
@@ -230,6 +231,15 @@ fn examples(recipe: &Recipe, split: &Split, seed: &Seed) -> Result<Examples, dun
             Examples::all(train)
         }
     };
+    if config.augment != Augment::None {
+        let count = if config.examples == 0 { examples.len() } else { config.examples as usize };
+        let all = data::augmented(&examples, config.augment, count, &seed.derive("augment"));
+        return Ok(Examples::all(Arc::new(all.map_err(|remedy| dunlin_nn::Error::Config {
+            key: "distillation.augment",
+            value: format!("{:?}", config.augment.name()),
+            remedy,
+        })?)));
+    }
     match config.examples as usize {
         0 => Ok(examples),
         count => {

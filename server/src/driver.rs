@@ -8,7 +8,7 @@ mod handle;
 pub use handle::{Handle, NoAnswer};
 
 use crate::broadcast::Broadcast;
-use crate::coordinator::{Offer, StatusView};
+use crate::coordinator::{Advance, Offer, StatusView};
 use crate::distill::Done;
 use crate::engine::{Engine, EngineError, Settled, Timings};
 use crate::store::RunRow;
@@ -34,7 +34,7 @@ enum Command {
     Join(Join, Reply<Result<Welcome, Reject>>),
     CheckIn(CheckIn, Reply<Result<Assignment, Reject>>),
     Authenticate(Session, Reply<Result<Width, Reject>>),
-    Progress(Session, RoundId, Reply<Result<(), Reject>>),
+    Progress(Session, RoundId, Advance, Reply<Result<(), Reject>>),
     Announce(Session, UpdateHeader, Reply<Result<Option<Receipt>, Reject>>),
     Offer(Box<OfferedUpdate>),
     Refused(Option<(Session, Option<RoundId>)>, Reject, Reply<()>),
@@ -67,6 +67,8 @@ pub struct Status {
     pub params: u64,
     /// Of them, those that are left.
     pub kept: u64,
+    /// Of a distillation under way, the steps made and all of them.
+    pub distilling: Option<(u64, u64)>,
     /// Where the server's time went.
     pub timings: Timings,
 }
@@ -89,6 +91,8 @@ struct SharedState {
     vetting_ns: AtomicU64,
     /// The downloads begun.
     downloads: Mutex<Vec<StageBytes>>,
+    /// Steps made and all steps of a distillation under way.
+    distilling: Mutex<Option<(u64, u64)>>,
     events: Mutex<Vec<RunEvent>>,
 }
 
@@ -246,8 +250,8 @@ impl Worker {
                 let answer = coordinator.authenticate(now, &session).map(|()| coordinator.width(&session.client));
                 self.answer(reply, answer);
             }
-            Command::Progress(session, round, reply) => {
-                let answer = coordinator.progress(now, &session, round);
+            Command::Progress(session, round, advance, reply) => {
+                let answer = coordinator.progress(now, &session, round, advance);
                 self.answer(reply, answer);
             }
             Command::Announce(session, header, reply) => {
@@ -338,16 +342,19 @@ impl Worker {
 
     fn tell(&mut self, settled: Settled) {
         if let Some(job) = self.engine.poll_job() {
-            let sender = self.distilled.0.clone();
+            let (sender, shared) = (self.distilled.0.clone(), Arc::clone(&self.shared));
+            *lock(&shared.distilling) = Some((0, 0));
             let work = move || {
                 let mut told = 0;
                 let done = job.run(&mut |done, total| {
+                    *lock(&shared.distilling) = Some((done, total));
                     let tenth = 10 * done / total.max(1);
                     if tenth > told {
                         told = tenth;
                         tracing::info!(percent = 10 * tenth, "distilling");
                     }
                 });
+                *lock(&shared.distilling) = None;
                 // The server has ended meanwhile.
                 drop(sender.send(done));
             };
@@ -398,6 +405,7 @@ impl Worker {
             bytes: self.engine.bytes(),
             params: self.engine.layout().len() as u64,
             kept: self.engine.kept() as u64,
+            distilling: *lock(&self.shared.distilling),
             timings: self.timings(),
         }
     }

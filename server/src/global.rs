@@ -99,6 +99,30 @@ pub enum Error {
         /// The tensors of the model.
         names: String,
     },
+    /// The bound on updates is below what their quantizer takes.
+    #[error(
+        "`{key}` allows {bytes} bytes for an update, and the shortest has {least}; allow more, or send fewer \
+             coordinates: of `uplink.quantizer` \"ternary\" some always fit"
+    )]
+    NoRoom {
+        /// The key.
+        key: &'static str,
+        /// What an update of the first round may have.
+        bytes: u64,
+        /// What it has at least.
+        least: u64,
+    },
+    /// Fewer parameters are wanted than can be left.
+    #[error(
+        "`pruning.parameters` is {wanted}; at least {least} are left, since vectors and protected tensors are not \
+             pruned and each other tensor keeps a weight"
+    )]
+    TooFewParameters {
+        /// What the recipe says.
+        wanted: u64,
+        /// What is left at least.
+        least: u64,
+    },
     /// The packet could not be written.
     #[error("the packet: {0}")]
     Packet(#[from] dunlin_codec::Error),
@@ -111,6 +135,8 @@ impl Error {
         match self {
             Self::NoTensor { key, .. } => Some(key),
             Self::Slices(_) => Some("size.width"),
+            Self::NoRoom { key, .. } => Some(key),
+            Self::TooFewParameters { .. } => Some("pruning.parameters"),
             _ => None,
         }
     }
@@ -140,6 +166,12 @@ impl GlobalModel {
         named(layout, "pruning.protected", recipe.pruning.protected())?;
         // Clients would fail on it one by one, and the server wait for them.
         named(layout, "training.frozen", recipe.training.frozen())?;
+        room(recipe, layout)?;
+        let pruning = Pruning::new(&recipe.pruning, layout);
+        let (wanted, least) = (recipe.pruning.parameters, pruning.least_parameters() as u64);
+        if wanted > 0 && wanted < least {
+            return Err(Error::TooFewParameters { wanted, least });
+        }
         let limits = &recipe.limits;
         Ok(Self {
             recipe: Arc::new(recipe.clone()),
@@ -149,7 +181,7 @@ impl GlobalModel {
             scale: Scale::for_recipe(recipe.cohort_size(), limits.max_examples, limits.max_update_abs),
             strategy: strategy::from_config(&recipe.strategy, layout.len()),
             means: recipe.common.is_announced().then(|| Means::new(layout.len())),
-            pruning: Pruning::new(&recipe.pruning, layout),
+            pruning,
             slices: Slices::new(recipe, layout)?,
             version: ModelVersion(0),
             w,
@@ -406,6 +438,24 @@ impl Source for Behind<'_> {
 
 fn factors(layout: &Layout, key: &'static str, config: &LinkConfig) -> Result<Vec<f32>, Error> {
     config.factors(layout).map_err(|start| no_tensor(layout, key, start))
+}
+
+/// Checks that an update of the first round fits into what the recipe allows it: otherwise clients would fail one by one.
+fn room(recipe: &Recipe, layout: &Layout) -> Result<(), Error> {
+    let codec = recipe.update_codec(1);
+    let key = match (recipe.max_update_bytes(1, 0), recipe.client_update_bytes(1, 0, 0)) {
+        (0, 0) => return Ok(()),
+        (run, client) if client > 0 && (run == 0 || client < run) => "limits.client_bytes",
+        (run, _) if run == recipe.limits.update_bytes => "limits.update_bytes",
+        _ => "limits.run_bytes",
+    };
+    let bytes = recipe.client_update_bytes(1, 0, recipe.max_update_bytes(1, 0));
+    // Any update will do: lengths hardly differ where all coordinates are sent, and otherwise few of them fit anywhere.
+    let update: Vec<f32> = (0..layout.len()).map(|i| (i as f32).sin()).collect();
+    match Encoder::new().encode_source_within(&codec, bytes, &layout.segments(), &*update, &mut ()) {
+        Err(dunlin_codec::Error::NoRoom { least, .. }) => Err(Error::NoRoom { key, bytes, least }),
+        _ => Ok(()),
+    }
 }
 
 /// Checks that each beginning of a name is that of some tensor.

@@ -8,6 +8,7 @@ pub use control::ControlService;
 pub use router::router;
 pub use uploads::{Partial, Uploads};
 
+use crate::coordinator::Advance;
 use crate::driver::{Handle, NoAnswer};
 use bytes::Bytes;
 use dunlin_core::message::{CheckIn, FetchModel, Join, Session, UpdateHeader};
@@ -143,6 +144,10 @@ impl FederationService {
             let Some(v1::upload_request::Part::Data(data)) = message.part else {
                 return Ok(Err(Stopped::Refused(Reject::Malformed)));
             };
+            if data.is_empty() {
+                // Or one could hold its place in the round by sending nothing for ever.
+                return Ok(Err(Stopped::Refused(Reject::Malformed)));
+            }
             self.handle.count_upload(data.len() as u64);
             if partial.len() as u64 + data.len() as u64 > header.frame_len {
                 return Ok(Err(Stopped::Refused(Reject::FrameTooLarge)));
@@ -150,7 +155,7 @@ impl FederationService {
             partial.extend(&data);
             if reported.elapsed() > PROGRESS_INTERVAL {
                 reported = Instant::now();
-                if let Ok(Err(reject)) = self.handle.progress(session.clone(), header.round).await {
+                if let Ok(Err(reject)) = self.handle.progress(session.clone(), header.round, Advance::Bytes).await {
                     return Ok(Err(Stopped::ByEngine(reject)));
                 }
             }
@@ -269,7 +274,7 @@ impl Federation for FederationService {
     async fn progress(&self, request: Request<v1::ProgressRequest>) -> Result<Response<v1::ProgressReply>, Status> {
         let answer = match wire::read_progress(request.get_ref()) {
             // A beat that finds no room is made up for by the next.
-            Ok((session, round)) => match self.handle.progress(session, round).await {
+            Ok((session, round, steps)) => match self.handle.progress(session, round, Advance::Steps(steps)).await {
                 Err(NoAnswer::Gone) => return Err(unavailable(NoAnswer::Gone)),
                 Err(NoAnswer::Busy) => Ok(()),
                 Ok(answer) => answer,

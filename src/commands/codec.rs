@@ -6,7 +6,7 @@ mod vector;
 use super::output::{self, bytes, count, factor};
 use super::summary::plain_table;
 use super::{Done, Failure};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use comfy_table::{Cell, CellAlignment};
 use dunlin::codec::{Bias, Codec, CommonGrid, EntropyCoder, Fit, Quantizer, Rate};
 use measure::Figures;
@@ -17,13 +17,14 @@ use vector::Vector;
 
 /// Compare codecs on a vector: bytes by stage, distance to the entropy, error, speed
 #[derive(Args)]
+#[command(group = ArgGroup::new("vector").required(true))]
 pub(crate) struct CodecArgs {
     /// The vector: all floating-point tensors of this file, such as the difference of two models
-    #[arg(value_name = "FILE.safetensors", required_unless_present = "synthetic", conflicts_with = "synthetic")]
+    #[arg(value_name = "FILE.safetensors", group = "vector")]
     file: Option<PathBuf>,
 
     /// Take random numbers in the shape of a CNN with 1,663,370 parameters, some layers and rows larger than others
-    #[arg(long)]
+    #[arg(long, group = "vector")]
     synthetic: bool,
 
     /// Share of the coordinates that the codecs with a sparsifier send

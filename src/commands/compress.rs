@@ -7,10 +7,11 @@ use super::{Done, Failure, of_data};
 use clap::{Args, ValueEnum};
 use comfy_table::{Cell, CellAlignment};
 use dunlin::codec::container::{Precision, Width};
-use dunlin::core::Seed;
+use dunlin::core::recipe::PruningConfig;
+use dunlin::core::{Layout, Seed};
 use dunlin::nn::Threads;
 use dunlin::nn::data::Examples;
-use dunlin::nn::small::{Compress, Compressed, Keep, Stored, Tuning, Weights};
+use dunlin::nn::small::{Compress, Compressed, Keep, Pruning, Stored, Tuning, Weights};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -137,6 +138,17 @@ pub(crate) fn run(args: &CompressArgs) -> Done {
         (None, count) => count.map(Keep::Parameters),
     };
     let weights = read_weights(&args.file)?;
+    if let Some(wanted) = args.parameters {
+        let specs = weights.tensors.iter().map(|(spec, _)| spec.clone()).collect();
+        let layout = Layout::new(specs).map_err(Failure::usage)?;
+        let least = Pruning::new(&PruningConfig::default(), &layout).least_parameters();
+        if wanted < least {
+            return Err(Failure::usage(format!(
+                "--parameters {wanted}: at least {least} are left, since vectors are not pruned and each other tensor \
+                 keeps a weight"
+            )));
+        }
+    }
     let mut small = Compress { keep, per_layer: args.per_layer, stored: args.stored.stored() }.run(&weights)?;
     if let Some(source) = &args.train {
         train_codebooks(&mut small, &weights, source, args)?;

@@ -116,6 +116,10 @@ fn print_state(state: &RunState) {
     if let Some(took) = state.client_seconds {
         table.add_row(["from task to update", &format!("{} for a client of the last rounds", seconds(took))]);
     }
+    if let Some((done, total)) = state.distilling {
+        let part = if total == 0 { String::new() } else { format!(", {}", percent(done as f64 / total as f64)) };
+        table.add_row(["distilling", &format!("{} of {} steps{part}", count(done), count(total))]);
+    }
     if let Some(round) = &state.last_round {
         table.add_row(["last round", &format!("{}: {}", round.round, figures(round))]);
     }
@@ -164,6 +168,7 @@ fn state_json(state: &RunState) -> Value {
         "kept": state.kept,
         "max_update_bytes": state.max_update_bytes,
         "client_seconds": state.client_seconds,
+        "distilling": state.distilling.map(|(done, total)| json!({ "done": done, "total": total })),
         "program": state.program,
         "recipe": state.recipe,
     })

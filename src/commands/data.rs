@@ -6,7 +6,7 @@ mod svg;
 
 use super::output::{self, bytes, count};
 use super::summary::plain_table;
-use super::{Done, of_data};
+use super::{Done, Failure, of_data};
 use crate::progress;
 use clap::{Args, Subcommand};
 use dunlin::core::Seed;
@@ -50,7 +50,7 @@ fn list() -> Done {
         match data::load(&config, &Seed::from_u64(0)) {
             Ok(Split { train, test }) => {
                 let place = match name {
-                    "digits" => "in this program".to_owned(),
+                    "digits" | "penguins" => "in this program".to_owned(),
                     name => data::root().join(name).display().to_string(),
                 };
                 let (train_len, test_len) = (count(train.len() as u64), count(test.len() as u64));
@@ -107,6 +107,11 @@ fn fetch(name: &str) -> Done {
         Fetching::Arrived(arrived) => spinner.set_message(format!("{step}, {}", bytes(arrived))),
     });
     spinner.finish_and_clear();
-    output::line(dir.map_err(of_data)?.display());
+    // Of what the recipe's key may be, only names can be fetched.
+    let told = |error| match error {
+        Error::Config { value, remedy, .. } => Failure::usage(format!("{value}: {remedy}")),
+        error => of_data(error),
+    };
+    output::line(dir.map_err(told)?.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use super::model::{ACTIVATION, ArchitectureArgs, ModelFile, load, measured};
 use super::output::{self, bytes};
 use super::stored::{OpenRun, StoredRun};
 use super::{Done, Failure, of_data};
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use dunlin::core::recipe::Width;
 use dunlin::nn::small::{Compress, Slice, Weights};
 use dunlin::nn::{export, onnx};
@@ -16,6 +16,7 @@ use std::process::ExitCode;
 ///
 /// From a data directory it is the newest published model of the run, whether the run has ended or not.
 #[derive(Args)]
+#[command(group = ArgGroup::new("source").required(true))]
 pub(crate) struct ExportArgs {
     /// The file to write
     #[arg(long, value_name = "FILE")]
@@ -26,15 +27,15 @@ pub(crate) struct ExportArgs {
     to: Format,
 
     /// Take the model from a file: safetensors, or one of `dunlin compress`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "data_dir", "run_id"])]
+    #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = ["run", "data_dir", "run_id"])]
     model: Option<PathBuf>,
 
     /// Take the model from the results of a run, such as the directory given to simulate --out
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["data_dir", "run_id"], required_unless_present_any = ["data_dir", "model"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["data_dir", "run_id"], group = "source")]
     run: Option<PathBuf>,
 
     /// Take the model from a server's data directory, which no server may be using
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", group = "source")]
     data_dir: Option<PathBuf>,
 
     /// The run in the data directory [default: the newest]
@@ -80,7 +81,7 @@ pub(crate) fn run(args: &ExportArgs) -> Done {
         }
         (None, Some(dir), _) => results(dir)?,
         (None, None, Some(dir)) => stored(dir, args.run_id.as_deref())?,
-        (None, None, None) => return Err(Failure::usage("one of --model, --run and --data-dir is needed")),
+        (None, None, None) => unreachable!("the group of these is required"),
     };
     let file = if args.width.is_whole() { file } else { narrowed(args, &file)? };
     let file = written(args, file)?;

@@ -28,6 +28,22 @@ pub(super) struct ArchitectureArgs {
     classes: Option<usize>,
 }
 
+impl ArchitectureArgs {
+    /// A file that tells its architecture is right; what is said besides must be the same.
+    fn agree_with(&self, model: &Model) -> Result<(), Failure> {
+        let told = model.input();
+        if let Some(classes) = self.classes.filter(|&classes| classes != told.classes) {
+            return Err(Failure::usage(format!("--classes {classes}: the file tells a model of {told}")));
+        }
+        let Some(text) = &self.input else { return Ok(()) };
+        let said = InputShape { classes: told.classes, ..InputShape::parse(text).map_err(of_data)? };
+        if said.features() == told.features() {
+            return Ok(());
+        }
+        Err(Failure::usage(format!("--input {text}: the file tells a model of {told}")))
+    }
+}
+
 /// A file's tensors as they are stored, and its words.
 pub(super) struct ModelFile {
     pub(super) about: BTreeMap<String, String>,
@@ -58,6 +74,7 @@ impl ModelFile {
     pub(super) fn model(&self, args: &ArchitectureArgs, data: Option<&InputShape>) -> Result<Model, Failure> {
         let Some(kind) = &args.kind else {
             if let Some(described) = Model::described(&self.about).map_err(of_data)? {
+                args.agree_with(&described)?;
                 return Ok(described);
             }
             let mut fitting = ModelKind::BUILT_IN.into_iter().filter_map(|kind| Model::new(kind, data?).ok());

@@ -27,11 +27,11 @@ pub(crate) struct SimulateArgs {
     out: Option<PathBuf>,
 
     /// The root of all randomness; the same as --set seed=N
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
     seed: Option<u64>,
 
     /// Clients that train at once [default: as many as there are processors]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     threads: Option<NonZero<usize>>,
 
     /// Where the models compute: cpu, or cuda or cuda:N in a program that was built with --features cuda
@@ -69,6 +69,10 @@ impl From<TransportKind> for Transport {
     }
 }
 
+fn at_least_one(text: &str) -> Result<NonZero<usize>, String> {
+    text.parse().map_err(|_| "a whole number of at least 1 is right".to_owned())
+}
+
 pub(crate) fn run(mut args: SimulateArgs) -> Done {
     if let Some(seed) = args.seed {
         args.recipe.set.push(format!("seed={seed}"));
@@ -79,6 +83,9 @@ pub(crate) fn run(mut args: SimulateArgs) -> Done {
         // Before the run, so that a long one is not lost.
         std::fs::create_dir_all(dir)
             .map_err(|error| Failure::other(format!("cannot make {}: {error}", dir.display())))?;
+    }
+    if args.transport == TransportKind::Grpc && !recipe.network.class.is_empty() {
+        output::note("--transport grpc runs in real time: network.class plays no part");
     }
     let device = dunlin::nn::model::device(&args.device).map_err(of_data)?;
     let interrupted =

@@ -15,7 +15,7 @@ use dunlin_core::report::ClientSummary;
 use dunlin_core::wire::{Held, Uploaded};
 use dunlin_core::{ClientId, ModelVersion, Reject, RoundId, Seed, Timestamp, Token, catch_up};
 use dunlin_server::broadcast::Broadcast;
-use dunlin_server::coordinator::Offer;
+use dunlin_server::coordinator::{Advance, Offer};
 use dunlin_server::engine::Engine;
 use dunlin_server::vet::Vetted;
 use std::collections::BTreeMap;
@@ -446,7 +446,7 @@ impl<'a> World<'a> {
         if client.episode != episode {
             return Ok(());
         }
-        if self.engine.coordinator.progress(self.now, &session, round).is_err() {
+        if self.engine.coordinator.progress(self.now, &session, round, Advance::Bytes).is_err() {
             // Only training can be broken off; what is on its way hears at its end.
             if let Some((ticket, Work::Train(_))) = client.job {
                 client.job = None;

@@ -11,6 +11,7 @@ use dunlin::core::message::{
 use dunlin::core::recipe::Width;
 use dunlin::core::wire::{self, Held, Uploaded};
 use dunlin::core::{ClientId, Digest, ModelVersion, Reject, RoundId, Token};
+use dunlin::server::coordinator::Advance;
 use dunlin::server::driver::Handle;
 use dunlin_proto::v1;
 use std::fmt::Debug;
@@ -85,7 +86,7 @@ impl Calls {
 
     async fn progress(&mut self, session: &Session, round: RoundId) -> Answer<()> {
         match self {
-            Self::Direct(handle) => handle.progress(session.clone(), round).await.unwrap(),
+            Self::Direct(handle) => handle.progress(session.clone(), round, Advance::Bytes).await.unwrap(),
             Self::Wire(transport) => transport.progress(session, round, 1, 2).await.unwrap(),
         }
     }

@@ -56,12 +56,14 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// The key of the recipe whose value is to blame, where one is.
+    /// The key of the recipe, or the option of the command line, whose value is to blame, where one is.
     #[must_use]
     pub fn key(&self) -> Option<&'static str> {
         match self {
             Self::Work(error) => error.key(),
             Self::NoSlices(_) => Some("size.width"),
+            Self::OtherModel => Some("--data"),
+            Self::UnknownWidth { .. } => Some("--width"),
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ use dunlin_nn::small::Slice;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Makes a client's part of a recipe: the only thing that differs between kinds of client.
@@ -72,6 +73,8 @@ pub struct Shared {
     pub models: Arc<ModelCache>,
     /// Bounds how many clients compute at once.
     pub compute: Compute,
+    /// Steps that they have made, all together: whoever waits for a turn is alive as long as these advance.
+    pub(super) steps: Arc<AtomicU64>,
     /// What they pass before they send an update.
     pub(super) gate: Option<Box<dyn Gate>>,
     prepared: Mutex<Option<(Welcome, PreparedRun)>>,
@@ -125,7 +128,8 @@ impl Shared {
         threads: usize,
     ) -> Arc<Self> {
         let compute = Compute::new(threads);
-        Arc::new(Self { tell, prepare, models: Arc::new(models), compute, gate, prepared: Mutex::new(None) })
+        let (models, steps, prepared) = (Arc::new(models), Arc::default(), Mutex::new(None));
+        Arc::new(Self { tell, prepare, models, compute, steps, gate, prepared })
     }
 
     pub(super) fn prepared(&self, welcome: &Welcome, client: &ClientId) -> Result<Arc<Prepared>, ClientError> {

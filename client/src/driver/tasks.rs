@@ -83,19 +83,28 @@ pub(super) async fn train(
     (state, shared, prepared): (&mut dyn ClientState, &Arc<Shared>, Arc<Prepared>),
     (transport, session): (Transport, Session),
 ) -> Result<Option<(Update, Option<Pass>)>, ClientError> {
-    let ready = shared.compute.ready().await;
+    let steps = Arc::new(Steps { done: Arc::clone(&shared.steps), ..Steps::default() });
+    let mut beats = Beats::new(transport, session, task.round);
+    let mut ready = std::pin::pin!(shared.compute.ready());
+    let ready = loop {
+        tokio::select! {
+            ready = &mut ready => break ready,
+            goes_on = beats.next(&steps) => if !goes_on {
+                return Ok(None);
+            }
+        }
+    };
     let base = prepared.models.get(task.base).expect("a model that was just fetched is held");
     let task = budget::within(&prepared.recipe, state.spent(), task);
     let residual =
         if prepared.recipe.uplink.feedback > 0.0 { state.residual(prepared.seeded.mask().whole())? } else { None };
-    let steps = Arc::new(Steps::default());
     let job = {
         let (steps, task, client) = (steps.clone(), task.clone(), client.clone());
         move || {
             let mut trainer = prepared.workplace.trainer(&client)?;
             let mut encoder = Encoder::new();
-            let mut progress = |done, total| {
-                steps.done.store(done, Ordering::Relaxed);
+            let mut progress = |_, total| {
+                steps.done.fetch_add(1, Ordering::Relaxed);
                 steps.total.store(total, Ordering::Relaxed);
                 if steps.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
@@ -111,7 +120,6 @@ pub(super) async fn train(
             work::train_and_encode(&assignment, &mut *trainer, &mut encoder, &mut progress)
         }
     };
-    let mut beats = Beats::new(transport, session, task.round);
     let mut training = std::pin::pin!(ready.compute(job));
     let result = loop {
         tokio::select! {
@@ -141,12 +149,15 @@ pub(super) async fn train(
 /// How far a training is, and whether it is to be broken off.
 #[derive(Default)]
 struct Steps {
-    done: AtomicU64,
+    /// Of all clients of the process.
+    done: Arc<AtomicU64>,
+    /// Of this training.
     total: AtomicU64,
     stop: AtomicBool,
 }
 
-/// What a client at work tells the server from time to time: that it is.
+/// What a client that is at work, or waits until others of its process are done, tells the
+/// server from time to time.
 struct Beats {
     interval: Interval,
     transport: Transport,

@@ -76,6 +76,8 @@ pub struct RunState {
     /// Median time from a task to its update over the clients of the last few rounds, in seconds; nothing before anything
     /// is known of it, and from a server that does not tell.
     pub client_seconds: Option<f64>,
+    /// Of a distillation under way, the steps made and all of them, 0 while these are not known.
+    pub distilling: Option<(u64, u64)>,
 }
 
 /// How often a client was refused for one reason.
@@ -228,6 +230,7 @@ impl TryFrom<v1::StatusReply> for RunState {
             kept: Some(reply.kept).filter(|&kept| kept > 0),
             max_update_bytes: reply.max_update_bytes,
             client_seconds: reply.client_seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0),
+            distilling: reply.distilling.map(|it| (it.done, it.total)),
         })
     }
 }

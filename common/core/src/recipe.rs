@@ -104,7 +104,7 @@ pub enum Partition {
     Iid,
     /// Sorted by label, cut into shards, `shards_per_client` of them each (McMahan et al. 2017).
     Shards,
-    /// Label proportions of each client drawn from a Dirichlet distribution (Hsu et al. 2019).
+    /// Each label dealt to the clients in proportions drawn from a Dirichlet distribution (Yurochkin et al. 2019).
     Dirichlet,
     /// Sizes drawn from a Dirichlet distribution, labels alike (Li et al. 2022).
     Quantity,
@@ -406,7 +406,9 @@ impl Recipe {
         if run_bytes == 0 {
             return update_bytes;
         }
-        let to_come = (self.rounds.count + 1).saturating_sub(round).max(1) * u64::from(self.cohort_size());
+        // All that are asked in this round may count, and of later ones as many as are wanted.
+        let later = self.rounds.count.saturating_sub(round) * u64::from(self.rounds.cohort);
+        let to_come = later + u64::from(self.cohort_size());
         // Never nothing: that would be no bound.
         let share = (run_bytes.saturating_sub(spent) / to_come).max(1);
         if update_bytes == 0 { share } else { share.min(update_bytes) }

@@ -144,7 +144,8 @@ pub fn session(message: Option<&v1::Session>) -> Result<Session, Reject> {
 
 fn round(message: Option<v1::RoundId>) -> Result<RoundId, Reject> {
     let message = required(message)?;
-    if message.number == 0 {
+    // Both count from 1.
+    if message.number == 0 || message.term == 0 {
         return Err(Reject::Malformed);
     }
     Ok(RoundId { term: message.term, number: message.number })
@@ -544,12 +545,12 @@ pub fn evaluation(session: &Session, report: &EvaluationReport) -> v1::ReportEva
     }
 }
 
-/// Who advances, and in which round.
+/// Who is at work, in which round, and the steps made so far.
 ///
 /// # Errors
 /// [`Reject::Malformed`].
-pub fn read_progress(message: &v1::ProgressRequest) -> Result<(Session, RoundId), Reject> {
-    Ok((session(message.session.as_ref())?, round(message.round)?))
+pub fn read_progress(message: &v1::ProgressRequest) -> Result<(Session, RoundId, u64), Reject> {
+    Ok((session(message.session.as_ref())?, round(message.round)?, message.steps_done))
 }
 
 #[cfg(test)]

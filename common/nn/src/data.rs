@@ -17,6 +17,7 @@ mod spoken;
 mod table;
 mod text;
 
+pub use augment::augmented;
 pub use fetch::{Fetching, fetch, fetchable, find};
 pub use partition::{partition, server_rows};
 pub use set::{Dataset, Examples};
@@ -47,7 +48,7 @@ pub struct Split {
 /// # Errors
 /// When the source is unknown, missing or malformed, or a key does not fit it.
 pub fn load(config: &DataConfig, _seed: &Seed) -> Result<Split, Error> {
-    load_under(&root(), config)
+    load_under(&root(), config).map_err(|error| error.of_source("data.source", &config.source))
 }
 
 /// The folder under which fetched data sets lie: `$DUNLIN_DATA`, or `data` in the working directory.
@@ -112,7 +113,11 @@ fn named(root: &Path, name: &str, share: f64) -> Result<(Dataset, Option<Dataset
     if !NAMED.contains(&name) {
         return Err(unknown(name));
     }
-    let dir = find(name, root).ok_or_else(|| Error::Missing { name: name.into(), dir: root.join(name) })?;
+    let dir = find(name, root).ok_or_else(|| Error::Missing {
+        key: "data.source",
+        name: name.into(),
+        dir: root.join(name),
+    })?;
     Ok(match name {
         "shakespeare" => with_test(text::read(name, &dir, share)?),
         "heart" => with_test(heart::read(&dir.join(heart::FILE), split)?),

@@ -18,10 +18,12 @@ pub enum Error {
     },
     /// A data set that has to be fetched is not there.
     #[error(
-        "data.source = {name:?}: {} holds no such data; run `dunlin data fetch {name}`, or set DUNLIN_DATA to the \
+        "{key} = {name:?}: {} holds no such data; run `dunlin data fetch {name}`, or set DUNLIN_DATA to the \
          folder that holds {name}/", dir.display()
     )]
     Missing {
+        /// The key of the recipe that names it.
+        key: &'static str,
         /// The data set.
         name: String,
         /// Where it was looked for.
@@ -62,7 +64,7 @@ pub enum Error {
         actual: usize,
     },
     /// The data are not of the shape that the model was built for.
-    #[error("the model takes {expected}, and the data set {name:?} has {actual}; build it from that data")]
+    #[error("the model takes {expected}, and the data set {name:?} has {actual}")]
     InputShape {
         /// The data set.
         name: String,
@@ -94,8 +96,21 @@ impl Error {
     pub fn key(&self) -> Option<&'static str> {
         match self {
             Self::Config { key, .. } => Some(key),
-            Self::Missing { .. } => Some("data.source"),
+            Self::Missing { key, .. } => Some(key),
             _ => None,
+        }
+    }
+
+    /// The same about data that this key of the recipe names, where nothing else is to blame.
+    #[must_use]
+    pub fn of_source(self, key: &'static str, source: &str) -> Self {
+        match self {
+            Self::Missing { name, dir, .. } => Self::Missing { key, name, dir },
+            Self::Config { key: "data.source", value, remedy } => Self::Config { key, value, remedy },
+            Self::InputShape { .. } | Self::Malformed { .. } | Self::Io { .. } => {
+                Self::Config { key, value: format!("{source:?}"), remedy: self.to_string() }
+            }
+            other => other,
         }
     }
 

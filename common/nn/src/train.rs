@@ -340,7 +340,7 @@ fn evaluate_batch(model: &Model, data: &Examples, rows: &[u32]) -> Result<Evalua
 /// Rows judged at once: enough for an efficient product, while a convolution's activations stay below 20 MB.
 const EVALUATION_BATCH: usize = 128;
 
-fn expect_input(model: &Model, data: &Examples) -> Result<(), Error> {
+pub(crate) fn expect_input(model: &Model, data: &Examples) -> Result<(), Error> {
     let (expected, actual) = (Box::new(*model.input()), Box::new(*data.dataset().input()));
     if expected == actual {
         return Ok(());

@@ -23,6 +23,15 @@ pub enum Member {
     Lost,
 }
 
+/// How a client says that it is at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advance {
+    /// So many steps were made so far; alive is who has made others than before.
+    Steps(u64),
+    /// Bytes of its update have arrived.
+    Bytes,
+}
+
 /// A round under way.
 pub(super) struct OpenRound {
     pub(super) number: u64,
@@ -40,6 +49,8 @@ pub(super) struct OpenRound {
     /// When members were given the round's task by this server, and what time they then took until they had an update to
     /// announce, in milliseconds.
     tasks: BTreeMap<ClientId, (Timestamp, Option<u64>)>,
+    /// The steps that members were last said to have made.
+    steps: BTreeMap<ClientId, u64>,
 }
 
 /// A round that has ended, with all that its summary needs.
@@ -104,6 +115,7 @@ impl OpenRound {
             max_bytes: 0,
             idle_ms: config.idle_ms,
             tasks: BTreeMap::new(),
+            steps: BTreeMap::new(),
         }
     }
 
@@ -131,11 +143,18 @@ impl OpenRound {
         }
     }
 
-    pub(super) fn progress(&mut self, now: Timestamp, client: &ClientId) -> Result<(), Reject> {
+    pub(super) fn progress(&mut self, now: Timestamp, client: &ClientId, advance: Advance) -> Result<(), Reject> {
         match self.members.get_mut(client) {
             None => Err(Reject::NotInCohort),
             Some(member @ (Member::Asked { .. } | Member::Lost)) => {
-                *member = Member::Asked { advanced: now };
+                let has_advanced = match advance {
+                    // A client that was started again counts anew, so fewer are an advance as well.
+                    Advance::Steps(steps) => self.steps.insert(client.clone(), steps) != Some(steps),
+                    Advance::Bytes => true,
+                };
+                if has_advanced {
+                    *member = Member::Asked { advanced: now };
+                }
                 Ok(())
             }
             Some(Member::Failed(reject)) => Err(*reject),

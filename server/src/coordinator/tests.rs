@@ -111,7 +111,7 @@ impl World {
 
     fn progress(&mut self, name: &str) -> Result<(), Reject> {
         let round = RoundId { term: 1, number: self.round() };
-        self.coordinator.progress(self.now, &session(name), round)
+        self.coordinator.progress(self.now, &session(name), round, Advance::Bytes)
     }
 
     /// What a client announces that was given the round's task and has trained to these bytes.

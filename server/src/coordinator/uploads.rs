@@ -97,7 +97,7 @@ impl Coordinator {
         if client.last_accepted == Some((header.round.number, header.digest)) {
             return Ok(Some(receipt));
         }
-        if header.round.number > self.round {
+        if header.round.number > self.round || header.round.term > self.term {
             return Err(Reject::FutureRound);
         }
         let round = match &self.phase {

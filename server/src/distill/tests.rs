@@ -86,6 +86,20 @@ fn another_data_set_teaches_without_its_labels_and_is_refused_with_them() {
 }
 
 #[test]
+fn what_the_server_holds_may_be_changed_at_random_where_it_is_little() {
+    let with = |sets: &[&str]| {
+        let base = ["distillation.kind=ensemble", "data.server_share=0.02", "distillation.augment=shift"];
+        let sets: Vec<String> = base.iter().chain(sets).map(|&set| set.to_owned()).collect();
+        let recipe = Recipe::load(None, &sets).unwrap();
+        let split = data::load(&recipe.data, &recipe.data_seed()).unwrap();
+        ServerSet::new(&recipe, &split).unwrap().unwrap().examples().clone()
+    };
+    let few = with(&[]).len();
+    assert!((20..40).contains(&few), "{few}");
+    assert_eq!(with(&["distillation.examples=400"]).len(), 400);
+}
+
+#[test]
 fn a_server_without_examples_is_told_so() {
     // The smallest share of the digits is less than one of them.
     let told = refused(&["data.server_share=0.00001"]);

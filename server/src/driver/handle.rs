@@ -2,6 +2,7 @@
 
 use super::{Command, OfferedUpdate, Reply, RunEvent, SharedState, Status, lock};
 use crate::broadcast::Broadcast;
+use crate::coordinator::Advance;
 use crate::store::RunRow;
 use crate::vet::{Rules, Vetted};
 use bytes::Bytes;
@@ -82,8 +83,13 @@ impl Handle {
     ///
     /// # Errors
     /// When the engine does not answer.
-    pub async fn progress(&self, session: Session, round: RoundId) -> Result<Result<(), Reject>, NoAnswer> {
-        self.ask(|reply| Command::Progress(session, round, reply)).await
+    pub async fn progress(
+        &self,
+        session: Session,
+        round: RoundId,
+        advance: Advance,
+    ) -> Result<Result<(), Reject>, NoAnswer> {
+        self.ask(|reply| Command::Progress(session, round, advance, reply)).await
     }
 
     /// See [`crate::coordinator::Coordinator::announce`].

@@ -60,6 +60,9 @@ pub fn metrics_text(status: &Status) -> Result<String, std::fmt::Error> {
     if let Some(ms) = view.client_ms {
         gauge("client_seconds", "Median time from task to update in the last rounds", ms as f64 / 1000.0);
     }
+    let (done, total) = status.distilling.unwrap_or_default();
+    gauge("distillation_steps", "Steps made of a distillation under way; 0 while there is none", done as f64);
+    gauge("distillation_steps_total", "All steps of a distillation under way; 0 while there is none", total as f64);
     gauge("up_bytes", "Frame bytes received", status.bytes.up as f64);
     gauge("down_bytes", "Frame bytes sent", status.bytes.down as f64);
     gauge("up_dense_bytes", "What the uploads had cost as f32", status.bytes.up_dense as f64);
@@ -134,6 +137,7 @@ mod tests {
             bytes: dunlin_core::report::Bytes { up: 10, ..Default::default() },
             params: 100,
             kept: 60,
+            distilling: Some((30, 40)),
             timings: crate::engine::Timings::default(),
         };
         let text = metrics_text(&status).unwrap();
@@ -144,6 +148,8 @@ mod tests {
             "dunlin_up_bytes 10.0",
             "dunlin_parameters_left 60.0",
             "dunlin_client_seconds 2.5",
+            "dunlin_distillation_steps 30.0",
+            "dunlin_distillation_steps_total 40.0",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in {text}");
         }

@@ -30,7 +30,7 @@ impl Control for ControlService {
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
-        let RunStatus { view, run: row, last_round, params, kept, .. } =
+        let RunStatus { view, run: row, last_round, params, kept, distilling, .. } =
             self.handle.status().await.map_err(no_answer)?;
         let rejects = view.rejects.into_iter().map(|(reject, client, count)| v1::RejectCount {
             reason: reject.label().into(),
@@ -60,6 +60,7 @@ impl Control for ControlService {
             kept,
             max_update_bytes: view.max_bytes,
             client_seconds: view.client_ms.map(|ms| ms as f64 / 1000.0),
+            distilling: distilling.map(|(done, total)| v1::Progress { done, total }),
         }))
     }
 

@@ -347,6 +347,7 @@ mod tests {
             kept: None,
             max_update_bytes: 0,
             client_seconds: None,
+            distilling: None,
         }
     }
 

@@ -5,6 +5,7 @@ use crate::commands::output::{bytes, count};
 use dunlin::core::Recipe;
 use dunlin::nn::model::Model;
 use dunlin::nn::{Error, data};
+use dunlin::server::global::GlobalModel;
 use std::path::Path;
 
 /// Tells where a key of the recipe was written.
@@ -26,7 +27,7 @@ fn data_set(recipe: &Recipe, place: &PlaceOf<'_>, checks: &mut Vec<Check>) -> Op
     let source = &recipe.data.source;
     let split = match data::load(&recipe.data, &recipe.data_seed()) {
         Ok(split) => split,
-        Err(Error::Missing { name, dir }) => {
+        Err(Error::Missing { name, dir, .. }) => {
             let remedy = format!("dunlin data fetch {name}, or give the client data of its own with --data");
             checks.push(Check::problem("data", format!("{source} is not in {}", dir.display()), remedy));
             return None;
@@ -43,10 +44,29 @@ fn data_set(recipe: &Recipe, place: &PlaceOf<'_>, checks: &mut Vec<Check>) -> Op
     };
     let (train, test) = (count(split.train.len() as u64), count(split.test.len() as u64));
     checks.push(Check::ok("data", format!("{source}: {train} examples to train on, {test} to test")));
+    match data::partition(&recipe.data, &split.train, &recipe.data_seed()) {
+        Ok(parts) => {
+            let sizes = parts.iter().map(Vec::len);
+            let (least, most) = (sizes.clone().min().unwrap_or(0), sizes.max().unwrap_or(0));
+            let found = format!("{} clients, with {least} to {most} examples each", count(parts.len() as u64));
+            checks.push(Check::ok("split", found));
+        }
+        Err(error) => {
+            let remedy = "change how the data are split, or the number of clients";
+            checks.push(Check::problem("split", format!("{}{error}", place(error.key())), remedy));
+        }
+    }
     match Model::new(&recipe.model, split.train.input()) {
         Ok(model) => {
             let params = model.layout().len() as u64;
-            checks.push(Check::ok("model", format!("{} parameters", count(params))));
+            // What a server makes before its first round.
+            match GlobalModel::new(recipe, model.layout(), &model.init(&recipe.model_seed())) {
+                Ok(_) => checks.push(Check::ok("model", format!("{} parameters", count(params)))),
+                Err(error) => {
+                    let remedy = "mend the recipe: it does not fit this model";
+                    checks.push(Check::problem("model", format!("{}{error}", place(error.key())), remedy));
+                }
+            }
             Some(params)
         }
         Err(error) => {

@@ -6,7 +6,7 @@ use dunlin::client::participant::Event;
 use dunlin::core::message::{Assignment, Receipt, Session, TrainTask, UpdateHeader};
 use dunlin::core::wire::{self, Held, Uploaded};
 use dunlin::core::{ClientId, Layout, Recipe, Reject, RunId, Timestamp};
-use dunlin::server::coordinator::{Member, Offer, PhaseName};
+use dunlin::server::coordinator::{Advance, Member, Offer, PhaseName};
 use dunlin::server::engine::{self, Engine, EngineError, Start};
 use dunlin::server::service::Uploads;
 use dunlin::server::store::StoreError;
@@ -99,7 +99,7 @@ impl World {
                 Event::Offset(held.map(|receipt| receipt.map_or(Held::Offset(here), Held::Receipt)))
             }
             Request::Progress(session, round) => {
-                match coordinator.progress(now, &session, round) {
+                match coordinator.progress(now, &session, round, Advance::Bytes) {
                     Ok(()) => {
                         self.advanced += 1;
                         self.assure(session.client, round.number);

@@ -26,7 +26,7 @@ pub enum Error {
         got: usize,
     },
     /// The bytes are not the bytes that were written.
-    #[error("checksum {got:#010x}, the file says {expected:#010x}")]
+    #[error("the file is damaged or cut short: its checksum is {got:#010x}, and it says {expected:#010x}")]
     Checksum {
         /// From the file.
         expected: u32,

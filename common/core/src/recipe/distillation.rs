@@ -1,5 +1,6 @@
 //! Distillation on the server: one model learns what all the clients' models say.
 
+use super::Augment;
 use serde::{Deserialize, Serialize};
 
 /// How the server makes one model of the clients' models, beyond their mean.
@@ -12,6 +13,8 @@ pub struct DistillationConfig {
     pub source: String,
     /// How many of them; 0 for all, which noise does not have.
     pub examples: u64,
+    /// What is done to them, where they are images.
+    pub augment: Augment,
     /// First round at whose end the server distills.
     pub first_round: u64,
     /// Rounds from one distillation to the next.
@@ -59,6 +62,7 @@ impl Default for DistillationConfig {
             kind: Distillation::None,
             source: "server".into(),
             examples: 0,
+            augment: Augment::None,
             first_round: 1,
             every: 1,
             epochs: 2,

@@ -19,8 +19,10 @@ impl Document {
     pub(super) fn parse(text: &str) -> Result<Self, RecipeError> {
         let line = |offset: usize| Place::Line(text[..offset].matches('\n').count() + 1);
         let syntax = |error: &toml::de::Error, message: &str| {
-            let place = error.span().map_or(Place::Value, |span| line(span.start));
-            place.error(Problem::Syntax(message.to_owned()))
+            let Some(span) = error.span() else { return Place::Value.error(Problem::Syntax(message.to_owned())) };
+            let start = text[..span.start].rfind('\n').map_or(0, |end| end + 1);
+            let written = text[start..].lines().next().unwrap_or_default().trim();
+            line(span.start).error(Problem::Syntax(format!("{message}: `{written}`")))
         };
         let spans = DeTable::parse(text).map_err(|error| syntax(&error, error.message()))?;
         // What is TOML but no value of ours can only be a number.

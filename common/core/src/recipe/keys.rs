@@ -141,7 +141,7 @@ pub const KEYS: &[Key] = &[
         "",
         Form::Choice(&["iid", "shards", "dirichlet", "quantity", "key"]),
         "How it is split: iid shuffles and cuts equal parts; shards sorts by label and deals out shards (McMahan et \
-         al. 2017); dirichlet draws the label proportions of each client (Hsu et al. 2019); quantity draws the clients' \
+         al. 2017); dirichlet deals each label in proportions that it draws (Yurochkin et al. 2019); quantity draws the clients' \
          sizes and deals labels alike (Li et al. 2022); key follows whom each row belongs to, and draws as many as \
          there are clients when there are more.",
     ),
@@ -480,6 +480,13 @@ pub const KEYS: &[Key] = &[
         "examples",
         Form::Whole(0, MANY),
         "How many of them, the first ones after shuffling; 0 takes all, which noise does not have.",
+    ),
+    key(
+        "distillation.augment",
+        "",
+        Form::Choice(&["none", "flip", "shift", "crop-flip"]),
+        "Where they are few images: distillation.examples of them are drawn and changed at random, as training.augment \
+         does; 0 takes as many as there are.",
     ),
     key("distillation.first_round", "", Form::Whole(1, MANY), "First round at whose end the server distills."),
     key("distillation.every", "rounds", Form::Whole(1, MANY), "Rounds from one distillation to the next."),

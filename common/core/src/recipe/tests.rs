@@ -166,9 +166,9 @@ fn a_whole_number_may_stand_where_any_number_may() {
 fn a_text_that_is_not_a_recipe_is_refused_with_its_line() {
     for (text, message) in [
         // Not TOML.
-        ("seed = 1\n[rounds\n", "line 2: unclosed table, expected `]`"),
-        ("seed = 1\nseed = 2\n", "line 2: duplicate key"),
-        ("seed = 99999999999999999999", "line 1: the number does not fit into 64 bits"),
+        ("seed = 1\n[rounds\n", "line 2: unclosed table, expected `]`: `[rounds`"),
+        ("seed = 1\nseed = 2\n", "line 2: duplicate key: `seed = 2`"),
+        ("seed = 99999999999999999999", "line 1: the number does not fit into 64 bits: `seed = 99999999999999999999`"),
         // Names.
         (
             "# one\n\n[data]\nclients = 9\n\n[rounds]\ncohrt = 5",
@@ -508,6 +508,11 @@ fn what_is_left_of_a_budget_is_shared_out_among_the_updates_to_come() {
     for (round, spent, each) in [(1, 0, 1000), (6, 25_000, 1000), (6, 20_000, 1200), (10, 0, 10_000), (10, 50_000, 1)] {
         assert_eq!(even.max_update_bytes(round, spent), each);
         assert_eq!(bounded.max_update_bytes(round, spent), each.min(1200));
+    }
+    // Ten are asked in a round, and five of them count.
+    let asked = of(&[&run[..], &["rounds.over_selection=2"]].concat());
+    for (round, spent, each) in [(1, 0, 50_000 / 55), (6, 25_000, 25_000 / 30), (10, 45_000, 500)] {
+        assert_eq!(asked.max_update_bytes(round, spent), each);
     }
     for (sets, message) in [
         (&["limits.update_bytes=63"][..], "`limits.update_bytes` is 63; it must be 0 or at least 64"),

@@ -1,9 +1,10 @@
 //! Random changes of images on which a client trains.
 
+use super::{Dataset, Examples, shuffle};
 use crate::model::InputShape;
 use crate::train::below;
-use dunlin_core::Rng;
 use dunlin_core::recipe::Augment;
+use dunlin_core::{Rng, Seed};
 
 /// Pixels by which an image may move, in each direction: for photographs as in He et al. 2016
 /// (<https://arxiv.org/abs/1512.03385>, section 4.2), for digits as many as leave them whole.
@@ -48,6 +49,32 @@ pub(crate) fn apply(augment: Augment, image: &mut [f32], input: &InputShape, rng
             row.reverse();
         }
     }
+}
+
+/// So many of the examples, one after the other in an order that is drawn and again from the front, each changed at random.
+///
+/// # Errors
+/// What would be right, when the rows are no images or there is none.
+pub fn augmented(examples: &Examples, augment: Augment, count: usize, seed: &Seed) -> Result<Dataset, String> {
+    let set = examples.dataset();
+    let input = *set.input();
+    if input.height == 1 || input.vocabulary > 0 {
+        return Err(format!("the rows of {} are no images; \"none\" is right", set.name()));
+    }
+    let mut rows = examples.indices().to_vec();
+    if rows.is_empty() {
+        return Err("there is no example to change".to_owned());
+    }
+    shuffle(&mut rows, &mut seed.derive("rows").rng());
+    let mut rng = seed.derive("changes").rng();
+    let (mut features, mut labels) = (Vec::with_capacity(count * input.features()), Vec::new());
+    for &row in rows.iter().cycle().take(count) {
+        let start = features.len();
+        set.append_row(row, &mut features);
+        apply(augment, &mut features[start..], &input, &mut rng);
+        labels.extend_from_slice(set.row_labels(row));
+    }
+    Dataset::new(set.name(), input, features, labels).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::Error;
 use crate::train::shuffle;
 use dunlin_core::recipe::{DataConfig, Partition};
 use dunlin_core::{Rng, Seed};
+use rand::Rng as _;
 use rand_distr::{Distribution, Gamma};
 
 /// The rows of each client, ascending: no row belongs to two clients, every client has a row, and but for keys that are
@@ -113,16 +114,19 @@ fn dirichlet(config: &DataConfig, groups: Vec<Vec<u32>>, rng: &mut Rng) -> Resul
     for mut rows in groups {
         shuffle(&mut rows, rng);
         // A Dirichlet vector is independent gamma variables over their sum.
-        let weights: Vec<f64> = parts.iter().map(|_| gamma.sample(rng)).collect();
+        let mut weights: Vec<f64> = parts.iter().map(|_| gamma.sample(rng)).collect();
+        if weights.iter().all(|&weight| weight == 0.0) {
+            // With a tiny α all of them may be too small for a float. In the limit one client has all, each as likely.
+            let owner = rng.random_range(0..weights.len());
+            weights[owner] = 1.0;
+        }
         let total: f64 = weights.iter().sum();
         let mut sum = 0.0;
         let mut start = 0;
         let last = parts.len() - 1;
         for (client, (part, weight)) in parts.iter_mut().zip(weights).enumerate() {
             sum += weight;
-            // With a tiny α all weights may underflow; then the rows go to the last client.
-            let share = if total > 0.0 { sum / total } else { 0.0 };
-            let end = if client == last { rows.len() } else { (rows.len() as f64 * share).round() as usize };
+            let end = if client == last { rows.len() } else { (rows.len() as f64 * sum / total).round() as usize };
             let end = end.clamp(start, rows.len());
             part.extend_from_slice(&rows[start..end]);
             start = end;

@@ -4,6 +4,7 @@ use super::{Engine, Kernels, Layer};
 use crate::Error;
 use crate::data::Examples;
 use crate::model::Model;
+use crate::train::expect_input;
 use dunlin_codec::container::Tensor;
 use std::collections::BTreeMap;
 
@@ -52,6 +53,7 @@ impl Range {
 /// # Errors
 /// When the model has no plan, or the tensors or the data do not fit it.
 pub fn calibrate(model: &Model, tensors: &[Tensor], data: &Examples) -> Result<Calibration, Error> {
+    expect_input(model, data)?;
     let engine = Engine::new(model, tensors, &Calibration::new(), Kernels::Dense)?;
     let names: Vec<_> = model.layout().tensors().iter().map(|tensor| tensor.name.as_str()).collect();
     let mut calibration = Calibration::new();

@@ -69,6 +69,16 @@ impl Pruning {
         }
     }
 
+    /// Fewest parameters that single weights can be pruned to: vectors and protected tensors stay whole, and each other
+    /// tensor keeps a weight. Nothing is said of patterns.
+    #[must_use]
+    pub fn least_parameters(&self) -> usize {
+        match self.config.pattern {
+            Pattern::Unstructured => self.others + self.weights.len(),
+            Pattern::Groups { .. } | Pattern::Channels => 0,
+        }
+    }
+
     /// Whether a mask leaves more single weights than a step does: that step never came.
     #[must_use]
     pub fn is_behind(&self, step: u64, mask: &Mask) -> bool {

@@ -3,7 +3,7 @@
 use super::{Compressed, Weights, compress::report};
 use crate::data::Examples;
 use crate::model::{Model, Target};
-use crate::train::{gather, loss_of, passes};
+use crate::train::{expect_input, gather, loss_of, passes};
 use crate::{Error, Threads, ops};
 use dunlin_codec::container::{Precision, Values};
 use dunlin_core::{Seed, TensorSpec};
@@ -71,6 +71,7 @@ impl Compressed {
         if data.is_empty() {
             return Err(Error::NoExamples);
         }
+        expect_input(model, data)?;
         let mut params: Vec<f32> = places.iter().flat_map(|&place| tensors[place].values.to_f32()).collect();
         model.freeze(std::iter::empty())?;
         let batch = (tuning.batch.max(1) as usize).min(data.len());

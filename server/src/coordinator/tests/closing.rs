@@ -49,7 +49,7 @@ fn an_over_selected_round_closes_at_its_cohort_and_the_slow_are_late_but_not_los
     expected.stats.needed = 2;
     assert!(world.log.contains(&Effect::Publish(expected)), "{:?}", world.log);
     assert_eq!(world.send(&slow), Err(Reject::Late));
-    assert_eq!(world.coordinator.progress(world.now, &session("d"), slow.round), Err(Reject::Late));
+    assert_eq!(world.coordinator.progress(world.now, &session("d"), slow.round, Advance::Bytes), Err(Reject::Late));
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn strangers_hear_why_they_are_not_known() {
         let report =
             EvaluationReport { round: header.round, version: header.base, examples: 1, correct: 1, loss_sum: 0.0 };
         assert_eq!(world.coordinator.check_in(now, &check_in), Err(reject));
-        assert_eq!(world.coordinator.progress(now, &stranger, header.round), Err(reject));
+        assert_eq!(world.coordinator.progress(now, &stranger, header.round, Advance::Bytes), Err(reject));
         assert_eq!(world.coordinator.announce(now, &stranger, &header), Err(reject));
         assert_eq!(world.coordinator.offer(now, &stranger, &header, Bytes::new()), Err(reject));
         assert_eq!(world.coordinator.evaluated(now, &stranger, &report), Err(reject));
@@ -155,7 +155,7 @@ fn every_refusal_is_counted_by_its_reason_and_for_its_client() {
     let member = ["a", "b", "c", "d"].into_iter().find(|&name| name != outsider).unwrap();
     assert_eq!(world.progress(outsider), Err(Reject::NotInCohort));
     let later = RoundId { number: 2, ..header.round };
-    assert_eq!(world.coordinator.progress(now, &session(member), later), Err(Reject::FutureRound));
+    assert_eq!(world.coordinator.progress(now, &session(member), later, Advance::Bytes), Err(Reject::FutureRound));
     // A call that is about no update ends nobody's part.
     for reject in [Reject::UnknownVersion, Reject::Malformed, Reject::WrongOffset] {
         world.coordinator.refused(now, &session(member), None, reject);

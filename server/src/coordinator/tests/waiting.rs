@@ -139,3 +139,26 @@ fn the_generation_changes_whenever_a_waiting_client_may_get_another_answer() {
     world.pass(DEADLINE_MS);
     assert!(!changed(&world));
 }
+
+#[test]
+fn a_client_is_alive_while_its_steps_advance_and_not_while_it_only_says_so() {
+    let mut world = World::gathered(recipe());
+    let round = RoundId { term: 1, number: 1 };
+    let say = |world: &mut World, name: &str, steps| {
+        world.coordinator.progress(world.now, &session(name), round, Advance::Steps(steps)).unwrap();
+    };
+    // "a" makes steps, "b" hangs after its third, "c" was started again and counts anew.
+    for (time, of_c) in [(0, 7), (1, 8), (2, 1)] {
+        say(&mut world, "a", time);
+        say(&mut world, "b", 3);
+        say(&mut world, "c", of_c);
+        world.pass(IDLE_MS / 2);
+    }
+    let member = |name: &str| world.coordinator.member(&client(name)).cloned();
+    assert!(matches!(member("a"), Some(Member::Asked { .. })));
+    assert_eq!(member("b"), Some(Member::Lost));
+    assert!(matches!(member("c"), Some(Member::Asked { .. })));
+    // What hung for long may still come to something.
+    say(&mut world, "b", 4);
+    assert!(matches!(world.coordinator.member(&client("b")), Some(Member::Asked { .. })));
+}

@@ -1,7 +1,6 @@
 //! Images that move and mirror, and nothing else.
 
 use super::*;
-use dunlin_core::Seed;
 use proptest::prelude::*;
 
 /// An image whose values tell their places.
@@ -89,4 +88,27 @@ proptest! {
         prop_assert!(changed.iter().all(|value| *value == 0.0 || known.contains(value)));
         prop_assert_eq!(changed, applied(Augment::CropFlip, &input, seed));
     }
+}
+
+#[test]
+fn few_images_become_many_that_differ() {
+    let split = crate::data::load(&dunlin_core::recipe::DataConfig::default(), &Seed::from_u64(1)).unwrap();
+    let few = Examples::new(split.train, vec![5, 9, 13]).unwrap();
+    let many = augmented(&few, Augment::Shift, 60, &Seed::from_u64(2)).unwrap();
+    let row = |row| {
+        let mut values = Vec::new();
+        many.append_row(row, &mut values);
+        values
+    };
+    assert_eq!(many.len(), 60);
+    // Every third is of one image, whose label they keep.
+    assert!((3..60).all(|i| many.row_labels(i) == many.row_labels(i - 3)));
+    let distinct: std::collections::BTreeSet<Vec<u32>> =
+        (0..60).map(|i| row(i).iter().map(|value| value.to_bits()).collect()).collect();
+    assert!(distinct.len() > 30, "{}", distinct.len());
+    assert_eq!(many.labels(), augmented(&few, Augment::Shift, 60, &Seed::from_u64(2)).unwrap().labels());
+
+    let table = Dataset::new("table", InputShape::image(1, 1, 4, 2), vec![0.0; 8], vec![0, 1]).unwrap();
+    let refused = augmented(&Examples::all(table.into()), Augment::Flip, 4, &Seed::from_u64(1)).unwrap_err();
+    assert_eq!(refused, "the rows of table are no images; \"none\" is right");
 }

@@ -19,7 +19,10 @@ pub(super) fn split(config: &DataConfig, train: &Dataset, rng: &mut Rng) -> Resu
                 format!("{} says of no row whose it is; name a file with one client number per row", train.name());
             return Err(Error::config("data.key_file", "\"\"", remedy));
         }
-        (file, _) => (rows_by_label(&numbers(file, train)?), file.to_owned()),
+        (file, _) => {
+            let numbers = numbers(file, train).map_err(|error| error.of_source("data.key_file", file))?;
+            (rows_by_label(&numbers), file.to_owned())
+        }
     };
     // A key may have lost its few rows to the test set.
     parts.retain(|rows| !rows.is_empty());

@@ -189,7 +189,10 @@ fn keys_become_clients_in_the_order_of_their_values() {
     std::fs::write(&path, "1\n2\n\n1\n2\n").unwrap();
     assert!(problem(&config(2), &train).ends_with("row 2 (from 0) has no key"));
     std::fs::remove_file(&path).unwrap();
-    assert!(matches!(partition(&config(2), &train, &Seed::from_u64(1)), Err(Error::Io { .. })));
+    assert!(matches!(
+        partition(&config(2), &train, &Seed::from_u64(1)),
+        Err(Error::Config { key: "data.key_file", .. })
+    ));
 }
 
 #[test]
@@ -226,4 +229,22 @@ fn writers_are_read_from_the_third_column_and_rows_beyond_the_training_set_are_i
     let config = DataConfig { key_file: path.display().to_string(), ..config(Partition::Key, 2) };
     let parts = partition(&config, &dataset(vec![0; 3]), &Seed::from_u64(1)).unwrap();
     assert_eq!(parts, [vec![1], vec![0, 2]]);
+}
+
+#[test]
+fn with_a_tiny_alpha_each_label_belongs_to_one_client_and_all_labels_to_several() {
+    let train = dataset((0..500).map(|row| row % 10).collect());
+    for alpha in [1e-9, 1e-5] {
+        let config = DataConfig { alpha, ..config(Partition::Dirichlet, 5) };
+        let parts = partition(&config, &train, &Seed::from_u64(1)).unwrap();
+        let owners: Vec<usize> = (0..10)
+            .map(|label| {
+                let of = |rows: &Vec<u32>| rows.iter().filter(|&&row| train.labels()[row as usize] == label).count();
+                // But for a row that a client with nothing has got.
+                (0..5).find(|&client| of(&parts[client]) >= 45).expect("somebody has nearly all of a label")
+            })
+            .collect();
+        let distinct: std::collections::BTreeSet<_> = owners.iter().collect();
+        assert!(distinct.len() >= 3, "{alpha}: {owners:?}");
+    }
 }
