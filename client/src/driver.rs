@@ -179,7 +179,8 @@ pub async fn run(
             }
             Action::Pause { ms, reason } => {
                 debug!(client = %client, ms, reason = reason.label(), "waiting");
-                tokio::time::sleep(Duration::from_millis(ms)).await;
+                // The server tells all that wait the same time: they had better not come back together.
+                tokio::time::sleep(Duration::from_millis(ms).mul_f64(1.0 + rand::random::<f64>() / 4.0)).await;
                 Event::Done
             }
             Action::BackOff { failures } => {

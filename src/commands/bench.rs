@@ -70,6 +70,10 @@ struct RoundArgs {
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     per_process: Option<u32>,
 
+    /// With --transport processes, let clients keep their residuals and models on disk, as with a --state-dir
+    #[arg(long)]
+    state_dir: bool,
+
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
@@ -129,7 +133,7 @@ fn round(args: &RoundArgs) -> Done {
         Carrier::InProcess => in_process(&recipe, Transport::InProcess)?,
         Carrier::Grpc => in_process(&recipe, Transport::Grpc)?,
         Carrier::Processes => {
-            let figures = processes::measure(&recipe, args.per_process.unwrap_or(1))?;
+            let figures = processes::measure(&recipe, args.per_process.unwrap_or(1), args.state_dir)?;
             Figures { client_seconds: client::measure(&recipe)?, ..figures }
         }
     };
@@ -146,9 +150,10 @@ fn round(args: &RoundArgs) -> Done {
 impl RoundArgs {
     /// Whether no federation is described by them.
     fn describes_none(&self) -> bool {
-        let Self { clients, cohort, transport, density, dense, per_process, rounds: _, params: _, json: _ } = self;
-        let numbers = [clients, cohort, per_process];
-        numbers.iter().all(|number| number.is_none()) && transport.is_none() && density.is_none() && !dense
+        let Self { clients, cohort, transport, density, dense, per_process, state_dir, rounds: _, params: _, json: _ } =
+            self;
+        let are_unsaid = [clients, cohort, per_process].iter().all(|number| number.is_none());
+        are_unsaid && transport.is_none() && density.is_none() && !dense && !state_dir
     }
 }
 

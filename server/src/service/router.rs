@@ -12,6 +12,7 @@ use tonic::transport::server::Router;
 pub async fn router(handle: &Handle) -> Router {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<FederationServer<FederationService>>().await;
+    reporter.set_serving::<ControlServer<ControlService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(dunlin_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

@@ -26,7 +26,7 @@ impl Drop for Process {
 }
 
 /// Runs the recipe between processes in a folder that is removed afterwards.
-pub(super) fn measure(recipe: &Recipe, per_process: u32) -> Result<Figures, Failure> {
+pub(super) fn measure(recipe: &Recipe, per_process: u32, state_dir: bool) -> Result<Figures, Failure> {
     let dir = tempfile::tempdir()?;
     std::fs::write(dir.path().join("recipe.toml"), recipe.to_toml())?;
     let (listen, metrics) = (free_address()?, free_address()?);
@@ -57,6 +57,9 @@ pub(super) fn measure(recipe: &Recipe, per_process: u32) -> Result<Figures, Fail
         let name = ClientId::numbered("client", first);
         clients.push(start(dir.path(), name.as_str(), &program, |command| {
             command.args(["client", "--server", &url, "--data", &format!("recipe:{first}")]);
+            if state_dir {
+                command.args(["--state-dir", &format!("state-{name}")]);
+            }
             match count {
                 1 => command.args(["--threads", "1", "--id", name.as_str()]),
                 _ => command.args(["--id", "client", "--virtual", &count.to_string()]),
