@@ -528,6 +528,29 @@ fn a_model_is_made_small_judged_exported_and_made_large_again() {
 }
 
 #[test]
+fn a_recipe_may_end_with_a_student_of_another_architecture() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let sets = ["distillation.student=2nn", "distillation.student_channels=12, 12", "data.server_share=0.3"];
+    let sets = sets.map(|set| ["--set", set]).concat();
+    let run = simulate(&[&["-q", "--json", "--out", &path("run")], sets.as_slice()].concat());
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+    let student = &json(&run.stdout)["student"];
+    assert_eq!(
+        (&student["kind"], &student["params"]),
+        (&"2nn".into(), &(64 * 12 + 12 + 12 * 13 + 12 * 10 + 10).into())
+    );
+    let judged = dunlin(&["eval", &path("run/student.safetensors"), "--data", "digits", "--json"]);
+    assert_eq!(json(&judged.stdout)["accuracy"], student["accuracy"], "{judged:?}");
+
+    let table = simulate(&[&["-q"], sets.as_slice()].concat());
+    assert!(text(&table.stdout).contains("a 2nn of 1,066 parameters, which agrees in"), "{table:?}");
+    let refused = dunlin(&["simulate", "--set", "distillation.student=3nn", "--set", "data.server_share=0.3"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(text(&refused.stderr).contains("`distillation.student` is \"3nn\"; it must be empty, or"), "{refused:?}");
+}
+
+#[test]
 fn a_model_from_elsewhere_is_made_small_and_a_broken_file_told() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();

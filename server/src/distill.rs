@@ -5,6 +5,7 @@
 //! the same result; what the data directory has of it already it does not do twice.
 
 mod kept;
+mod student;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use rand::RngCore;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+pub use student::{Student, student};
 
 /// Called with the steps done and all steps: one for each teacher, and then those of the student.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -166,11 +168,7 @@ impl ServerSet {
         let seed = Seed::from_u64(recipe.seed).derive("distillation");
         let examples = examples(recipe, split, &seed)?;
         if examples.is_empty() {
-            return Err(dunlin_nn::Error::Config {
-                key: "distillation.source",
-                value: format!("{:?}", config.source),
-                remedy: "it holds no example; raise data.server_share, or name another source".into(),
-            });
+            return Err(no_example(recipe));
         }
         let (config, recipe) = (config.clone(), Digest(recipe.digest()));
         Ok(Some(Self { model, examples, config, seed, threads: Threads::one(), recipe, dir: None }))
@@ -194,6 +192,14 @@ impl ServerSet {
     #[must_use]
     pub fn examples(&self) -> &Examples {
         &self.examples
+    }
+}
+
+fn no_example(recipe: &Recipe) -> dunlin_nn::Error {
+    dunlin_nn::Error::Config {
+        key: "distillation.source",
+        value: format!("{:?}", recipe.distillation.source),
+        remedy: "it holds no example; raise data.server_share, or name another source".into(),
     }
 }
 

@@ -6,7 +6,7 @@ mod metrics;
 pub use metrics::metrics_text;
 
 use crate::coordinator::{PhaseName, StatusView};
-use crate::distill::{Distill, ServerSet};
+use crate::distill::{Distill, ServerSet, student};
 use crate::driver::{self, Driver, Handle, RunEvent};
 use crate::engine::{self, Engine, EngineError, Start};
 use crate::evaluate::{Evaluate, TestSet};
@@ -213,7 +213,14 @@ pub async fn serve(options: Options, tell: &(dyn Fn(&RunEvent) + Sync)) -> Resul
         // Without a report the engine has failed, and tells why when it is joined.
         let Some(report) = ended else { return };
         tracing::info!(outcome = report.outcome.label(), accuracy = report.accuracy, digest = %report.model_digest, "run ended");
-        outcome = write_results(&options, &handle, &report).await.map(|()| Some(report));
+        outcome = tokio::select! {
+            written = write_results(&options, &handle, &report) => written.map(Some),
+            () = interrupted() => {
+                let dir = options.data_dir.display();
+                tracing::info!("interrupted while the student learned; it goes on when the server is started again with --data-dir {dir}");
+                return;
+            }
+        };
         if options.stay {
             interrupted().await;
         } else {
@@ -277,8 +284,8 @@ async fn interrupted() {
     let _ = tokio::signal::ctrl_c().await;
 }
 
-async fn write_results(options: &Options, handle: &Handle, report: &Report) -> Result<(), ServeError> {
-    let Ok(status) = handle.status().await else { return Ok(()) };
+async fn write_results(options: &Options, handle: &Handle, report: &Report) -> Result<Report, ServeError> {
+    let Ok(status) = handle.status().await else { return Ok(report.clone()) };
     let dir = results_dir(&options.data_dir, status.run.id);
     let mut rounds = Vec::new();
     let mut index = 0;
@@ -291,11 +298,39 @@ async fn write_results(options: &Options, handle: &Handle, report: &Report) -> R
     let split = data::load(&options.recipe.data, &options.recipe.data_seed())?;
     let model = Model::new(&options.recipe.model, split.train.input())?;
     let recipe = &options.recipe;
-    let (model, params) = model.resulting(recipe, params)?;
-    let results = Results { recipe, report, rounds: &rounds, clients: &[], model: &model, params: &params };
+    let (mut model, params) = model.resulting(recipe, params)?;
+    let mut report = report.clone();
+    // On a thread of its own: meanwhile clients hear that the run is over.
+    let work = {
+        let (recipe, data_dir) = (recipe.clone(), options.data_dir.clone());
+        move || {
+            let mut told = 0;
+            let mut progress = |done, total: u64| {
+                let tenth = 10 * done / total.max(1);
+                if tenth > told {
+                    told = tenth;
+                    tracing::info!(percent = 10 * tenth, "the student learns");
+                }
+            };
+            let made = student(&recipe, &split, (&mut model, &params), Some(&data_dir), &mut progress);
+            made.map(|student| (model, params, student))
+        }
+    };
+    let made = tokio::task::spawn_blocking(work).await;
+    let (model, params, student) = made.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    report.student = student.as_ref().map(|student| student.report.clone());
+    let results = Results {
+        recipe,
+        report: &report,
+        rounds: &rounds,
+        clients: &[],
+        model: &model,
+        params: &params,
+        student: student.as_ref().map(|student| (&student.model, student.params.as_slice())),
+    };
     results.write(&dir).map_err(|source| ServeError::Write { path: dir.clone(), source })?;
     tracing::info!(dir = %dir.display(), "report, rounds and model written");
-    Ok(())
+    Ok(report)
 }
 
 /// Where the results of a run are written.

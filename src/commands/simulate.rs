@@ -1,16 +1,17 @@
 //! `dunlin simulate`.
 
 use super::{Done, Failure, RecipeArgs, code_of, interrupt, of_data, of_recipe, output, summary};
-use crate::progress::Progress;
+use crate::progress::{Progress, spinner};
 use clap::{Args, ValueEnum};
 use dunlin::nn::export::Results;
 use dunlin::nn::{data, model::Model};
 use dunlin::server::command::GivenRecipe;
+use dunlin::server::distill::student;
 use dunlin::simulation::Transport;
 use dunlin::{Simulation, SimulationError, SimulationOutcome};
 use std::num::NonZero;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 /// Run a whole federation in this process
@@ -101,14 +102,9 @@ pub(crate) fn run(mut args: SimulateArgs) -> Done {
     }
     let outcome = simulation.run();
     progress.finish();
-    let outcome = outcome.map_err(|error| of_simulation(&given, error))?;
-    if let Some(dir) = &args.out {
-        let split = data::load(&recipe.data, &recipe.data_seed()).map_err(of_data)?;
-        let model = Model::new(&recipe.model, split.train.input()).map_err(of_data)?;
-        let (model, params) = model.resulting(recipe, outcome.params.clone()).map_err(of_data)?;
-        let SimulationOutcome { report, rounds, clients, .. } = &outcome;
-        let results = Results { recipe, report, rounds, clients, model: &model, params: &params };
-        results.write(dir).map_err(|error| Failure::other(format!("cannot write to {}: {error}", dir.display())))?;
+    let mut outcome = outcome.map_err(|error| of_simulation(&given, error))?;
+    if args.out.is_some() || recipe.distillation.student_model().is_some() {
+        finish(&given, &mut outcome, args.out.as_deref())?;
     }
     if args.json {
         output::json(&outcome.report);
@@ -116,6 +112,25 @@ pub(crate) fn run(mut args: SimulateArgs) -> Done {
         summary::print(&outcome.report, &outcome.rounds);
     }
     Ok(code_of(recipe, &outcome.report))
+}
+
+/// What is done with a finished model: the student of the recipe learns from it, and all is written.
+fn finish(given: &GivenRecipe, outcome: &mut SimulationOutcome, out: Option<&Path>) -> Result<(), Failure> {
+    let recipe = &given.recipe;
+    let split = data::load(&recipe.data, &recipe.data_seed()).map_err(of_data)?;
+    let model = Model::new(&recipe.model, split.train.input()).map_err(of_data)?;
+    let (mut model, params) = model.resulting(recipe, outcome.params.clone()).map_err(of_data)?;
+    let spinner = spinner();
+    let mut progress = |done, total| spinner.set_message(format!("the student learns: step {done} of {total}"));
+    let made = student(recipe, &split, (&mut model, &params), None, &mut progress);
+    spinner.finish_and_clear();
+    let student = made.map_err(|error| of_recipe(given, error.key(), &error))?;
+    outcome.report.student = student.as_ref().map(|student| student.report.clone());
+    let Some(dir) = out else { return Ok(()) };
+    let SimulationOutcome { report, rounds, clients, .. } = &*outcome;
+    let student = student.as_ref().map(|student| (&student.model, student.params.as_slice()));
+    let results = Results { recipe, report, rounds, clients, model: &model, params: &params, student };
+    results.write(dir).map_err(|error| Failure::other(format!("cannot write to {}: {error}", dir.display())))
 }
 
 /// A recipe that does not fit its data is the user's to mend.

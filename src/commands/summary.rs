@@ -44,6 +44,11 @@ fn table((state, sentence): &(String, String), report: &Report) -> Table {
         row("accuracy", percent(report.accuracy), target);
         row("loss", format!("{:.4}", report.loss), String::new());
     }
+    if let Some(student) = &report.student {
+        let (params, agrees) = (count(student.params), percent(student.agreement));
+        let about = format!("a {} of {params} parameters, which agrees in {agrees}", student.kind);
+        row("student", student.accuracy.map_or_else(|| "–".into(), percent), about);
+    }
     if let Some(LastFederated { round, result }) = report.federated {
         let remark = format!(
             "{} clients, {} examples, after round {round}",

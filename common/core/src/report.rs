@@ -273,6 +273,24 @@ pub struct Report {
     pub simulated_seconds: Option<f64>,
     /// Digest of the final broadcast model.
     pub model_digest: String,
+    /// The model that learned from it, where the recipe has one; in `report.json` and not before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student: Option<StudentReport>,
+}
+
+/// A model of another architecture that learned from the final one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StudentReport {
+    /// Its architecture, as in `model.kind`.
+    pub kind: String,
+    /// Its parameters.
+    pub params: u64,
+    /// Examples that it learned from.
+    pub examples: u64,
+    /// Its accuracy on the server's test set, where there is one.
+    pub accuracy: Option<f64>,
+    /// Share of the examples on which it says what its teacher does.
+    pub agreement: f64,
 }
 
 impl Report {
@@ -330,6 +348,7 @@ impl Report {
             uplink,
             downlink,
             rejects,
+            student: None,
             clients: end.clients,
             seconds: end.seconds,
             simulated_seconds: simulated,

@@ -46,11 +46,13 @@ pub struct Results<'a> {
     pub model: &'a Model,
     /// The final model's parameters, of what is left of it.
     pub params: &'a [f32],
+    /// A model that learned from it, and its parameters.
+    pub student: Option<(&'a Model, &'a [f32])>,
 }
 
 impl Results<'_> {
-    /// Writes `recipe.toml`, `report.json`, `rounds.jsonl`, `clients.jsonl` and `model.safetensors` into `dir`, making it
-    /// when it does not exist. The model has the weights that it is deployed with, rounded where its recipe says so, and
+    /// Writes `recipe.toml`, `report.json`, `rounds.jsonl`, `clients.jsonl`, `model.safetensors` and, where there is a
+    /// student, `student.safetensors` into `dir`, making it when it does not exist. The model has the weights that it is deployed with, rounded where its recipe says so, and
     /// tells its architecture, so that it can be run and exported from the file alone.
     ///
     /// # Errors
@@ -72,7 +74,13 @@ impl Results<'_> {
             ("name".to_owned(), self.report.name.clone()),
             ("model_digest".to_owned(), self.report.model_digest.clone()),
         ]);
-        write(&dir.join("model.safetensors"), &safetensors(model.layout(), &params, &about)?)
+        write(&dir.join("model.safetensors"), &safetensors(model.layout(), &params, &about)?)?;
+        if let Some((student, params)) = self.student {
+            let mut about = student.about();
+            about.insert("format".to_owned(), "dunlin".to_owned());
+            write(&dir.join("student.safetensors"), &safetensors(student.layout(), params, &about)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -148,3 +148,52 @@ fn a_killed_server_takes_a_distillation_up_after_its_last_pass_and_ends_with_the
     set_in_dir.settled();
     assert!(!file.exists());
 }
+
+#[test]
+fn a_student_of_another_architecture_learns_from_the_finished_model_and_is_taken_up_after_a_kill() {
+    let sets = [
+        "distillation.student=softmax",
+        "distillation.student_epochs=12",
+        "distillation.learning_rate=0.03",
+        "data.server_share=0.3",
+    ];
+    let recipe = Recipe::load(None, &sets.map(String::from)).unwrap();
+    let split = data::load(&recipe.data, &recipe.data_seed()).unwrap();
+    let mut teacher = Model::new(&recipe.model, split.train.input()).unwrap();
+    let mut finished = teacher.init(&recipe.model_seed());
+    let task = dunlin_nn::train::TrainTask {
+        config: &recipe.training.clone(),
+        round: 1,
+        mask: None,
+        seed: Seed::from_u64(3),
+        threads: &Threads::one(),
+    };
+    let all = Examples::all(split.train.clone());
+    for _ in 0..10 {
+        dunlin_nn::train::train(&mut teacher, &all, &mut finished, &task, &mut |_, _| ControlFlow::Continue(()))
+            .unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("distillation");
+    let mut make = |dir: Option<&Path>, progress: Progress<'_>| {
+        student(&recipe, &split, (&mut teacher, &finished), dir, progress).unwrap().unwrap()
+    };
+    let undisturbed = make(None, &mut |_, _| {});
+    let told = &undisturbed.report;
+    assert_eq!((told.kind.as_str(), told.params, undisturbed.params.len()), ("softmax", 650, 650));
+    assert!(told.agreement > 0.85 && told.accuracy > Some(0.8), "{told:?}");
+
+    // As it lies on the disk in the middle.
+    let mut halfway = Vec::new();
+    let same = make(Some(dir.path()), &mut |done, total| {
+        if done == total / 2 {
+            halfway = std::fs::read(&file).unwrap();
+        }
+    });
+    assert!(same.params == undisturbed.params && !file.exists(), "what is done is not kept");
+    std::fs::write(&file, halfway).unwrap();
+    let mut first = None;
+    let again = make(Some(dir.path()), &mut |done, _| first = first.or(Some(done)));
+    assert!(again.params == undisturbed.params && again.report == undisturbed.report);
+    assert!(first > Some(1), "{first:?}");
+}

@@ -340,7 +340,16 @@ fn is_chain(kind: &ModelKind) -> bool {
 
 fn distillation(recipe: &Recipe) -> Option<Conflict> {
     let config = &recipe.distillation;
-    if config.kind == Distillation::None {
+    if !config.student.is_empty() {
+        let student = config.student_model().map(|student| student.kind);
+        if student.is_none_or(|kind| kind == ModelKind::Trivial) || recipe.model.kind == ModelKind::Trivial {
+            return conflict_of(
+                &["distillation.student", "model.kind"],
+                quoted(&config.student),
+                "empty, or an architecture that `model.kind` may be and that says something, such as \"2nn\"",
+            );
+        }
+    } else if config.kind == Distillation::None {
         return None;
     }
     if config.source == "server" && recipe.data.server_share == 0.0 {
@@ -364,7 +373,7 @@ fn distillation(recipe: &Recipe) -> Option<Conflict> {
             "0, because noise has no labels",
         );
     }
-    if recipe.model.kind == ModelKind::Trivial {
+    if recipe.model.kind == ModelKind::Trivial && config.is_on() {
         return conflict_of(
             &["distillation.kind", "model.kind"],
             quoted("ensemble"),

@@ -1,6 +1,6 @@
 //! Distillation on the server: one model learns what all the clients' models say.
 
-use super::Augment;
+use super::{Augment, ModelConfig, ModelKind};
 use serde::{Deserialize, Serialize};
 
 /// How the server makes one model of the clients' models, beyond their mean.
@@ -29,6 +29,12 @@ pub struct DistillationConfig {
     pub temperature: f64,
     /// Weight of the examples' own labels, where they have any that count.
     pub labels: f64,
+    /// The architecture of a model that learns from the finished one; empty for none.
+    pub student: String,
+    /// As `model.channels`, of that model.
+    pub student_channels: String,
+    /// Passes over the examples for it.
+    pub student_epochs: u32,
 }
 
 /// From whom the global model learns at the end of a round.
@@ -47,6 +53,19 @@ impl DistillationConfig {
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.kind != Distillation::None
+    }
+
+    /// The architecture of the model that learns from the finished one, where there is one.
+    #[must_use]
+    pub fn student_model(&self) -> Option<ModelConfig> {
+        let kind: ModelKind = Some(self.student.as_str()).filter(|kind| !kind.is_empty())?.parse().ok()?;
+        Some(ModelConfig { channels: self.student_channels.clone(), ..ModelConfig::from(kind) })
+    }
+
+    /// How that model learns.
+    #[must_use]
+    pub fn of_student(&self) -> Self {
+        Self { epochs: self.student_epochs, ..self.clone() }
     }
 
     /// Whether the server distills at the end of a round (from 1).
@@ -70,6 +89,9 @@ impl Default for DistillationConfig {
             learning_rate: 0.001,
             temperature: 1.0,
             labels: 0.0,
+            student: String::new(),
+            student_channels: String::new(),
+            student_epochs: 30,
         }
     }
 }

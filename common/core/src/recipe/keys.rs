@@ -507,6 +507,20 @@ pub const KEYS: &[Key] = &[
         "Weight of the cross-entropy of the examples' own labels; 0 does not look at them, and noise has none.",
     ),
     key(
+        "distillation.student",
+        "",
+        Form::Text,
+        "The architecture of a model that learns from the finished one on these examples, as model.kind has them, such as \
+         2nn: student.safetensors among the results. Empty for none; distillation.kind may be none.",
+    ),
+    key(
+        "distillation.student_channels",
+        "",
+        Form::Text,
+        "Outputs of each layer of the student but the last, as model.channels has them; empty for the usual ones.",
+    ),
+    key("distillation.student_epochs", "", Form::Whole(1, MANY), "Passes over the examples for the student."),
+    key(
         "limits.max_examples",
         "examples",
         Form::Whole(1, MANY),

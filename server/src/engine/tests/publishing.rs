@@ -199,6 +199,7 @@ fn the_report_sums_up_the_run() {
         assert_eq!(settled.report.is_some(), round == 2);
     }
     let expected = Report {
+        student: None,
         name: "digits".into(),
         outcome: Outcome::TargetReached,
         rounds: 2,
