@@ -149,8 +149,14 @@ async fn each_attack_is_refused_with_its_own_reason_and_the_model_is_as_without_
     let mut control = v1::control_client::ControlClient::new(world.channel());
     let told = control.status(v1::StatusRequest {}).await.unwrap().into_inner().rejects;
     for (reason, &count) in &expected {
-        let line = format!("dunlin_rejects{{reason=\"{reason}\"");
-        assert!(metrics.lines().any(|found| found.starts_with(&line)), "no {line} in {metrics}");
+        let line = format!("dunlin_rejects{{reason=\"{reason}\",client=\"");
+        let counted = metrics.lines().filter_map(|found| found.strip_prefix(&line)?.split_once("\"} "));
+        let offenders: Vec<(&str, u32)> = counted.map(|(who, count)| (who, count.parse().unwrap())).collect();
+        assert_eq!(offenders.iter().map(|(_, count)| count).sum::<u32>(), count, "{reason} in {metrics}");
+        // Who pretends to be another is nobody that is known.
+        let expected = if reason == "duplicate" { "client-00008" } else { "client-00009" };
+        let is_told = |who: &str| (who == expected) != (reason == "wrong_session");
+        assert!(offenders.iter().all(|(who, _)| is_told(who)), "{reason}: {offenders:?}");
         let told: u64 = told.iter().filter(|it| it.reason == *reason).map(|it| it.count).sum();
         assert_eq!(told, u64::from(count), "{reason}");
     }
