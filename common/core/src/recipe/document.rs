@@ -98,10 +98,25 @@ pub(super) fn check_entries(path: &str, value: &Value) -> Result<(), Problem> {
 fn check_entry(path: &str, value: &Value) -> Result<(), Problem> {
     match Key::find(path) {
         Some(key) if key.form.admits(value) => Ok(()),
+        Some(key) if key.form.is_textual() => Err(wrong(path, value, &with_hint(key.values(), value))),
         Some(key) => Err(wrong(path, value, &key.values())),
         None if is_section(path) && value.is_table() => Ok(()),
         None if is_section(path) => Err(wrong(path, value, &format!("a section, headed `[{path}]`"))),
         None => Err(unknown(path, value)),
+    }
+}
+
+/// What would be right, and which of its words a word is nearest to.
+fn with_hint(values: String, value: &Value) -> String {
+    let Some(given) = value.as_str() else { return values };
+    let word = given.to_lowercase();
+    let words = values.split([',', ' ']).filter(|known| known.len() > 2 && *known != given);
+    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(&word, known);
+    // A place such as idx:DIRECTORY is no word.
+    let known = words.filter(|known| !known.contains(':')).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match known.filter(|known| likeness(known) >= MIN_LIKENESS) {
+        Some(known) => format!("{values}; did you mean \"{known}\"?"),
+        None => values,
     }
 }
 

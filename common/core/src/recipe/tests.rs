@@ -209,6 +209,16 @@ fn a_text_that_is_not_a_recipe_is_refused_with_its_line() {
             "training.batch = 2020-01-01",
             "line 1: `training.batch` is 2020-01-01; it must be a whole number from 0 to 1000000000 (examples)",
         ),
+        (
+            "uplink.coder = \"Adaptive\"",
+            "line 1: `uplink.coder` is \"Adaptive\"; it must be auto, raw, rice, enumerative or adaptive; did you mean \
+             \"adaptive\"?",
+        ),
+        (
+            "strategy.kind = \"fedyog\"",
+            "line 1: `strategy.kind` is \"fedyog\"; it must be fedavg, fedavgm, fedadagrad, fedadam or fedyogi; did you mean \
+             \"fedyogi\"?",
+        ),
         // Two problems: the first in the text is told.
         (
             "[uplink]\ndensity = 0\n[data]\nclients = 0",
@@ -256,7 +266,7 @@ fn an_assignment_that_is_wrong_is_refused_in_its_own_words() {
             "model.kind=3nn",
             "--set model.kind=3nn: `model.kind` is \"3nn\"; it must be softmax, 2nn, mcmahan-cnn, textbook-cnn, lenet-300-100, lenet-5, \
              simple-cnn, mlp, vgg9, vgg11s, resnet8, resnet20, mobilenet, efficientnet, char-lstm, char-gru, \
-             transformer, trivial or own:NAME",
+             transformer, trivial or own:NAME; did you mean \"2nn\"?",
         ),
         (
             "rounds.cohort=ten",

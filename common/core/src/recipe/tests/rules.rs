@@ -9,7 +9,7 @@ fn keys_that_do_not_fit_each_other_are_refused() {
             &["data.source=mnsit"][..],
             "--set data.source=mnsit: `data.source` is \"mnsit\"; it must be digits, penguins, mnist, fashion-mnist, \
              cifar10, shakespeare, heart, spoken-digits, sentiment, none, idx:DIRECTORY, png:DIRECTORY, csv:FILE, \
-             npz:FILE, safetensors:FILE or text:FILE_OR_DIRECTORY",
+             npz:FILE, safetensors:FILE or text:FILE_OR_DIRECTORY; did you mean \"mnist\"?",
         ),
         (
             &["data.source=idx:"],
