@@ -30,6 +30,18 @@ pub use student::{Student, student};
 /// Called with the steps done and all steps: one for each teacher, and then those of the student.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
+/// Progress that is told a tenth at a time, in percent.
+pub(crate) fn by_tenths(mut tell: impl FnMut(u64)) -> impl FnMut(u64, u64) {
+    let mut told = 0;
+    move |done, total| {
+        let tenth = 10 * done / total.max(1);
+        if tenth > told {
+            told = tenth;
+            tell(10 * tenth);
+        }
+    }
+}
+
 /// Makes one model of several.
 pub trait Distill: Send {
     /// Moves `student`, the parameters of the whole model, towards what the teachers say.

@@ -9,7 +9,7 @@ pub use handle::{Handle, NoAnswer};
 
 use crate::broadcast::Broadcast;
 use crate::coordinator::{Advance, Offer, StatusView};
-use crate::distill::Done;
+use crate::distill::{Done, by_tenths};
 use crate::engine::{Engine, EngineError, Settled, Timings};
 use crate::store::RunRow;
 use crate::vet::{Rules, Vetted};
@@ -345,14 +345,10 @@ impl Worker {
             let (sender, shared) = (self.distilled.0.clone(), Arc::clone(&self.shared));
             *lock(&shared.distilling) = Some((0, 0));
             let work = move || {
-                let mut told = 0;
+                let mut tell = by_tenths(|percent| tracing::info!(percent, "distilling"));
                 let done = job.run(&mut |done, total| {
                     *lock(&shared.distilling) = Some((done, total));
-                    let tenth = 10 * done / total.max(1);
-                    if tenth > told {
-                        told = tenth;
-                        tracing::info!(percent = 10 * tenth, "distilling");
-                    }
+                    tell(done, total);
                 });
                 *lock(&shared.distilling) = None;
                 // The server has ended meanwhile.

@@ -6,7 +6,7 @@ mod metrics;
 pub use metrics::metrics_text;
 
 use crate::coordinator::{PhaseName, StatusView};
-use crate::distill::{Distill, ServerSet, student};
+use crate::distill::{Distill, ServerSet, by_tenths, student};
 use crate::driver::{self, Driver, Handle, RunEvent};
 use crate::engine::{self, Engine, EngineError, Start};
 use crate::evaluate::{Evaluate, TestSet};
@@ -304,14 +304,7 @@ async fn write_results(options: &Options, handle: &Handle, report: &Report) -> R
     let work = {
         let (recipe, data_dir) = (recipe.clone(), options.data_dir.clone());
         move || {
-            let mut told = 0;
-            let mut progress = |done, total: u64| {
-                let tenth = 10 * done / total.max(1);
-                if tenth > told {
-                    told = tenth;
-                    tracing::info!(percent = 10 * tenth, "the student learns");
-                }
-            };
+            let mut progress = by_tenths(|percent| tracing::info!(percent, "the student learns"));
             let made = student(&recipe, &split, (&mut model, &params), Some(&data_dir), &mut progress);
             made.map(|student| (model, params, student))
         }

@@ -1,6 +1,6 @@
 //! Each call of the protocol, and whole federations through them.
 
-use crate::world::{LEN, Toy, World, recipe};
+use crate::world::{LEN, Toy, World, channel_over, recipe};
 use bytes::Bytes;
 use dunlin::client::transport::Transport;
 use dunlin::codec::Encoder;
@@ -16,13 +16,12 @@ use dunlin::simulation::Transport as Carrier;
 use dunlin_proto::v1;
 use dunlin_proto::v1::federation_client::FederationClient;
 use dunlin_proto::v1::federation_server::FederationServer;
-use hyper_util::rt::TokioIo;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::transport::server::Router;
-use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic::transport::{Channel, Server};
 use tonic::{Response, Status};
 
 /// Far longer than what is waited for takes on a busy machine.
@@ -180,12 +179,11 @@ fn serve_over_pipes(services: Router) -> Channel {
     let (connect, incoming) = tokio::sync::mpsc::unbounded_channel();
     let incoming = tokio_stream::wrappers::UnboundedReceiverStream::new(incoming);
     tokio::spawn(services.serve_with_incoming(incoming));
-    let connector = tower::service_fn(move |_: Uri| {
+    channel_over(move || {
         let (near, far) = tokio::io::duplex(64 << 10);
         drop(connect.send(Ok::<_, std::io::Error>(far)));
-        async { Ok::<_, std::io::Error>(TokioIo::new(near)) }
-    });
-    Endpoint::from_static("http://memory").connect_with_connector_lazy(connector)
+        near
+    })
 }
 
 type Begun = (mpsc::Sender<v1::UploadRequest>, JoinHandle<Result<Response<v1::UploadReply>, Status>>);

@@ -1,19 +1,16 @@
 //! Links that break again and again, in the middle of whatever is on its way.
 
-use crate::world::{Toy, World, recipe};
+use crate::world::{Toy, World, channel_over, recipe};
 use dunlin::client::driver::{self, Shared, Workplace};
 use dunlin::client::state::{MemoryState, ModelCache};
 use dunlin::client::transport::Transport;
 use dunlin::core::wire::CHUNK_BYTES;
 use dunlin::core::{ClientId, Outcome, Report};
-use hyper_util::rt::TokioIo;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, DuplexStream};
-use tonic::transport::{Endpoint, Uri};
 
 /// Parameters of a model whose updates go in three chunks.
 const LEN: usize = 300_000;
@@ -29,9 +26,9 @@ struct Cuts {
 
 /// A transport each of whose connections carries a drawn number of bytes in either direction, and then is gone.
 fn brittle(world: &World, seed: u64, cuts: &Arc<Cuts>) -> Transport {
-    let draws = Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed)));
+    let draws = Mutex::new(ChaCha8Rng::seed_from_u64(seed));
     let (connect, cuts) = (world.connector(), Arc::clone(cuts));
-    let connector = tower::service_fn(move |_: Uri| {
+    Transport::over(channel_over(move || {
         let (up, down) = {
             let mut rng = draws.lock().unwrap();
             (rng.random_range(0..2 << 20), rng.random_range(0..3 << 20))
@@ -39,9 +36,8 @@ fn brittle(world: &World, seed: u64, cuts: &Arc<Cuts>) -> Transport {
         let (near, client) = tokio::io::duplex(64 << 10);
         let server = connect();
         tokio::spawn(relay(client, server, (up, down), Arc::clone(&cuts)));
-        async { Ok::<_, io::Error>(TokioIo::new(near)) }
-    });
-    Transport::over(Endpoint::from_static("http://memory").connect_with_connector_lazy(connector))
+        near
+    }))
 }
 
 /// Carries so many bytes up and down, and then drops both ends.

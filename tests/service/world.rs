@@ -85,12 +85,7 @@ impl World {
 
     /// A channel of its own.
     pub(crate) fn channel(&self) -> Channel {
-        let connect = self.connector();
-        let connector = tower::service_fn(move |_: Uri| {
-            let near = connect();
-            async { Ok::<_, io::Error>(TokioIo::new(near)) }
-        });
-        Endpoint::from_static("http://memory").connect_with_connector_lazy(connector)
+        channel_over(self.connector())
     }
 
     pub(crate) fn transport(&self) -> Transport {
@@ -126,6 +121,15 @@ impl World {
     pub(crate) async fn report(&self) -> Report {
         self.handle.report().await.expect("the run comes to an end")
     }
+}
+
+/// A channel each of whose connections is another pipe.
+pub(crate) fn channel_over(connect: impl Fn() -> DuplexStream + Send + 'static) -> Channel {
+    let connector = tower::service_fn(move |_: Uri| {
+        let near = connect();
+        async { Ok::<_, io::Error>(TokioIo::new(near)) }
+    });
+    Endpoint::from_static("http://memory").connect_with_connector_lazy(connector)
 }
 
 /// Each client pulls its own coordinate up by one eighth a round, so the model shows who was counted how often.

@@ -85,15 +85,7 @@ pub(super) async fn train(
 ) -> Result<Option<(Update, Option<Pass>)>, ClientError> {
     let steps = Arc::new(Steps { done: Arc::clone(&shared.steps), ..Steps::default() });
     let mut beats = Beats::new(transport, session, task.round);
-    let mut ready = std::pin::pin!(shared.compute.ready());
-    let ready = loop {
-        tokio::select! {
-            ready = &mut ready => break ready,
-            goes_on = beats.next(&steps) => if !goes_on {
-                return Ok(None);
-            }
-        }
-    };
+    let Some(ready) = beats.during(shared.compute.ready(), &steps).await else { return Ok(None) };
     let base = prepared.models.get(task.base).expect("a model that was just fetched is held");
     let task = budget::within(&prepared.recipe, state.spent(), task);
     let residual =
@@ -135,15 +127,8 @@ pub(super) async fn train(
         Err(error) => return Err(error.into()),
     };
     let Some(gate) = &shared.gate else { return Ok(Some((update, None))) };
-    let mut passing = gate.pass(client, task.round);
-    loop {
-        tokio::select! {
-            pass = &mut passing => return Ok(Some((update, Some(pass)))),
-            goes_on = beats.next(&steps) => if !goes_on {
-                return Ok(None);
-            }
-        }
-    }
+    let pass = beats.during(gate.pass(client, task.round), &steps).await;
+    Ok(pass.map(|pass| (update, Some(pass))))
 }
 
 /// How far a training is, and whether it is to be broken off.
@@ -169,6 +154,19 @@ impl Beats {
     fn new(transport: Transport, session: Session, round: RoundId) -> Self {
         let interval = tokio::time::interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
         Self { interval, transport, session, round }
+    }
+
+    /// Awaits what may be broken off at once; nothing when the work is no longer of use.
+    async fn during<T>(&mut self, waiting: impl Future<Output = T>, steps: &Steps) -> Option<T> {
+        let mut waiting = std::pin::pin!(waiting);
+        loop {
+            tokio::select! {
+                result = &mut waiting => return Some(result),
+                goes_on = self.next(steps) => if !goes_on {
+                    return None;
+                }
+            }
+        }
     }
 
     /// Waits for the time of the next one. Returns whether the work is still of use.

@@ -47,19 +47,9 @@ fn cost(view: &View) -> Table {
 
 fn beside(view: &View) -> Table {
     let mut table = plain_table();
-    table.set_header(["run", "rounds", "accuracy", "best", "loss", "parameters", "not zero", "up", "down"]);
-    for Beside { name, report, best, .. } in &view.beside {
-        let cells = [
-            count(report.rounds),
-            percent(report.accuracy),
-            best.map_or_else(|| "–".to_owned(), percent),
-            format!("{:.4}", report.loss),
-            count(report.params),
-            count(report.nonzero),
-            bytes(report.bytes.up),
-            bytes(report.bytes.down),
-        ];
-        table.add_row(std::iter::once(Cell::new(name)).chain(cells.map(right)));
+    table.set_header(Beside::HEADS);
+    for run in &view.beside {
+        table.add_row(std::iter::once(Cell::new(&run.name)).chain(run.cells().map(right)));
     }
     table
 }

@@ -2,6 +2,7 @@
 
 use super::analysis::Analysis;
 use super::source::Run;
+use crate::commands::output::{bytes, count, percent};
 use dunlin::core::Recipe;
 use dunlin::core::report::ClientSummary;
 use dunlin::{Report, RoundSummary};
@@ -43,6 +44,25 @@ impl Beside {
     pub(super) fn new(name: String, report: Report, rounds: Vec<RoundSummary>) -> Self {
         let best = rounds.iter().filter_map(|round| round.accuracy).max_by(f64::total_cmp);
         Self { name, best, report, rounds }
+    }
+
+    /// What its row in a table is headed by.
+    pub(super) const HEADS: [&str; 9] =
+        ["run", "rounds", "accuracy", "best", "loss", "parameters", "not zero", "up", "down"];
+
+    /// Its row, but for its name.
+    pub(super) fn cells(&self) -> [String; 8] {
+        let Self { best, report, .. } = self;
+        [
+            count(report.rounds),
+            percent(report.accuracy),
+            best.map_or_else(|| "–".to_owned(), percent),
+            format!("{:.4}", report.loss),
+            count(report.params),
+            count(report.nonzero),
+            bytes(report.bytes.up),
+            bytes(report.bytes.down),
+        ]
     }
 }
 

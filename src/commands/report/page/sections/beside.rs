@@ -1,6 +1,5 @@
 //! Other runs beside this one: how accuracy came, over rounds and over bytes, and where each ended.
 
-use crate::commands::output::{bytes, count, percent};
 use crate::commands::report::page::Section;
 use crate::commands::report::page::plot::{Axes, Colour, Series, Unit, lines};
 use crate::commands::report::view::{Beside, View};
@@ -26,24 +25,12 @@ pub(super) fn section(view: &View) -> Option<Section> {
         div.plots { @for plot in plots.into_iter().flatten() { (plot) } }
         div.table {
             table {
-                thead {
-                    tr {
-                        th { "run" } th { "rounds" } th { "accuracy" } th { "best" } th { "loss" } th { "parameters" }
-                        th { "not zero" } th { "up" } th { "down" }
-                    }
-                }
+                thead { tr { @for head in Beside::HEADS { th { (head) } } } }
                 tbody {
-                    @for Beside { name, report, best, .. } in &view.beside {
+                    @for run in &view.beside {
                         tr {
-                            th { (name) }
-                            td { (count(report.rounds)) }
-                            td { (percent(report.accuracy)) }
-                            td { (best.map_or_else(|| "–".to_owned(), percent)) }
-                            td { (format!("{:.4}", report.loss)) }
-                            td { (count(report.params)) }
-                            td { (count(report.nonzero)) }
-                            td { (bytes(report.bytes.up)) }
-                            td { (bytes(report.bytes.down)) }
+                            th { (run.name) }
+                            @for cell in run.cells() { td { (cell) } }
                         }
                     }
                 }
