@@ -51,10 +51,12 @@ impl Encoder {
                     return Ok(encoded);
                 }
                 fits = Some(amount);
+                self.recycle(encoded.frame);
             } else if amount == least {
                 return Err(Error::NoRoom { bytes, least: len });
             } else {
                 over = amount;
+                self.recycle(encoded.frame);
             }
             let floor = fits.map_or(least, |fits| fits + 1);
             let wanted = (amount as f64 * AIM * bytes as f64 / len as f64) as u64;

@@ -100,6 +100,7 @@ pub struct Verified {
 pub struct Decoder {
     part: Part,
     adaptive: Adaptive,
+    whole: whole::Reader,
 }
 
 impl Decoder {
@@ -182,7 +183,7 @@ fn read<T: Target>(
     segments: &Segments,
     limits: &Limits,
     target: T,
-    Decoder { part, adaptive }: &mut Decoder,
+    Decoder { part, adaptive, whole }: &mut Decoder,
 ) -> Result<usize, Error> {
     let (header, sealed) = header::open(frame, segments, limits)?;
     let kind = header.kind;
@@ -199,7 +200,7 @@ fn read<T: Target>(
     }
     let body = sealed.checked()?;
     if let FrameKind::Whole(scheme) = kind {
-        return read_whole(scheme, &header, body, bytes, segments, target);
+        return read_whole((scheme, whole), &header, body, bytes, segments, target);
     }
     let mut reader = Reader { kind, segments, target, nonzeros: 0 };
     let description = Frame { kind, nonzeros: header.nonzeros, segments };
@@ -242,7 +243,7 @@ fn read<T: Target>(
 }
 
 fn read_whole<T: Target>(
-    scheme: Scheme,
+    (scheme, reader): (Scheme, &mut whole::Reader),
     header: &FrameHeader,
     body: &[u8],
     frame_bytes: usize,
@@ -252,7 +253,7 @@ fn read_whole<T: Target>(
     if header.nonzeros != header.coordinates {
         return Err(Error::WrongNonzeros { expected: header.nonzeros.into(), got: header.coordinates.into() });
     }
-    whole::read(scheme, body, frame_bytes, segments, &mut |start, values: &[f32]| target.floats(start, values))?;
+    reader.read(scheme, body, frame_bytes, segments, &mut |start, values: &[f32]| target.floats(start, values))?;
     Ok(segments.len())
 }
 

@@ -32,9 +32,13 @@ pub struct Encoder {
     /// A source read into memory.
     values: Vec<f32>,
     whole: Whole,
+    /// Room for a frame of a whole vector.
+    whole_bytes: usize,
     adaptive: Adaptive,
     /// Room for a range coder's bytes that end up behind others.
     choices: Vec<u8>,
+    /// Of frames that lost a comparison, or were given back.
+    spare: Vec<Vec<u8>>,
 }
 
 /// Which scales a ternary frame may have.
@@ -70,6 +74,14 @@ impl Encoder {
     /// is made of small multiples of one number, and not of as many sizes as there were frames.
     pub fn for_merging() -> Self {
         Self { scales: Scales::PowersOfTwo, ..Self::default() }
+    }
+
+    /// Takes back a frame that nobody needs any more, for its memory: an encoder to which all of them come back asks for
+    /// none once it has its buffers, but for frames of whole vectors.
+    pub fn recycle(&mut self, frame: Vec<u8>) {
+        if self.spare.len() < SPARE_MOST {
+            self.spare.push(frame);
+        }
     }
 
     /// Draws what is random in a quantizer from `seed`, which should be another one for every vector: errors of the same
@@ -170,7 +182,8 @@ impl Encoder {
         if codec.coder == EntropyCoder::Auto && is_dense_in_name_only(self.sent.nonzeros, segments) {
             self.selection.select(u, segments.len())?;
             self.quantize_selected(codec, segments);
-            frame = shorter(frame, self.smallest_sparse(codec, segments));
+            let other = self.smallest_sparse(codec, segments);
+            frame = self.shorter(frame, other);
         }
         Ok(self.encoded(frame, false, segments))
     }
@@ -206,9 +219,11 @@ impl Encoder {
 
     fn encode_whole(&mut self, codec: &Codec, segments: &Segments, u: &[f32]) -> Result<Encoded, Error> {
         self.sent.nonzeros = u.len();
-        let mut frame = Vec::with_capacity(64);
+        let mut frame = self.room(self.whole_bytes);
         self.header(Layout::Dense, false, segments).write(&mut frame);
         self.whole.write(codec, segments, u, &mut frame)?;
+        // The next one is about as long, and somewhat longer where its rate is searched for.
+        self.whole_bytes = frame.len() + frame.len() / 8;
         header::seal(&mut frame);
         let stages = FrameHeader::parse(&frame)?.stages(segments, &frame);
         Ok(Encoded { frame, stages, nonzeros: u.len() })
@@ -257,13 +272,15 @@ impl Encoder {
         finite?;
         checksum = checksum::append(checksum, &frame[checked..]);
         if coder == EntropyCoder::Auto && is_dense_in_name_only(nonzeros, segments) {
+            self.recycle(frame);
             return Ok(None);
         }
         self.sent.nonzeros = nonzeros;
-        let mut header = Vec::new();
+        let mut header = self.room(64);
         self.header(Layout::Dense, false, segments).write(&mut header);
         let body = header.len();
-        frame.splice(..header_bytes, header);
+        frame.splice(..header_bytes, header.drain(..));
+        self.recycle(header);
         header::seal_body(&mut frame, body, checksum);
         let dense = 4 * u.len() as u64;
         let stages = StageBytes { dense, sparse: dense, quantized: dense, coded: frame.len() as u64 };
@@ -282,10 +299,12 @@ impl Encoder {
         let mut frame = self.write_sparse(Layout::Adaptive, false, segments);
         // Ranks of positions pay only where there are many more coordinates than non-zeros.
         if nonzeros < segments.len() / 2 && self.gaps_are_few() {
-            frame = shorter(frame, self.write_sparse(Layout::Enumerative, false, segments));
+            let ranks = self.write_sparse(Layout::Enumerative, false, segments);
+            frame = self.shorter(frame, ranks);
         }
         if frame.len() as u64 > dense {
-            frame = shorter(frame, self.write_plain_integers(segments, values));
+            let plain = self.write_plain_integers(segments, values);
+            frame = self.shorter(frame, plain);
         }
         let sparse = dense.min(8 * nonzeros as u64);
         let stages = StageBytes { dense, sparse, quantized: sparse, coded: frame.len() as u64 };
@@ -313,7 +332,7 @@ impl Encoder {
         self.smallest_of_all(segments)
     }
 
-    fn write_plain_integers(&self, segments: &Segments, values: &[i32]) -> Vec<u8> {
+    fn write_plain_integers(&mut self, segments: &Segments, values: &[i32]) -> Vec<u8> {
         let mut plain = self.start(Layout::Dense, false, segments);
         extend_plainly(&mut plain, values, |value| value.to_le_bytes());
         header::seal(&mut plain);
@@ -337,30 +356,24 @@ impl Encoder {
 
     /// The shortest of the frames that could be.
     fn smallest_of_all(&mut self, segments: &Segments) -> Vec<u8> {
-        let mut best = None;
-        let mut bytes = usize::MAX;
-        let mut consider = |frame: Vec<u8>| {
-            if frame.len() < bytes {
-                bytes = frame.len();
-                best = Some(frame);
-            }
-            bytes
-        };
-        let mut least = consider(self.smallest_ranged(Layout::Adaptive, segments));
+        let mut best = self.smallest_ranged(Layout::Adaptive, segments);
         // Ranks of positions cost what independent ones do, less what their counts in blocks tell: so not where positions
         // were found to depend on one another.
-        if self.gaps_are_few() && least as u64 > self.sent.independent_bits(segments) / 8 * 15 / 16 {
-            least = consider(self.smallest_ranged(Layout::Enumerative, segments));
+        if self.gaps_are_few() && best.len() as u64 > self.sent.independent_bits(segments) / 8 * 15 / 16 {
+            let ranks = self.smallest_ranged(Layout::Enumerative, segments);
+            best = self.shorter(best, ranks);
         }
         // Whole bits a gap are as short only where a range coder's beginning and end weigh.
         if self.sent.nonzeros < RICE_BELOW {
-            least = consider(self.write_sparse(Layout::Rice, false, segments));
+            let rice = self.write_sparse(Layout::Rice, false, segments);
+            best = self.shorter(best, rice);
         }
         // Only a handful of coordinates, or a tensor full of them, can be shorter without any coding.
-        if self.sent.raw_bytes_at_least(segments) < least {
-            consider(self.write_sparse(Layout::Raw, false, segments));
+        if self.sent.raw_bytes_at_least(segments) < best.len() {
+            let raw = self.write_sparse(Layout::Raw, false, segments);
+            best = self.shorter(best, raw);
         }
-        best.expect("a frame is always shorter than the address space")
+        best
     }
 
     /// Where gaps are many they are as short as ranks to a few parts in a thousand, and read several times as quickly.
@@ -372,7 +385,10 @@ impl Encoder {
     fn smallest_ranged(&mut self, layout: Layout, segments: &Segments) -> Vec<u8> {
         let frame = self.write_sparse(layout, false, segments);
         match self.sent.kind {
-            FrameKind::Int8 => shorter(frame, self.write_sparse(layout, true, segments)),
+            FrameKind::Int8 => {
+                let coded = self.write_sparse(layout, true, segments);
+                self.shorter(frame, coded)
+            }
             _ => frame,
         }
     }
@@ -415,12 +431,13 @@ impl Encoder {
         let plain = self.write_dense(segments);
         let may_code = matches!(coder, EntropyCoder::Auto | EntropyCoder::Adaptive);
         if may_code && self.sent.kind == FrameKind::Int8 {
-            return shorter(self.write_coded_levels(segments), plain);
+            let coded = self.write_coded_levels(segments);
+            return self.shorter(coded, plain);
         }
         plain
     }
 
-    fn write_dense(&self, segments: &Segments) -> Vec<u8> {
+    fn write_dense(&mut self, segments: &Segments) -> Vec<u8> {
         let mut out = self.start(Layout::Dense, false, segments);
         for span in &self.sent.spans {
             let codes = &self.sent.codes[span.codes.clone()];
@@ -451,11 +468,26 @@ impl Encoder {
         out
     }
 
-    fn start(&self, layout: Layout, values_coded: bool, segments: &Segments) -> Vec<u8> {
+    fn start(&mut self, layout: Layout, values_coded: bool, segments: &Segments) -> Vec<u8> {
         let expected = if layout == Layout::Dense { 4 * segments.len() } else { 2 * self.sent.nonzeros };
-        let mut out = Vec::with_capacity(expected + 64);
+        let mut out = self.room(expected + 64);
         self.header(layout, values_coded, segments).write(&mut out);
         out
+    }
+
+    /// An empty frame: a spare one, if there is any.
+    fn room(&mut self, expected: usize) -> Vec<u8> {
+        let mut frame = self.spare.pop().unwrap_or_default();
+        frame.clear();
+        frame.reserve(expected);
+        frame
+    }
+
+    /// The first one unless the other is shorter.
+    fn shorter(&mut self, first: Vec<u8>, other: Vec<u8>) -> Vec<u8> {
+        let (shorter, longer) = if other.len() < first.len() { (other, first) } else { (first, other) };
+        self.recycle(longer);
+        shorter
     }
 
     fn header(&self, layout: Layout, values_coded: bool, segments: &Segments) -> FrameHeader {
@@ -488,10 +520,6 @@ fn write_ranged<S: RangeStream, P: Positions<S>>(
     written.expect("what is sent is in order");
 }
 
-fn shorter(a: Vec<u8>, b: Vec<u8>) -> Vec<u8> {
-    if b.len() < a.len() { b } else { a }
-}
-
 /// Appends the values in little-endian order.
 fn extend_plainly<T: bytemuck::NoUninit>(out: &mut Vec<u8>, values: &[T], to_bytes: impl Fn(T) -> [u8; 4]) {
     if cfg!(target_endian = "little") {
@@ -500,6 +528,9 @@ fn extend_plainly<T: bytemuck::NoUninit>(out: &mut Vec<u8>, values: &[T], to_byt
         out.extend(values.iter().flat_map(|&value| to_bytes(value)));
     }
 }
+
+/// Frames that are there at a time at most: the shortest one so far, the next one, its header.
+const SPARE_MOST: usize = 4;
 
 /// From so many non-zeros on gaps are as good as ranks.
 const RANKED_BELOW: usize = 8192;

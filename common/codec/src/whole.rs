@@ -20,8 +20,17 @@ pub(crate) struct Whole {
     /// What everything random is drawn from.
     pub(crate) seed: u64,
     rotated: rotated::Writer,
+    reader: Reader,
+    /// Integers of a common grid.
+    levels: Vec<i8>,
     /// A vector as it is rounded: finite, and no larger than half precision allows.
     values: Vec<f32>,
+}
+
+/// Reads bodies; keeps its buffers from one to the next.
+#[derive(Default)]
+pub(crate) struct Reader {
+    rotated: rotated::Models,
 }
 
 /// Where values of a frame go, a run at a time and rising.
@@ -55,7 +64,9 @@ impl Whole {
             Quantizer::Terngrad => norms::write(&Norms::TERNGRAD, seed, segments, values, out),
             Quantizer::Sign => sign::write(segments, values, out),
             Quantizer::LowRank { rank } => low_rank::write(rank.into(), seed, segments, values, out),
-            Quantizer::Common { grid, fit } => common::write((grid, fit), codec.coder, seed, values, out),
+            Quantizer::Common { grid, fit } => {
+                common::write((grid, fit), codec.coder, seed, (values, &mut self.levels), out);
+            }
             Quantizer::F32 | Quantizer::F16 | Quantizer::Int8 | Quantizer::Ternary | Quantizer::Codebook { .. } => {}
         }
         Ok(())
@@ -71,32 +82,35 @@ impl Whole {
         };
         let result = match quantizer.kind() {
             FrameKind::Whole(Scheme::Rotated) => self.rotated.each(self.seed, &mut subtract),
-            FrameKind::Whole(scheme) => read(scheme, body, body.len(), segments, &mut subtract),
+            FrameKind::Whole(scheme) => self.reader.read(scheme, body, body.len(), segments, &mut subtract),
             _ => Ok(()),
         };
         result.expect("what was written can be read");
     }
 }
 
-/// Reads a body.
-///
-/// # Errors
-/// What is wrong with it, or with its values.
-pub(crate) fn read(
-    scheme: Scheme,
-    body: &[u8],
-    frame_bytes: usize,
-    segments: &Segments,
-    each: &mut impl Each,
-) -> Result<(), Error> {
-    let n = segments.len();
-    match scheme {
-        Scheme::Rotated => rotated::read(body, frame_bytes, n, each),
-        Scheme::Eden => eden::read(body, frame_bytes, n, each),
-        Scheme::Qsgd | Scheme::Terngrad => norms::read(scheme, body, frame_bytes, segments, each),
-        Scheme::Sign => sign::read(body, frame_bytes, segments, each),
-        Scheme::LowRank => low_rank::read(body, frame_bytes, segments, each),
-        Scheme::Common => common::read(body, frame_bytes, n, each),
+impl Reader {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// What is wrong with it, or with its values.
+    pub(crate) fn read(
+        &mut self,
+        scheme: Scheme,
+        body: &[u8],
+        frame_bytes: usize,
+        segments: &Segments,
+        each: &mut impl Each,
+    ) -> Result<(), Error> {
+        let n = segments.len();
+        match scheme {
+            Scheme::Rotated => rotated::read(body, frame_bytes, n, &mut self.rotated, each),
+            Scheme::Eden => eden::read(body, frame_bytes, n, each),
+            Scheme::Qsgd | Scheme::Terngrad => norms::read(scheme, body, frame_bytes, segments, each),
+            Scheme::Sign => sign::read(body, frame_bytes, segments, each),
+            Scheme::LowRank => low_rank::read(body, frame_bytes, segments, each),
+            Scheme::Common => common::read(body, frame_bytes, n, each),
+        }
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) struct Adaptive {
     counts: Counts,
     is_mixed: Learning,
     mixed: Mixed,
+    /// Positions on which the ways are compared.
+    tried: Vec<u32>,
     /// Where many gaps may be told by it.
     ans: Option<Ans>,
 }
@@ -29,7 +31,7 @@ impl Adaptive {
 
     /// With nothing but choices of the range coder, as frames of version 2 have it.
     pub(crate) fn ranged() -> Self {
-        Self { counts: Counts::new(), is_mixed: Learning::EVEN, mixed: Mixed::default(), ans: None }
+        Self { counts: Counts::new(), is_mixed: Learning::EVEN, mixed: Mixed::default(), tried: Vec::new(), ans: None }
     }
 
     /// As containers of that version have it: 1 looked at every coordinate of a mixed tensor.
@@ -41,24 +43,32 @@ impl Adaptive {
 
     /// Writes both ways into nothing and compares; of a long tensor only the rows in its middle.
     fn mixed_costs_less(&mut self, segment: Segment, positions: &[u32]) -> bool {
+        let mut tried = std::mem::take(&mut self.tried);
+        let costs_less = self.mixed_costs_less_than_gaps(segment, positions, &mut tried);
+        self.tried = tried;
+        costs_less
+    }
+
+    fn mixed_costs_less_than_gaps(&mut self, segment: Segment, positions: &[u32], tried: &mut Vec<u32>) -> bool {
         let row = segment.row.clamp(1, segment.len);
         let len = tried_len(segment);
         let start = (segment.len - len) / 2 / row * row;
         let within = |&&position: &&u32| (start..start + len).contains(&(position as usize));
-        let mut tried: Vec<u32> = positions.iter().filter(within).map(|position| position - start as u32).collect();
+        tried.clear();
+        tried.extend(positions.iter().filter(within).map(|position| position - start as u32));
         if tried.is_empty() {
             return false;
         }
         let mut by_gaps = Cost::default();
-        let gaps = self.code_gaps(&mut by_gaps, len as u32, tried.len() as u32, &mut tried);
+        let gaps = self.code_gaps(&mut by_gaps, len as u32, tried.len() as u32, tried);
         if gaps.is_err() {
             return false;
         }
         if len == segment.len {
-            return self.mixed.remembered_cost(segment, &mut tried) < by_gaps.total;
+            return self.mixed.remembered_cost(segment, tried) < by_gaps.total;
         }
         let mut by_mixing = Cost::default();
-        let mixed = self.mixed.code(&mut by_mixing, Segment { len, ..segment }, tried.len() as u32, &mut tried);
+        let mixed = self.mixed.code(&mut by_mixing, Segment { len, ..segment }, tried.len() as u32, tried);
         mixed.is_ok() && by_mixing.total < by_gaps.total
     }
 

@@ -10,17 +10,24 @@ use crate::{
 };
 
 /// Appends a body to `out`; under a coder that may code values, the shorter of the two.
-pub(super) fn write((grid, fit): (CommonGrid, Fit), coder: EntropyCoder, seed: u64, u: &[f32], out: &mut Vec<u8>) {
-    let levels: Vec<i8> = match fit {
-        Fit::LeastError => u.iter().map(|&value| nearest_level(grid, value)).collect(),
-        Fit::Unbiased => (0..).zip(u).map(|(i, &value)| random_level(grid, value, word(seed, i))).collect(),
-    };
+pub(super) fn write(
+    (grid, fit): (CommonGrid, Fit),
+    coder: EntropyCoder,
+    seed: u64,
+    (u, levels): (&[f32], &mut Vec<i8>),
+    out: &mut Vec<u8>,
+) {
+    levels.clear();
+    match fit {
+        Fit::LeastError => levels.extend(u.iter().map(|&value| nearest_level(grid, value))),
+        Fit::Unbiased => levels.extend((0..).zip(u).map(|(i, &value)| random_level(grid, value, word(seed, i)))),
+    }
     let start = out.len();
     if matches!(coder, EntropyCoder::Auto | EntropyCoder::Adaptive) {
         out.extend([grid.exponent().cast_unsigned(), grid.bits() | CODED]);
         let mut stream = RangeWriter::new(out);
         let mut model = Frequencies::of(1 << grid.bits());
-        for &level in &levels {
+        for &level in &*levels {
             model.code(&mut stream, symbol(grid.bits(), level));
         }
         stream.finish();
@@ -31,7 +38,7 @@ pub(super) fn write((grid, fit): (CommonGrid, Fit), coder: EntropyCoder, seed: u
     }
     out.extend([grid.exponent().cast_unsigned(), grid.bits()]);
     let mut stream = BitWriter::new(out);
-    for level in levels {
+    for &mut level in levels {
         stream.bits(u32::from(level.cast_unsigned()) & mask(grid.bits()), grid.bits().into());
     }
     stream.finish();
@@ -140,7 +147,7 @@ mod tests {
         let expected = [0.0, 1.0, -1.0, 2.0, 2.0, 2.0, 7.0, -7.0, 0.0];
         for coder in [EntropyCoder::Auto, EntropyCoder::Raw] {
             let mut body = Vec::new();
-            write((grid(), Fit::LeastError), coder, 0, &u, &mut body);
+            write((grid(), Fit::LeastError), coder, 0, (&u, &mut Vec::new()), &mut body);
             assert_eq!(levels(&body, u.len()), Ok(expected.to_vec()), "{coder:?}");
         }
     }
@@ -163,7 +170,7 @@ mod tests {
     fn integers_as_they_are_have_one_length_and_cannot_be_cut_or_continued() {
         let u: Vec<f32> = (0..1500).map(|i| (i as f32).sin()).collect();
         let mut body = Vec::new();
-        write((grid(), Fit::LeastError), EntropyCoder::Raw, 0, &u, &mut body);
+        write((grid(), Fit::LeastError), EntropyCoder::Raw, 0, (&u, &mut Vec::new()), &mut body);
         assert_eq!(body.len(), 2 + 750);
         assert!(levels(&body, 1500).is_ok());
         assert_eq!(levels(&body[..body.len() - 1], 1500), Err(Error::Truncated { got: 751 }));

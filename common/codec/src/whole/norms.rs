@@ -27,12 +27,11 @@ impl Norms {
     }
 
     /// Coordinates with a norm of their own.
-    fn buckets(&self, segments: &Segments) -> Vec<Range<usize>> {
-        if self.of_tensors {
-            return (0..segments.count()).map(|i| segments.range(i)).collect();
-        }
-        let n = segments.len();
-        (0..n).step_by(BUCKET).map(|start| start..n.min(start + BUCKET)).collect()
+    fn buckets(&self, segments: &Segments) -> impl Iterator<Item = Range<usize>> {
+        let (of_tensors, n) = (self.of_tensors, segments.len());
+        let count = if of_tensors { segments.count() } else { n.div_ceil(BUCKET) };
+        let bucket = move |i| if of_tensors { segments.range(i) } else { i * BUCKET..n.min((i + 1) * BUCKET) };
+        (0..count).map(bucket)
     }
 
     /// The code of the norm, rounded up so that nothing exceeds it.
@@ -57,15 +56,19 @@ pub(super) fn write(norms: &Norms, seed: u64, segments: &Segments, u: &[f32], ou
     let mut stream = RangeWriter::new(out);
     stream.bits(norms.levels.into(), 8);
     let mut model = Frequencies::of(2 * usize::from(norms.levels) + 1);
-    let mut levels = Vec::new();
+    let mut buffer = [0; BUCKET];
     for bucket in norms.buckets(segments) {
         let code = norms.norm(&u[bucket.clone()]);
         stream.bits(code.into(), 16);
         if code > 0 {
             let norm = scale::value(code, bucket.start).expect("norms are finite");
-            levels.clear();
-            levels.extend(bucket.clone().map(|i| random_level(norms.levels, norm, u[i], word(seed, i as u64))));
-            norms.code_levels(&mut stream, &mut model, &mut levels);
+            for start in bucket.clone().step_by(BUCKET) {
+                let levels = &mut buffer[..BUCKET.min(bucket.end - start)];
+                for (i, level) in (start..).zip(&mut *levels) {
+                    *level = random_level(norms.levels, norm, u[i], word(seed, i as u64));
+                }
+                norms.code_levels(&mut stream, &mut model, levels);
+            }
         }
     }
     stream.finish();

@@ -29,11 +29,14 @@ pub(super) struct Writer {
     heads: Vec<Head>,
     search: trellis::Search,
     /// By class.
-    statistics: Vec<Option<Statistics>>,
+    statistics: Vec<Statistics>,
+    models: Models,
 }
 
 /// What levels of a class of blocks cost, as far as is known.
 struct Statistics {
+    /// Whether anything is.
+    known: bool,
     /// How many levels have which magnitude, by grid.
     counts: [[u32; COUNTED]; 2],
     costs: Box<Costs>,
@@ -164,7 +167,7 @@ impl Writer {
         let mut learnt = 0;
         for _ in 0..TRIALS {
             if learnt == 0 {
-                self.statistics.clear();
+                self.statistics.iter_mut().for_each(|statistics| statistics.known = false);
             }
             let blocks = if learnt == learn { SAMPLED_BLOCKS } else { SAMPLED_BLOCKS / 4 };
             let found = self.sampled_bits(step(fineness), bit, blocks);
@@ -173,7 +176,8 @@ impl Writer {
                     break;
                 }
                 learnt += 1;
-                self.statistics.iter_mut().flatten().for_each(|statistics| statistics.learn(bit.unwrap_or_default()));
+                let known = self.statistics.iter_mut().filter(|statistics| statistics.known);
+                known.for_each(|statistics| statistics.learn(bit.unwrap_or_default()));
                 (low, high) = ((COARSEST, 0.0), (FINEST, f64::INFINITY));
                 continue;
             }
@@ -193,8 +197,8 @@ impl Writer {
     /// Bits per coordinate of a sample of the blocks by the entropy of their levels, class by class and grid by grid.
     fn sampled_bits(&mut self, step: Step, bit: Option<f32>, sampled: usize) -> f64 {
         let Self { rotated, energies, levels, search, statistics, .. } = self;
-        statistics.resize_with(CLASSES, || None);
-        statistics.iter_mut().flatten().for_each(|statistics| statistics.counts = [[0; COUNTED]; 2]);
+        statistics.resize_with(CLASSES, Statistics::unknown);
+        statistics.iter_mut().for_each(|statistics| statistics.counts = [[0; COUNTED]; 2]);
         let every = energies.len().div_ceil(sampled);
         levels.clear();
         levels.resize(1 << BLOCK_LOG2, 0);
@@ -207,22 +211,20 @@ impl Writer {
                     let (size, class) = step.of(energy, block.len());
                     let levels = &mut levels[..block.len()];
                     if size > 0.0 {
-                        let statistics = statistics[class].get_or_insert_with(|| {
-                            Statistics::of_normal(step.variance(class), bit.unwrap_or_default())
-                        });
+                        let statistics = statistics[class].or_of_normal(step.variance(class), bit.unwrap_or_default());
                         search.levels(&rotated[block], 1.0 / size, bit.map(|_| &*statistics.costs), levels);
                         statistics.count(levels);
                     }
                 }
             },
         );
-        let bits: f64 = statistics.iter().flatten().map(Statistics::bits).sum();
+        let bits: f64 = statistics.iter().map(Statistics::bits).sum();
         bits / coordinates.max(1) as f64
     }
 
     /// Rounds all blocks to a grid and fits their scales.
     fn round(&mut self, (fit, bit): (Fit, Option<f32>), step: Step, shape: Shape) -> Shape {
-        let Self { rotated, energies, levels, heads, search, statistics } = self;
+        let Self { rotated, energies, levels, heads, search, statistics, .. } = self;
         levels.clear();
         levels.resize(rotated.len(), 0);
         heads.clear();
@@ -236,9 +238,7 @@ impl Writer {
                     let (values, levels) = (&rotated[block.clone()], &mut levels[block]);
                     if size > 0.0 {
                         // The sample may have left out the class.
-                        let statistics = statistics[class].get_or_insert_with(|| {
-                            Statistics::of_normal(step.variance(class), bit.unwrap_or_default())
-                        });
+                        let statistics = statistics[class].or_of_normal(step.variance(class), bit.unwrap_or_default());
                         search.levels(values, 1.0 / size, bit.map(|_| &*statistics.costs), levels);
                         if fit == Fit::Unbiased {
                             keep_one(values, levels);
@@ -270,7 +270,8 @@ impl Writer {
     fn code(&mut self, shape: Shape, n: usize, out: &mut Vec<u8>) {
         let mut stream = RangeWriter::new(out);
         shape.code(&mut stream);
-        let mut models = Models::new(shape);
+        let models = &mut self.models;
+        models.begin(shape);
         for (block, &head) in blocks(n, shape.log2).zip(&self.heads) {
             models.head(&mut stream, head);
             if head.class > 0 {
@@ -289,13 +290,19 @@ pub(super) fn quantized(body: &[u8], n: usize) -> u64 {
 }
 
 /// Reads a body.
-pub(super) fn read(body: &[u8], frame_bytes: usize, n: usize, each: &mut impl Each) -> Result<(), Error> {
+pub(super) fn read(
+    body: &[u8],
+    frame_bytes: usize,
+    n: usize,
+    models: &mut Models,
+    each: &mut impl Each,
+) -> Result<(), Error> {
     let mut stream = RangeReader::new(body);
     let shape = Shape::default().code(&mut stream);
     if shape.log2 > LARGEST_BLOCK.ilog2() || shape.plain > PLAIN_MOST || shape.most > MOST {
         return Err(Error::BadBlock { index: 0 });
     }
-    let mut models = Models::new(shape);
+    models.begin(shape);
     let (mut levels, mut buffer) = ([0; LARGEST_BLOCK], [0.0; LARGEST_BLOCK]);
     for block in blocks(n, shape.log2) {
         let head = models.head(&mut stream, Head::default());
@@ -310,20 +317,28 @@ pub(super) fn read(body: &[u8], frame_bytes: usize, n: usize, each: &mut impl Ea
     stream.finish(frame_bytes)
 }
 
-/// The models of a frame, which both directions teach alike.
-struct Models {
+/// The models of a frame, which both directions teach alike; their memory is kept from one to the next.
+pub(super) struct Models {
     shape: Shape,
     classes: Frequencies,
     /// The upper bytes of scales.
     scales: Frequencies,
-    /// By class and grid.
-    levels: [Option<Box<[Frequencies; 2]>>; CLASSES],
+    /// By class: whether the frame has one yet, and by grid.
+    levels: [(bool, Option<Box<[Frequencies; 2]>>); CLASSES],
+}
+
+impl Default for Models {
+    fn default() -> Self {
+        let levels = std::array::from_fn(|_| (false, None));
+        Self { shape: Shape::default(), classes: Frequencies::new(), scales: Frequencies::new(), levels }
+    }
 }
 
 impl Models {
-    fn new(shape: Shape) -> Self {
-        let levels = std::array::from_fn(|_| None);
-        Self { shape, classes: Frequencies::of(CLASSES), scales: Frequencies::new(), levels }
+    /// Forgets the frame before.
+    fn begin(&mut self, shape: Shape) {
+        (self.shape, self.classes, self.scales) = (shape, Frequencies::of(CLASSES), Frequencies::new());
+        self.levels.iter_mut().for_each(|(begun, _)| *begun = false);
     }
 
     fn head<S: RangeStream>(&mut self, stream: &mut S, head: Head) -> Head {
@@ -339,8 +354,12 @@ impl Models {
     fn levels<S: RangeStream>(&mut self, stream: &mut S, class: u8, levels: &mut [i16]) {
         let Shape { plain, most, .. } = self.shape;
         let (symbols, zero) = (2 * most as usize + 2, most as i32 + 1);
-        let models = self.levels[usize::from(class)]
-            .get_or_insert_with(|| Box::new([Frequencies::of(symbols), Frequencies::of(symbols)]));
+        let (begun, models) = &mut self.levels[usize::from(class)];
+        let models = models.get_or_insert_with(|| Box::new([Frequencies::new(), Frequencies::new()]));
+        if !*begun {
+            *begun = true;
+            models.iter_mut().for_each(|model| *model = Frequencies::of(symbols));
+        }
         let mut state = State::default();
         for level in levels {
             let symbol = models[state.grid()].code(stream, ((i32::from(*level) >> plain) + zero) as u32);
@@ -352,12 +371,26 @@ impl Models {
 }
 
 impl Statistics {
-    /// Of a normal variable whose variance is `variance` squared steps, with a bit worth `bit` of them.
-    fn of_normal(variance: f64, bit: f32) -> Self {
-        let mut costs = Box::new([[0.0; COUNTED]; 2]);
+    fn unknown() -> Self {
+        Self { known: false, counts: [[0; COUNTED]; 2], costs: Box::new([[0.0; COUNTED]; 2]) }
+    }
+
+    /// Unless more is known, those of a normal variable whose variance is `variance` squared steps, with a bit worth `bit`
+    /// of them.
+    fn or_of_normal(&mut self, variance: f64, bit: f32) -> &mut Self {
+        if !self.known {
+            self.known = true;
+            self.counts = [[0; COUNTED]; 2];
+            self.expect_normal(variance, bit);
+        }
+        self
+    }
+
+    fn expect_normal(&mut self, variance: f64, bit: f32) {
         let exponent = -0.5 * std::f64::consts::LOG2_E / variance;
         let density = |x: f64| exp2((exponent * x * x).max(-60.0));
-        for (grid, costs) in costs.iter_mut().enumerate() {
+        for (grid, costs) in self.costs.iter_mut().enumerate() {
+            costs.fill(0.0);
             let point = |magnitude: usize| (2 * magnitude) as f64 - if magnitude > 0 { grid as f64 } else { 0.0 };
             let mut masses = [0.0; COUNTED];
             for (magnitude, mass) in masses.iter_mut().enumerate() {
@@ -378,7 +411,6 @@ impl Statistics {
                 *cost = bit * ((24 << 16) - log2(share) + sign) as f32 / 65536.0;
             }
         }
-        Self { counts: [[0; COUNTED]; 2], costs }
     }
 
     fn count(&mut self, levels: &[i16]) {
