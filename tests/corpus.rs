@@ -188,10 +188,11 @@ fn messages() -> BTreeMap<String, Vec<u8>> {
         width: dunlin_core::recipe::Width::WHOLE,
         held: Some(ModelVersion(5)),
         wait_ms: 20_000,
+        declines: None,
     };
     let fetch = FetchModel { session: session.clone(), held: None, wanted: ModelVersion(6) };
     let codec = Codec { density: 0.01, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
-    let task = TrainTask { round, base: ModelVersion(6), deadline_ms: 60_000, codec, max_bytes: 0 };
+    let task = TrainTask { round, base: ModelVersion(6), deadline_ms: 60_000, codec, max_bytes: 0, asks: 0 };
     let of = |kind: u8, bytes: Vec<u8>| [vec![kind], bytes].concat();
     let encoded = |kind: u8, message: &dyn Fn() -> Vec<u8>| of(kind, message());
     BTreeMap::from([

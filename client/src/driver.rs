@@ -22,7 +22,7 @@ use serde::Serialize;
 use shared::Prepared;
 use std::sync::Arc;
 use std::time::Duration;
-use tasks::{evaluate, fetch_model, train};
+use tasks::{Trained, evaluate, fetch_model, train};
 use tracing::{debug, info, warn};
 
 /// What a client tells those who watch it.
@@ -134,15 +134,22 @@ pub async fn run(
                 let session = participant.session().expect("a client that trains has joined");
                 let report = transport.clone();
                 let prepared = needed(&prepared).clone();
+                let budget = prepared.recipe.limits.client_bytes;
                 (shared.tell)(&Told::Training { client: &client, round: task.round.number });
                 match train(&client, &task, (&mut *state, &shared, prepared), (report, session)).await? {
-                    Some((update, pass)) => {
+                    Trained::Update(update, pass) => {
                         _pass = pass;
                         let header = update.header.clone();
-                        state.keep(update)?;
+                        state.keep(*update)?;
                         Event::Trained(header)
                     }
-                    None => Event::TrainingStopped,
+                    Trained::Stopped => Event::TrainingStopped,
+                    Trained::OutOfBytes { for_good } => {
+                        let (sent, what) =
+                            (state.spent(), if for_good { "any further one" } else { "an update of this round" });
+                        info!(client = %client, sent, budget, "limits.client_bytes leaves too little for {what}");
+                        Event::OutOfBytes { for_good }
+                    }
                 }
             }
             Action::AskOffset(session, header) => {

@@ -23,6 +23,8 @@ pub struct Participant {
     width: Width,
     held: Option<ModelVersion>,
     pending: Option<UpdateHeader>,
+    /// A round that no update will be sent for.
+    declines: Option<u64>,
     step: Step,
     /// Calls that failed in a row; what the pause before the next one grows with.
     failures: u32,
@@ -107,6 +109,11 @@ pub enum Event {
     Trained(UpdateHeader),
     /// Training was broken off because the round is over.
     TrainingStopped,
+    /// The client's budget of bytes has no room for an update in this round, or for good.
+    OutOfBytes {
+        /// Whether there will never be any.
+        for_good: bool,
+    },
     /// Answer to [`Action::AskOffset`].
     Offset(Result<Held, Reject>),
     /// Answer to [`Action::Upload`].
@@ -158,6 +165,7 @@ impl Participant {
             width: Width::WHOLE,
             held: None,
             pending: None,
+            declines: None,
             step: Step::Join,
             failures: 0,
             backing_off: false,
@@ -241,6 +249,14 @@ impl Participant {
                 Step::Upload(0)
             }
             (Step::Train(_), Event::TrainingStopped) => Step::CheckIn,
+            (Step::Train(task), Event::OutOfBytes { for_good }) => {
+                self.declines = Some(task.round.number);
+                if for_good {
+                    // Whoever offers no examples is not asked.
+                    self.examples = 0;
+                }
+                Step::CheckIn
+            }
             (Step::AskOffset, Event::Offset(Ok(Held::Offset(offset)))) => Step::Upload(offset),
             (Step::AskOffset, Event::Offset(Ok(Held::Receipt(_)))) => Step::Commit,
             (Step::AskOffset, Event::Offset(Err(reject))) => self.upload_refused(reject),
@@ -306,6 +322,7 @@ impl Participant {
                 width: self.width,
                 held: self.held,
                 wait_ms: self.wait_ms,
+                declines: self.declines,
             }),
             Step::Fetch(work) => {
                 Action::Fetch(FetchModel { session: session(), held: self.held, wanted: work.version() })

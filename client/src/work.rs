@@ -327,6 +327,7 @@ mod tests {
             deadline_ms: 1,
             codec,
             max_bytes: 0,
+            asks: 0,
         };
         let sets = ["uplink.density=1", "uplink.quantizer=f32", "uplink.feedback=0.9"].map(str::to_owned);
         let assignment = Assignment {

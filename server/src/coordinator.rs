@@ -145,16 +145,16 @@ impl Coordinator {
         } else if resume.abandoned_in_row >= coordinator.config.max_abandoned {
             coordinator.finish(Outcome::GaveUp);
         } else if let Some(open) = resume.open {
+            coordinator.round = open.round;
             let mut round =
-                OpenRound::new(&coordinator.config, open.round, open.base, open.eligible, open.members, now)
-                    .within(coordinator.config.recipe.max_update_bytes(open.round, coordinator.spent));
+                OpenRound::new(&coordinator.config, open.round, open.base, open.eligible, open.members, now);
+            coordinator.bound(&mut round);
             for header in open.updates {
                 if let Some(client) = coordinator.clients.get_mut(&header.client) {
                     client.last_accepted = Some((header.round.number, header.digest));
                 }
                 round.restore_update(header);
             }
-            coordinator.round = open.round;
             coordinator.phase = Phase::Training(round);
             coordinator.close_if_complete(now);
         } else if resume.evaluation_due {
@@ -208,6 +208,12 @@ impl Coordinator {
         let client = self.clients.get_mut(id).expect("an authenticated client is registered");
         client.examples = check_in.examples;
         client.held_until = now;
+        if let Phase::Training(round) = &mut self.phase
+            && check_in.declines == Some(round.number)
+        {
+            round.decline(id);
+            self.close_if_complete(now);
+        }
         if matches!(self.phase, Phase::Gathering) {
             self.advance(now);
         }
@@ -227,6 +233,7 @@ impl Coordinator {
                         deadline_ms,
                         codec,
                         max_bytes: round.max_bytes,
+                        asks: round.asks.get(id).copied().unwrap_or_default(),
                     };
                     return Ok(Assignment::Train(task));
                 }

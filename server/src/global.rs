@@ -443,13 +443,13 @@ fn factors(layout: &Layout, key: &'static str, config: &LinkConfig) -> Result<Ve
 /// Checks that an update of the first round fits into what the recipe allows it: otherwise clients would fail one by one.
 fn room(recipe: &Recipe, layout: &Layout) -> Result<(), Error> {
     let codec = recipe.update_codec(1);
-    let key = match (recipe.max_update_bytes(1, 0), recipe.client_update_bytes(1, 0, 0)) {
+    let key = match (recipe.max_update_bytes(1, 0), recipe.client_update_bytes(1, 0, 0, 0)) {
         (0, 0) => return Ok(()),
         (run, client) if client > 0 && (run == 0 || client < run) => "limits.client_bytes",
         (run, _) if run == recipe.limits.update_bytes => "limits.update_bytes",
         _ => "limits.run_bytes",
     };
-    let bytes = recipe.client_update_bytes(1, 0, recipe.max_update_bytes(1, 0));
+    let bytes = recipe.client_update_bytes(1, 0, recipe.max_update_bytes(1, 0), 0);
     // Any update will do: lengths hardly differ where all coordinates are sent, and otherwise few of them fit anywhere.
     let update: Vec<f32> = (0..layout.len()).map(|i| (i as f32).sin()).collect();
     match Encoder::new().encode_source_within(&codec, bytes, &layout.segments(), &*update, &mut ()) {

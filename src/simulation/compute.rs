@@ -50,6 +50,11 @@ pub(super) enum Task {
 pub(super) enum Done {
     /// An update, which lies in the client's state where there is one, and the server's verdict on its frame.
     Trained(Box<Update>, Result<Vetted, Reject>),
+    /// No update: the client's budget has too little room for one, in this round or for good.
+    OutOfBytes {
+        /// Which of both.
+        for_good: bool,
+    },
     /// The sums of an evaluation.
     Evaluated(Evaluation),
 }
@@ -84,7 +89,10 @@ impl Bench {
         let failed = |error: StateError| WorkError::Trainer(dunlin_client::trainer::TrainerError::Failed(error.into()));
         let mut state = self.state(&job.client).map_err(failed)?;
         let spent = state.as_ref().map_or(0, ClientState::spent);
-        let task = &budget::within(&self.recipe, spent, task);
+        if !self.recipe.has_client_bytes(spent) {
+            return Ok(Done::OutOfBytes { for_good: true });
+        }
+        let (asked, task) = (task, &budget::within(&self.recipe, spent, task));
         let residual =
             state.as_mut().map_or(Ok(None), |state| state.residual(job.model.mask().whole())).map_err(failed)?;
         let assignment = Assignment {
@@ -96,8 +104,11 @@ impl Bench {
             residual: residual.as_deref(),
             digest: if state.is_some() { Digest::of } else { digest_of_checksum },
         };
-        let mut update =
-            work::train_and_encode(&assignment, &mut *trainer, encoder, &mut |_, _| ControlFlow::Continue(()))?;
+        let go_on = &mut |_, _| ControlFlow::Continue(());
+        let mut update = match work::train_and_encode(&assignment, &mut *trainer, encoder, go_on) {
+            Err(error) if budget::is_used_up(&error, asked, task) => return Ok(Done::OutOfBytes { for_good: false }),
+            update => update?,
+        };
         drop(residual);
         // These very bytes are what its header is about.
         let verdict = job.rules.vet_frame(&update.frame);

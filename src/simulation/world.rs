@@ -425,6 +425,7 @@ impl<'a> World<'a> {
                 loss_sum: sums.loss_sum,
                 ..empty(round, version)
             }),
+            (Done::OutOfBytes { for_good }, _) => Event::OutOfBytes { for_good },
             (Done::Evaluated(_), Work::Train(_)) => Event::TrainingStopped,
         };
         self.hear(number, event)

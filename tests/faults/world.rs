@@ -351,8 +351,14 @@ impl World {
                 let session = Session { run, client: attack::name(), token: attack::TOKEN };
                 let coordinator = &mut self.engine.coordinator;
                 if coordinator.join(now, &session.client, session.token).is_ok() {
-                    let check_in =
-                        CheckIn { session, examples: attack::EXAMPLES, width: Width::WHOLE, held: None, wait_ms: 0 };
+                    let check_in = CheckIn {
+                        session,
+                        examples: attack::EXAMPLES,
+                        width: Width::WHOLE,
+                        held: None,
+                        wait_ms: 0,
+                        declines: None,
+                    };
                     let _whatever = coordinator.check_in(now, &check_in);
                 }
                 self.settle();

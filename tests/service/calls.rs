@@ -48,7 +48,7 @@ impl Hand {
 
     pub(crate) async fn check_in_for(&mut self, wait_ms: u64) -> Result<Assignment, Reject> {
         let session = self.session.clone();
-        let check_in = CheckIn { session, examples: 1, width: Width::WHOLE, held: None, wait_ms };
+        let check_in = CheckIn { session, examples: 1, width: Width::WHOLE, held: None, wait_ms, declines: None };
         self.transport.check_in(&check_in).await.unwrap()
     }
 

@@ -103,7 +103,14 @@ impl Calls {
 
     /// The next thing to do but waiting.
     async fn work(&mut self, session: &Session, held: Option<ModelVersion>) -> Assignment {
-        let check_in = CheckIn { session: session.clone(), examples: 1, width: Width::WHOLE, held, wait_ms: 10_000 };
+        let check_in = CheckIn {
+            session: session.clone(),
+            examples: 1,
+            width: Width::WHOLE,
+            held,
+            wait_ms: 10_000,
+            declines: None,
+        };
         loop {
             match self.check_in(&check_in).await.unwrap() {
                 Assignment::Wait { .. } => {}
@@ -145,7 +152,8 @@ async fn script(mut calls: Calls) -> Vec<String> {
 
     let session = Session { run: welcome.run, client: client.clone(), token };
     let stranger = Session { token: Token([2; 16]), ..session.clone() };
-    let check_in = CheckIn { session: stranger.clone(), examples: 1, width: Width::WHOLE, held: None, wait_ms: 0 };
+    let check_in =
+        CheckIn { session: stranger.clone(), examples: 1, width: Width::WHOLE, held: None, wait_ms: 0, declines: None };
     assert_eq!(heard.note("a stranger's check-in", calls.check_in(&check_in).await), Err(Reject::WrongSession));
 
     for round in 1..=2 {

@@ -214,3 +214,39 @@ fn a_client_sends_no_more_than_its_budget_and_nearly_all_of_it_where_it_is_alway
         assert_eq!(drawn.clients.iter().map(|client| client.updates).sum::<u64>(), 60, "{others:?}");
     }
 }
+
+#[test]
+fn a_client_that_is_seldom_drawn_sends_nearly_all_of_its_budget_as_well() {
+    let sets = &["data.clients=40", "rounds.cohort=4", "rounds.count=40", "limits.client_bytes=6000"];
+    let outcome = Simulation::new(recipe(sets)).run().unwrap();
+    let asked: Vec<_> = outcome.clients.iter().filter(|client| client.updates > 0).collect();
+    assert!(asked.len() > 35, "{}", asked.len());
+    for client in asked {
+        assert!((5880..=6000).contains(&client.up), "{client:?}");
+    }
+    let grpc = Simulation::new(recipe(sets)).transport(Transport::Grpc).run().unwrap();
+    assert_eq!((&grpc.report.model_digest, grpc.report.bytes), (&outcome.report.model_digest, outcome.report.bytes));
+}
+
+#[test]
+fn a_client_whose_budget_has_no_room_declines_the_round_and_the_others_go_on() {
+    // The shortest frames of this quantizer have about 700 bytes, a third of the budget: whoever is to be drawn more often
+    // than three times has to pass rounds over.
+    let sets = &[
+        "rounds.cohort=5",
+        "rounds.count=12",
+        "rounds.quorum=0.2",
+        "uplink.quantizer=rotated",
+        "uplink.density=1",
+        "uplink.feedback=0",
+        "uplink.fit=unbiased",
+        "limits.client_bytes=2300",
+    ];
+    let run = |transport| Simulation::new(recipe(sets)).transport(transport).run().unwrap();
+    let outcome = run(Transport::InProcess);
+    assert_eq!((outcome.report.rounds, outcome.report.abandoned), (12, 0), "{:?}", outcome.report);
+    assert!(outcome.rounds.iter().any(|round| round.clients < 5), "nobody had to decline");
+    assert!(outcome.clients.iter().all(|client| client.up <= 2300), "{:?}", outcome.clients);
+    assert!(outcome.clients.iter().map(|client| client.updates).sum::<u64>() > 36, "{:?}", outcome.clients);
+    assert_eq!(run(Transport::Grpc).report.model_digest, outcome.report.model_digest);
+}

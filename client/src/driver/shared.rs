@@ -5,7 +5,7 @@ use super::{Compute, Tell};
 use crate::state::ModelCache;
 use crate::trainer::{Trainer, TrainerError};
 use crate::work::WorkError;
-use dunlin_codec::{Limits, MaskedGrid, grid};
+use dunlin_codec::{Encoder, Limits, MaskedGrid, grid};
 use dunlin_core::message::Welcome;
 use dunlin_core::recipe::Width;
 use dunlin_core::{ClientId, Digest, Layout, Recipe, RoundId};
@@ -75,6 +75,8 @@ pub struct Shared {
     pub compute: Compute,
     /// Steps that they have made, all together: whoever waits for a turn is alive as long as these advance.
     pub(super) steps: Arc<AtomicU64>,
+    /// As many as compute at a time, with the buffers that they have from updates before.
+    encoders: Mutex<Vec<Encoder>>,
     /// What they pass before they send an update.
     pub(super) gate: Option<Box<dyn Gate>>,
     prepared: Mutex<Option<(Welcome, PreparedRun)>>,
@@ -129,7 +131,17 @@ impl Shared {
     ) -> Arc<Self> {
         let compute = Compute::new(threads);
         let (models, steps, prepared) = (Arc::new(models), Arc::default(), Mutex::new(None));
-        Arc::new(Self { tell, prepare, models, compute, steps, gate, prepared })
+        let encoders = Mutex::default();
+        Arc::new(Self { tell, prepare, models, compute, steps, encoders, gate, prepared })
+    }
+
+    /// Encodes with one that is free.
+    pub(super) fn with_encoder<T>(&self, encode: impl FnOnce(&mut Encoder) -> T) -> T {
+        let free = || self.encoders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut encoder = free().pop().unwrap_or_default();
+        let result = encode(&mut encoder);
+        free().push(encoder);
+        result
     }
 
     pub(super) fn prepared(&self, welcome: &Welcome, client: &ClientId) -> Result<Arc<Prepared>, ClientError> {

@@ -9,7 +9,6 @@ use crate::trainer::TrainerError;
 use crate::transport::Transport;
 use crate::work::{self, Update, WorkError};
 use bytes::Bytes;
-use dunlin_codec::Encoder;
 use dunlin_core::message::{CatchUp, EvaluationReport, EvaluationTask, FetchModel, Session, TrainTask};
 use dunlin_core::{ClientId, Digest, ModelVersion, RoundId, catch_up};
 use dunlin_nn::small::Slice;
@@ -76,25 +75,40 @@ fn apply(
     Ok(true)
 }
 
-/// Trains, and waits until the update may be sent; nothing when the round ended meanwhile.
+/// What comes of being asked to train.
+pub(super) enum Trained {
+    /// An update, and what it passed.
+    Update(Box<Update>, Option<Pass>),
+    /// The round ended meanwhile.
+    Stopped,
+    /// The client has too few bytes left for one: in this round, or for good.
+    OutOfBytes {
+        /// Which of both.
+        for_good: bool,
+    },
+}
+
+/// Trains, and waits until the update may be sent.
 pub(super) async fn train(
     client: &ClientId,
     task: &TrainTask,
     (state, shared, prepared): (&mut dyn ClientState, &Arc<Shared>, Arc<Prepared>),
     (transport, session): (Transport, Session),
-) -> Result<Option<(Update, Option<Pass>)>, ClientError> {
+) -> Result<Trained, ClientError> {
+    let (asked, task) = (task, budget::within(&prepared.recipe, state.spent(), task));
+    if !prepared.recipe.has_client_bytes(state.spent()) {
+        return Ok(Trained::OutOfBytes { for_good: true });
+    }
     let steps = Arc::new(Steps { done: Arc::clone(&shared.steps), ..Steps::default() });
     let mut beats = Beats::new(transport, session, task.round);
-    let Some(ready) = beats.during(shared.compute.ready(), &steps).await else { return Ok(None) };
+    let Some(ready) = beats.during(shared.compute.ready(), &steps).await else { return Ok(Trained::Stopped) };
     let base = prepared.models.get(task.base).expect("a model that was just fetched is held");
-    let task = budget::within(&prepared.recipe, state.spent(), task);
     let residual =
         if prepared.recipe.uplink.feedback > 0.0 { state.residual(prepared.seeded.mask().whole())? } else { None };
     let job = {
-        let (steps, task, client) = (steps.clone(), task.clone(), client.clone());
+        let (steps, task, client, shared) = (steps.clone(), task.clone(), client.clone(), Arc::clone(shared));
         move || {
             let mut trainer = prepared.workplace.trainer(&client)?;
-            let mut encoder = Encoder::new();
             let mut progress = |_, total| {
                 steps.done.fetch_add(1, Ordering::Relaxed);
                 steps.total.store(total, Ordering::Relaxed);
@@ -109,7 +123,7 @@ pub(super) async fn train(
                 residual: residual.as_deref(),
                 digest: Digest::of,
             };
-            work::train_and_encode(&assignment, &mut *trainer, &mut encoder, &mut progress)
+            shared.with_encoder(|encoder| work::train_and_encode(&assignment, &mut *trainer, encoder, &mut progress))
         }
     };
     let mut training = std::pin::pin!(ready.compute(job));
@@ -123,12 +137,13 @@ pub(super) async fn train(
     };
     let update = match result {
         Ok(update) => update,
-        Err(WorkError::Trainer(TrainerError::Stopped)) => return Ok(None),
+        Err(WorkError::Trainer(TrainerError::Stopped)) => return Ok(Trained::Stopped),
+        Err(error) if budget::is_used_up(&error, asked, &task) => return Ok(Trained::OutOfBytes { for_good: false }),
         Err(error) => return Err(error.into()),
     };
-    let Some(gate) = &shared.gate else { return Ok(Some((update, None))) };
+    let Some(gate) = &shared.gate else { return Ok(Trained::Update(Box::new(update), None)) };
     let pass = beats.during(gate.pass(client, task.round), &steps).await;
-    Ok(pass.map(|pass| (update, Some(pass))))
+    Ok(pass.map_or(Trained::Stopped, |pass| Trained::Update(Box::new(update), Some(pass))))
 }
 
 /// How far a training is, and whether it is to be broken off.

@@ -19,7 +19,7 @@ fn joined(pending: Option<UpdateHeader>) -> Participant {
 
 fn task() -> TrainTask {
     let codec = Codec { density: 0.1, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
-    TrainTask { round: ROUND, base: ModelVersion(3), deadline_ms: 1000, codec, max_bytes: 0 }
+    TrainTask { round: ROUND, base: ModelVersion(3), deadline_ms: 1000, codec, max_bytes: 0, asks: 0 }
 }
 
 fn header() -> UpdateHeader {
@@ -65,6 +65,19 @@ fn a_refused_update_is_abandoned_with_its_reason() {
     assert_eq!(participant.action(), Action::Abandon(header(), Reject::Late));
     participant.on(Event::Done);
     assert!(matches!(participant.action(), Action::CheckIn(_)));
+}
+
+#[test]
+fn a_client_without_bytes_declines_the_round_and_offers_nothing_any_more_when_that_is_for_good() {
+    for (for_good, examples) in [(false, 60), (true, 0)] {
+        let mut participant = joined(None);
+        participant.on(Event::Assigned(Ok(Assignment::Train(task()))));
+        participant.on(Event::Fetched(Ok(ModelVersion(3))));
+        assert_eq!(participant.action(), Action::Train(task()));
+        participant.on(Event::OutOfBytes { for_good });
+        let Action::CheckIn(check_in) = participant.action() else { panic!("{:?}", participant.action()) };
+        assert_eq!((check_in.declines, check_in.examples), (Some(ROUND.number), examples));
+    }
 }
 
 #[test]

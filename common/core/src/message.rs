@@ -94,6 +94,8 @@ pub struct CheckIn {
     pub held: Option<ModelVersion>,
     /// How long the server may hold the call open when there is no work, in milliseconds.
     pub wait_ms: u64,
+    /// A round (from 1) that the client was asked to train in and will send no update for.
+    pub declines: Option<u64>,
 }
 
 /// What a client that checked in should do.
@@ -132,6 +134,9 @@ pub struct TrainTask {
     pub codec: Codec,
     /// Longest frame, in bytes, that the density is to be chosen for; 0 for none.
     pub max_bytes: u64,
+    /// How often the client will be asked to train from now on, this time included, if nobody comes or goes; 0 where that
+    /// is not known.
+    pub asks: u32,
 }
 
 /// One client's work in a federated evaluation.

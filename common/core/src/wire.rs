@@ -170,6 +170,7 @@ impl TryFrom<&v1::CheckInRequest> for CheckIn {
             },
             held: message.held.map(ModelVersion),
             wait_ms: message.wait_ms.min(MAX_WAIT_MS),
+            declines: Some(message.declines).filter(|&round| round > 0),
         })
     }
 }
@@ -181,6 +182,7 @@ impl From<&CheckIn> for v1::CheckInRequest {
             examples: check_in.examples.into(),
             held: check_in.held.map(|version| version.0),
             wait_ms: check_in.wait_ms,
+            declines: check_in.declines.unwrap_or_default(),
             width: if check_in.width.is_whole() { 0 } else { check_in.width.millionths() },
         }
     }
@@ -197,6 +199,7 @@ pub fn check_in_reply(result: Result<Assignment, Reject>) -> v1::CheckInReply {
             deadline_ms: task.deadline_ms,
             codec: Some(codec_to_wire(&task.codec)),
             max_bytes: task.max_bytes,
+            asks: task.asks,
         }),
         Ok(Assignment::Evaluate(task)) => Reply::Evaluate(v1::EvaluationTask {
             round: Some(task.round.into()),
@@ -225,6 +228,7 @@ pub fn read_check_in_reply(message: v1::CheckInReply) -> Result<Assignment, Reje
             deadline_ms: task.deadline_ms,
             codec: codec_from_wire(&required(task.codec)?)?,
             max_bytes: task.max_bytes,
+            asks: task.asks,
         }),
         Reply::Evaluate(task) => Assignment::Evaluate(EvaluationTask {
             round: round(task.round)?,

@@ -78,17 +78,17 @@ impl Coordinator {
             return;
         }
         self.round += 1;
-        let members = self.choose("cohort", &eligible);
+        let members = self.choose(COHORT, &eligible);
         self.effects.push_back(Effect::Record(Record::RoundOpened {
             round: self.round,
             base: self.version,
             eligible: eligible.len() as u32,
             members: members.clone(),
         }));
-        let max_bytes = self.config.recipe.max_update_bytes(self.round, self.spent);
         let mut round = OpenRound::new(&self.config, self.round, self.version, eligible.len() as u32, members, now);
         round.rejects = std::mem::take(&mut self.between);
-        self.phase = Phase::Training(round.within(max_bytes));
+        self.bound(&mut round);
+        self.phase = Phase::Training(round);
         self.generation += 1;
     }
 
@@ -110,6 +110,32 @@ impl Coordinator {
         let idle_ms = self.config.idle_ms;
         let alive = |(id, state): (&ClientId, &ClientState)| state.ready(now, idle_ms).then(|| id.clone());
         self.clients.iter().filter_map(alive).collect()
+    }
+
+    /// What members of a round must know about the length of their frames. It depends on what is durable alone, so a
+    /// restart says the same.
+    pub(super) fn bound(&self, round: &mut OpenRound) {
+        round.max_bytes = self.config.recipe.max_update_bytes(round.number, self.spent);
+        // Whoever is away now will be back, or not: draws among others are not foretold.
+        if self.config.recipe.limits.client_bytes > 0 && round.eligible as usize == self.clients.len() {
+            round.asks = self.foretold(round);
+        }
+    }
+
+    /// How often members of a round will be drawn from now on, this time included, if nobody comes or goes.
+    fn foretold(&self, round: &OpenRound) -> BTreeMap<ClientId, u32> {
+        let mut asks = vec![0; self.clients.len()];
+        let wanted = (self.config.asked as usize).min(asks.len());
+        let to_come = self.config.count.saturating_sub(round.number);
+        let seen = to_come.min(FORETOLD_ROUNDS);
+        for number in round.number + 1..=round.number + seen {
+            let mut rng = self.seed.derive_n(COHORT, number).rng();
+            index::sample(&mut rng, asks.len(), wanted).into_iter().for_each(|i| asks[i] += 1);
+        }
+        // Beyond, as often as anybody.
+        let unseen = (to_come - seen) * wanted as u64 / asks.len().max(1) as u64;
+        let asks = self.clients.keys().zip(asks).filter(|(id, _)| round.members.contains_key(*id));
+        asks.map(|(id, asks)| (id.clone(), u32::try_from(1 + asks + unseen).unwrap_or(u32::MAX))).collect()
     }
 
     /// A uniformly random cohort that depends only on the seed, the round and who is eligible.
@@ -175,6 +201,12 @@ impl Coordinator {
         self.generation += 1;
     }
 }
+
+/// What a cohort's draw is for.
+const COHORT: &str = "cohort";
+
+/// Rounds whose draws are made ahead: what takes a few milliseconds.
+const FORETOLD_ROUNDS: u64 = 1000;
 
 /// What the clients found together, each of their examples counting alike. The reports come in the order of their
 /// clients' names, so that the order in which they arrived does not tell in the last bits.

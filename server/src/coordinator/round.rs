@@ -21,6 +21,8 @@ pub enum Member {
     Failed(Reject),
     /// It went silent.
     Lost,
+    /// It said that it will send no update.
+    Declined,
 }
 
 /// How a client says that it is at work.
@@ -45,6 +47,8 @@ pub(super) struct OpenRound {
     pub(super) rejects: BTreeMap<Reject, u32>,
     /// Longest frame, in bytes; 0 for none.
     pub(super) max_bytes: u64,
+    /// How often members will be asked from now on, this time included; none where nobody needs to know.
+    pub(super) asks: BTreeMap<ClientId, u32>,
     idle_ms: u64,
     /// When members were given the round's task by this server, and what time they then took until they had an update to
     /// announce, in milliseconds.
@@ -113,15 +117,11 @@ impl OpenRound {
             members,
             rejects: BTreeMap::new(),
             max_bytes: 0,
+            asks: BTreeMap::new(),
             idle_ms: config.idle_ms,
             tasks: BTreeMap::new(),
             steps: BTreeMap::new(),
         }
-    }
-
-    /// With a bound on its frames; 0 for none.
-    pub(super) fn within(self, max_bytes: u64) -> Self {
-        Self { max_bytes, ..self }
     }
 
     /// Why its members were chosen.
@@ -139,7 +139,9 @@ impl OpenRound {
                 self.tasks.entry(client.clone()).or_insert((now, None));
                 Ok(remaining)
             }
-            Some(Member::Storing(_) | Member::Counted(_) | Member::Failed(_)) => Err(Waiting::Reported),
+            Some(Member::Storing(_) | Member::Counted(_) | Member::Failed(_) | Member::Declined) => {
+                Err(Waiting::Reported)
+            }
         }
     }
 
@@ -158,6 +160,7 @@ impl OpenRound {
                 Ok(())
             }
             Some(Member::Failed(reject)) => Err(*reject),
+            Some(Member::Declined) => Ok(()),
             Some(Member::Storing(_) | Member::Counted(_)) => Err(Reject::Duplicate),
         }
     }
@@ -207,6 +210,13 @@ impl OpenRound {
         }
     }
 
+    /// A member says that it will send no update.
+    pub(super) fn decline(&mut self, client: &ClientId) {
+        if let Some(member @ (Member::Asked { .. } | Member::Lost)) = self.members.get_mut(client) {
+            *member = Member::Declined;
+        }
+    }
+
     pub(super) fn lose_idle(&mut self, now: Timestamp) {
         for member in self.members.values_mut() {
             if let Member::Asked { advanced } = member
@@ -250,7 +260,7 @@ impl OpenRound {
     pub(super) fn bytes(&self) -> u64 {
         let len = |member: &Member| match member {
             Member::Counted(Some(header)) | Member::Storing(header) => header.frame_len,
-            Member::Counted(None) | Member::Asked { .. } | Member::Failed(_) | Member::Lost => 0,
+            Member::Counted(None) | Member::Asked { .. } | Member::Failed(_) | Member::Lost | Member::Declined => 0,
         };
         self.members.values().map(len).sum()
     }
@@ -271,7 +281,7 @@ impl OpenRound {
             needed: self.needed,
             counted: 0,
             lost: self.tally(|member| match member {
-                Member::Lost => true,
+                Member::Lost | Member::Declined => true,
                 // Before the deadline the round has what it needs, and nobody waits for the slow.
                 Member::Asked { .. } => now >= self.deadline,
                 _ => false,

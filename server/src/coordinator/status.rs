@@ -103,7 +103,7 @@ impl Coordinator {
             chosen: tally(&|_| true),
             choice: round.map(OpenRound::choice),
             reported: tally(&|member| matches!(member, Member::Counted(_))),
-            lost: tally(&|member| matches!(member, Member::Lost)),
+            lost: tally(&|member| matches!(member, Member::Lost | Member::Declined)),
             max_bytes: match &self.phase {
                 super::Phase::Training(round) => round.max_bytes,
                 _ => self.config.recipe.max_update_bytes(self.round + 1, self.spent),

@@ -1,5 +1,6 @@
 //! A small world around a coordinator, and what the coordinator promises in it, by theme.
 
+mod budget;
 mod closing;
 mod cohort;
 mod evaluation;
@@ -99,8 +100,14 @@ impl World {
     }
 
     fn check_in(&mut self, name: &str) -> Assignment {
-        let check_in =
-            CheckIn { session: session(name), examples: EXAMPLES, width: Width::WHOLE, held: None, wait_ms: 0 };
+        let check_in = CheckIn {
+            session: session(name),
+            examples: EXAMPLES,
+            width: Width::WHOLE,
+            held: None,
+            wait_ms: 0,
+            declines: None,
+        };
         self.coordinator.check_in(self.now, &check_in).unwrap()
     }
 
@@ -291,6 +298,7 @@ fn task(term: u32, number: u64, base: u64, deadline_ms: u64) -> Assignment {
         deadline_ms,
         codec,
         max_bytes: 0,
+        asks: 0,
     })
 }
 

@@ -109,7 +109,7 @@ impl Coordinator {
             None => return Err(Reject::NotInCohort),
             // Being stored: the same bytes will get their receipt when they ask again.
             Some(Member::Storing(_) | Member::Counted(_)) => return Err(Reject::Duplicate),
-            Some(Member::Asked { .. } | Member::Lost | Member::Failed(_)) => {}
+            Some(Member::Asked { .. } | Member::Lost | Member::Failed(_) | Member::Declined) => {}
         }
         if header.base != round.base {
             return Err(Reject::WrongBase);

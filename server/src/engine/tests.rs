@@ -189,7 +189,8 @@ impl Desk {
 
     fn check_in(&mut self, name: &str) -> Assignment {
         let width = width_of(self.engine.recipe(), name);
-        let check_in = CheckIn { session: session(name), examples: 1000, width, held: None, wait_ms: 0 };
+        let check_in =
+            CheckIn { session: session(name), examples: 1000, width, held: None, wait_ms: 0, declines: None };
         self.engine.coordinator.check_in(self.now, &check_in).unwrap()
     }
 

@@ -36,7 +36,7 @@ pub(super) fn measure(recipe: &Recipe) -> Result<BTreeMap<String, f64>, Failure>
         training.push(timer.elapsed().as_secs_f64());
         let codec = recipe.update_codec(number);
         let round = RoundId { term: 1, number };
-        let task = TrainTask { round, base: ModelVersion(0), deadline_ms: u64::MAX, codec, max_bytes: 0 };
+        let task = TrainTask { round, base: ModelVersion(0), deadline_ms: u64::MAX, codec, max_bytes: 0, asks: 0 };
         let assignment = Assignment {
             client: &client,
             task: &task,

@@ -256,7 +256,7 @@ fn told(cost: &RoundCost, whole: &Segments, deadline_s: f64) -> Check {
 /// to one that has been asked as often as the others; 0 for no such bound.
 fn max_update_bytes(recipe: &Recipe, state: &RunState, number: u64) -> u64 {
     let spent = (u128::from(recipe.limits.client_bytes) * u128::from(number - 1)) / u128::from(recipe.rounds.count);
-    recipe.client_update_bytes(number, spent as u64, state.max_update_bytes)
+    recipe.client_update_bytes(number, spent as u64, state.max_update_bytes, 0)
 }
 
 /// Length of the frame of a vector, which fills `bytes` unless that is 0.

@@ -5,24 +5,38 @@ use super::check::LEAST_FRAME_BYTES;
 
 impl Recipe {
     /// Longest frame, in bytes, of an update in a round (from 1) by a client that has sent updates of `spent` bytes
-    /// before, where the task allows `allowed`; 0 is no bound, of the task and of the result.
+    /// before, where the task allows `allowed`; 0 is no bound, of the task and of the result. `asks` is how often the
+    /// client will be asked from now on, this time included, as far as the server can tell; 0 where it cannot.
     ///
-    /// What is left of `limits.client_bytes` is shared out evenly over the rounds in which a client is asked on average.
-    /// The draw may fall on it more often, so the shortest frame stays in reserve for every round that may come.
+    /// What is left of `limits.client_bytes` is shared out evenly over these times, or else over the rounds in which a
+    /// client is asked on average. The draw may then fall on it more often, so the shortest frame stays in reserve for
+    /// every round that may come.
     #[must_use]
-    pub fn client_update_bytes(&self, round: u64, spent: u64, allowed: u64) -> u64 {
+    pub fn client_update_bytes(&self, round: u64, spent: u64, allowed: u64, asks: u32) -> u64 {
         if self.limits.client_bytes == 0 {
             return allowed;
         }
         let left = self.limits.client_bytes.saturating_sub(spent);
-        let to_come = (self.rounds.count + 1).saturating_sub(round).max(1);
-        let asked = u128::from(to_come) * u128::from(self.cohort_size());
-        let share = u128::from(left) * u128::from(self.data.clients) / asked;
-        let reserve = LEAST_FRAME_BYTES.saturating_mul(to_come - 1);
-        let share = u64::try_from(share).unwrap_or(left).min(left.saturating_sub(reserve));
-        // Never nothing: that would be no bound.
-        let share = share.max(1);
+        let share = match u64::from(asks) {
+            0 => {
+                let to_come = (self.rounds.count + 1).saturating_sub(round).max(1);
+                let asked = u128::from(to_come) * u128::from(self.cohort_size());
+                let share = u128::from(left) * u128::from(self.data.clients) / asked;
+                let reserve = LEAST_FRAME_BYTES.saturating_mul(to_come - 1);
+                u64::try_from(share).unwrap_or(left).min(left.saturating_sub(reserve))
+            }
+            asks => left / asks,
+        };
+        // Whoever was told of fewer times than there are has no reserve left. Never nothing: that would be no bound.
+        let share = share.max(LEAST_FRAME_BYTES).min(left).max(1);
         if allowed == 0 { share } else { share.min(allowed) }
+    }
+
+    /// Whether a client that has sent updates of `spent` bytes may send another one.
+    #[must_use]
+    pub fn has_client_bytes(&self, spent: u64) -> bool {
+        let budget = self.limits.client_bytes;
+        budget == 0 || budget.saturating_sub(spent) >= LEAST_FRAME_BYTES
     }
 }
 
@@ -41,15 +55,15 @@ mod tests {
         let recipe = recipe(&["limits.client_bytes=50000", "data.clients=10", "rounds.count=50"]);
         let mut spent = 0;
         for round in 1..=50 {
-            let bytes = recipe.client_update_bytes(round, spent, 0);
+            let bytes = recipe.client_update_bytes(round, spent, 0, 0);
             assert!((990..=1060).contains(&bytes), "{bytes} in round {round}");
             // What a frame leaves of its share is there for the next ones.
             spent += bytes * 99 / 100;
         }
         assert!((49_900..=50_000).contains(&spent), "{spent}");
-        assert_eq!(recipe.client_update_bytes(1, 0, 300), 300, "the task allows less");
-        assert_eq!(self::recipe(&[]).client_update_bytes(1, 0, 300), 300, "there is no budget");
-        assert_eq!(self::recipe(&[]).client_update_bytes(1, 0, 0), 0);
+        assert_eq!(recipe.client_update_bytes(1, 0, 300, 0), 300, "the task allows less");
+        assert_eq!(self::recipe(&[]).client_update_bytes(1, 0, 300, 0), 300, "there is no budget");
+        assert_eq!(self::recipe(&[]).client_update_bytes(1, 0, 0, 0), 0);
     }
 
     #[test]
@@ -61,7 +75,7 @@ mod tests {
                 let mut spent = 0;
                 for round in 1..=100 {
                     if rng.next_u32() % 1000 < per_mille {
-                        let bytes = recipe.client_update_bytes(round, spent, 0);
+                        let bytes = recipe.client_update_bytes(round, spent, 0, 0);
                         assert!(bytes >= LEAST_FRAME_BYTES, "{bytes} in round {round} after {spent}");
                         spent += bytes;
                     }
@@ -69,5 +83,25 @@ mod tests {
                 assert!(spent <= 6400, "{spent}");
             }
         }
+    }
+
+    #[test]
+    fn a_client_that_is_told_how_often_it_will_be_asked_spends_all_of_it() {
+        let recipe = recipe(&["limits.client_bytes=10000", "data.clients=100", "rounds.count=80"]);
+        for asked in [1, 3, 8, 20] {
+            let mut spent = 0;
+            for asks in (1..=asked).rev() {
+                let bytes = recipe.client_update_bytes(80 - 2 * u64::from(asks), spent, 0, asks);
+                assert_eq!(bytes, (10_000 - spent) / u64::from(asks));
+                assert!(recipe.has_client_bytes(spent), "{spent} before {asks}");
+                spent += bytes * 99 / 100;
+            }
+            assert!((9_890..=10_000).contains(&spent), "{spent} in {asked}");
+        }
+        // Of what it was told too little, and then nothing.
+        assert_eq!(recipe.client_update_bytes(40, 9_900, 0, 4), 64);
+        assert_eq!(recipe.client_update_bytes(40, 9_900, 0, 0), 64);
+        assert_eq!(recipe.client_update_bytes(40, 9_990, 0, 1), 10);
+        assert!(!recipe.has_client_bytes(9_990) && self::recipe(&[]).has_client_bytes(u64::MAX));
     }
 }

@@ -47,7 +47,14 @@ fn every_assignment_and_every_reject_reads_back() {
     let round = RoundId { term: 2, number: 5 };
     let codec = Codec { density: 0.25, quantizer: Quantizer::Ternary, coder: EntropyCoder::Auto };
     let mut answers = vec![
-        Ok(Assignment::Train(TrainTask { round, base: ModelVersion(4), deadline_ms: 10, codec, max_bytes: 7000 })),
+        Ok(Assignment::Train(TrainTask {
+            round,
+            base: ModelVersion(4),
+            deadline_ms: 10,
+            codec,
+            max_bytes: 7000,
+            asks: 3,
+        })),
         Ok(Assignment::Evaluate(EvaluationTask { round, version: ModelVersion(5), deadline_ms: 10 })),
         Ok(Assignment::Wait { reason: Waiting::NotChosen, retry_after_ms: 5 }),
         Ok(Assignment::Finished { outcome: Outcome::Completed, version: ModelVersion(9) }),
@@ -67,6 +74,7 @@ fn a_width_is_said_in_millionths_and_nothing_said_is_the_whole_model() {
         width: Width::new(share).unwrap(),
         held: Some(ModelVersion(3)),
         wait_ms: 5,
+        declines: None,
     };
     for (share, millionths) in [(1.0, 0), (0.25, 250_000), (0.0625, 62_500)] {
         let message = v1::CheckInRequest::from(&check_in(share));

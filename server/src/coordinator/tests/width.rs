@@ -13,7 +13,14 @@ fn sized() -> Recipe {
 }
 
 fn check_in_as(world: &mut World, name: &str, share: f64) -> Result<Assignment, Reject> {
-    let check_in = CheckIn { session: session(name), examples: EXAMPLES, width: width(share), held: None, wait_ms: 0 };
+    let check_in = CheckIn {
+        session: session(name),
+        examples: EXAMPLES,
+        width: width(share),
+        held: None,
+        wait_ms: 0,
+        declines: None,
+    };
     world.coordinator.check_in(world.now, &check_in)
 }
 
@@ -52,6 +59,7 @@ fn who_takes_a_name_over_may_have_another_width() {
         width: Width::WHOLE,
         held: None,
         wait_ms: 0,
+        declines: None,
     };
     assert!(world.coordinator.check_in(world.now, &check_in).is_ok());
     world.settle();

@@ -278,8 +278,14 @@ fn rounds_with_few_bytes_are_checkpointed_by_their_number() {
     let mut frame: Bytes = Bytes::new();
     for round in 1..=60 {
         for name in NAMES {
-            let check_in =
-                CheckIn { session: session(name), examples: 1000, width: Width::WHOLE, held: None, wait_ms: 0 };
+            let check_in = CheckIn {
+                session: session(name),
+                examples: 1000,
+                width: Width::WHOLE,
+                held: None,
+                wait_ms: 0,
+                declines: None,
+            };
             engine.coordinator.check_in(Timestamp(0), &check_in).unwrap();
         }
         for name in NAMES {
