@@ -287,7 +287,7 @@ impl Distill for ServerSet {
             let mut lesson = Lesson::new(examples);
             for index in 0..request.teachers() {
                 let teacher = request.teacher(index).expect("a frame that was vetted is decoded");
-                lesson.add(model, &teacher, examples, threads)?;
+                lesson.add(model, &teacher, examples, threads, config.logits)?;
                 progress(index as u64 + 1, teachers + 1);
             }
             let before = lesson.agreement(model, student, examples, threads)?;

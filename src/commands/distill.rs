@@ -7,7 +7,7 @@ use super::{Done, Failure, of_data};
 use clap::Args;
 use comfy_table::{Cell, CellAlignment};
 use dunlin::core::Seed;
-use dunlin::core::recipe::{DistillationConfig, ModelConfig, ModelKind};
+use dunlin::core::recipe::{DistillationConfig, Logits, ModelConfig, ModelKind};
 use dunlin::nn::Threads;
 use dunlin::nn::data::Examples;
 use dunlin::nn::export::safetensors;
@@ -60,6 +60,10 @@ pub(crate) struct DistillArgs {
     #[arg(long, value_name = "T", default_value_t = 2.0)]
     temperature: f64,
 
+    /// Hear each teacher less the logarithm of how often it gives each answer: for teachers that know some of the classes
+    #[arg(long)]
+    adjusted: bool,
+
     /// Weight of the cross-entropy of the data's own labels
     #[arg(long, value_name = "W", default_value_t = 0.0)]
     labels: f64,
@@ -96,6 +100,7 @@ pub(crate) fn run(args: &DistillArgs) -> Done {
     let input = *train.dataset().input();
     let threads = Threads::one();
     let mut lesson = Lesson::new(&train);
+    let logits = if args.adjusted { Logits::Adjusted } else { Logits::Plain };
     let mut judged = Vec::new();
     for path in &args.teachers {
         let file = ModelFile::read(path)?;
@@ -106,7 +111,7 @@ pub(crate) fn run(args: &DistillArgs) -> Done {
             return Err(Failure::usage(format!("{path} takes {expected}, and {} has {actual}", args.data)));
         }
         let params = file.params(&teacher)?;
-        lesson.add(&mut teacher, &params, &train, &threads).map_err(of_data)?;
+        lesson.add(&mut teacher, &params, &train, &threads, logits).map_err(of_data)?;
         let accuracy = evaluate(&mut teacher, &test, &params, &threads).map_err(of_data)?.accuracy();
         judged.push(Judged { file: path.display().to_string(), parameters: params.len() as u64, accuracy });
     }

@@ -15,7 +15,7 @@ mod size;
 mod write;
 
 pub use common::{CommonConfig, Coordinates};
-pub use distillation::{Distillation, DistillationConfig};
+pub use distillation::{Distillation, DistillationConfig, Logits};
 pub use form::Form;
 pub use keys::{KEYS, Key};
 pub use link::QuantizerKind;

@@ -56,7 +56,7 @@ pub(crate) use factors::{Factors, Product};
 pub(crate) use kernel::{ByteProducts, vectorised, with_arithmetic};
 #[cfg(test)]
 pub(crate) use kernel::{as_on_any_machine, fuses};
-pub(crate) use loss::row_loss;
+pub(crate) use loss::{log_softmax, row_loss};
 pub(crate) use tape::Tape;
 pub(crate) use team::{Member, Team};
 pub(crate) use transpose::transpose;

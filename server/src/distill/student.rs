@@ -1,6 +1,7 @@
 //! A model of another architecture, which learns what the federation's model says once that is finished.
 
 use super::{Kept, Progress, examples};
+use dunlin_core::recipe::Logits;
 use dunlin_core::report::StudentReport;
 use dunlin_core::{Digest, Recipe, Seed};
 use dunlin_nn::data::{Examples, Split};
@@ -54,7 +55,7 @@ pub fn student(
         kept.lesson().0
     } else {
         let mut lesson = Lesson::new(&examples);
-        lesson.add(teacher, teacher_params, &examples, &threads)?;
+        lesson.add(teacher, teacher_params, &examples, &threads, Logits::Plain)?;
         kept = dir.map(|dir| Kept::begin(dir, key, lesson.clone(), 0.0));
         lesson
     };

@@ -27,6 +27,8 @@ pub struct DistillationConfig {
     pub learning_rate: f64,
     /// Temperature T that softens what is said.
     pub temperature: f64,
+    /// How the clients' models are heard.
+    pub logits: Logits,
     /// Weight of the examples' own labels, where they have any that count.
     pub labels: f64,
     /// The architecture of a model that learns from the finished one; empty for none.
@@ -46,6 +48,18 @@ pub enum Distillation {
     /// All clients of the round together: it begins as the mean of their models and learns the mean of their logits
     /// (`FedDF`, Lin et al. 2020).
     Ensemble,
+}
+
+/// How a model is heard of whose answers the mean is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Logits {
+    /// By its logits.
+    Plain,
+    /// By its logits less the logarithm of how often it gives each answer (Menon et al. 2021, "Long-tail learning via logit
+    /// adjustment", <https://arxiv.org/abs/2007.07314>, where the prior is that of the labels, which the server does not
+    /// know): a class that a client has not seen is then one that it says nothing about, and not one that it denies.
+    Adjusted,
 }
 
 impl DistillationConfig {
@@ -88,6 +102,7 @@ impl Default for DistillationConfig {
             batch: 64,
             learning_rate: 0.001,
             temperature: 1.0,
+            logits: Logits::Plain,
             labels: 0.0,
             student: String::new(),
             student_channels: String::new(),

@@ -501,6 +501,14 @@ pub const KEYS: &[Key] = &[
          2015).",
     ),
     key(
+        "distillation.logits",
+        "",
+        Form::Choice(&["plain", "adjusted"]),
+        "How clients' models are heard: plain by their logits (FedDF); adjusted by these less the logarithm of how often the \
+         model gives each answer on these examples (Menon et al. 2021), so that a class that a client has not seen is not \
+         one that it denies. For labels that are skewed, where each class is about as frequent among the examples.",
+    ),
+    key(
         "distillation.labels",
         "",
         NOT_NEGATIVE,
@@ -553,7 +561,9 @@ pub const KEYS: &[Key] = &[
         "bytes",
         Form::Whole(0, i64::MAX),
         "Bytes of all updates of one client in the run, refused ones included; the client keeps account and shares out what \
-         is left over the rounds in which it may still be asked, as a bound like update_bytes on each; 0 sets no bound.",
+         is left over the rounds in which it will be asked, as the server foretells while all clients are there, or else \
+         over those in which it may be, as a bound like update_bytes on each. One that has none left takes part no longer. \
+         0 sets no bound.",
     ),
     key("size", "", Form::Sections, "Sizes of client; none means that all have the whole model."),
     key(

@@ -49,7 +49,7 @@ struct Distillation {
 }
 
 /// log softmax(row / temperature).
-fn log_softmax<T: WithDType>(row: &[T], temperature: f64) -> Vec<f64> {
+pub(crate) fn log_softmax<T: WithDType>(row: &[T], temperature: f64) -> Vec<f64> {
     let scaled: Vec<f64> = row.iter().map(|x| x.to_f64() / temperature).collect();
     let normaliser = log_sum_exp(&scaled);
     scaled.iter().map(|x| x - normaliser).collect()

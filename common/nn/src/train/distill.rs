@@ -7,7 +7,7 @@ use crate::model::{Gradients, Model, StepContext, Target};
 use crate::{Error, Threads, ops};
 use dunlin_codec::Mask;
 use dunlin_core::Seed;
-use dunlin_core::recipe::{DistillationConfig, OptimizerKind, TrainingConfig};
+use dunlin_core::recipe::{DistillationConfig, Logits, OptimizerKind, TrainingConfig};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
@@ -65,7 +65,7 @@ impl Lesson {
         Self { sums: vec![0.0; data.len() * input.targets * input.classes], teachers: 0 }
     }
 
-    /// Adds what one teacher says.
+    /// Adds what one teacher says, as it says it or [adjusted](Logits::Adjusted).
     ///
     /// # Errors
     /// When data or parameters do not fit the model, or it says something that is not finite.
@@ -75,6 +75,7 @@ impl Lesson {
         params: &[f32],
         data: &Examples,
         threads: &Threads,
+        logits: Logits,
     ) -> Result<(), Error> {
         expect_input(teacher, data)?;
         teacher.load(params)?;
@@ -91,14 +92,17 @@ impl Lesson {
             }
             Ok(said)
         });
-        let mut sums = self.sums.iter_mut();
-        for logits in said {
-            for (logit, sum) in logits?.into_iter().zip(&mut sums) {
-                if !logit.is_finite() {
-                    return Err(Error::Diverged { step: 0 });
-                }
-                *sum += f64::from(logit);
-            }
+        let said = said.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
+        if said.iter().any(|logit| !logit.is_finite()) {
+            return Err(Error::Diverged { step: 0 });
+        }
+        let classes = data.dataset().input().classes;
+        let taken_off = match logits {
+            Logits::Plain => vec![0.0; classes],
+            Logits::Adjusted => log_prior(&said, classes),
+        };
+        for (sum, (logit, off)) in self.sums.iter_mut().zip(said.iter().zip(taken_off.iter().cycle())) {
+            *sum += f64::from(*logit) - off;
         }
         self.teachers += 1;
         Ok(())
@@ -116,6 +120,12 @@ impl Lesson {
         self.sums.iter().map(|sum| (sum / count) as f32).collect()
     }
 
+    /// The class with the largest sum of logits of each answer.
+    fn answers(&self, classes: usize) -> Vec<usize> {
+        let largest = |row: &[f64]| (0..classes).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0);
+        self.sums.chunks_exact(classes).map(largest).collect()
+    }
+
     /// Share of the answers in which a model agrees with the teachers' mean.
     ///
     /// # Errors
@@ -128,15 +138,22 @@ impl Lesson {
         threads: &Threads,
     ) -> Result<f64, Error> {
         let mut own = Self::new(data);
-        own.add(model, params, data, threads)?;
+        own.add(model, params, data, threads, Logits::Plain)?;
         let classes = data.dataset().input().classes;
-        let answers = |lesson: &Self| -> Vec<usize> {
-            let largest = |row: &[f64]| (0..classes).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0);
-            lesson.sums.chunks_exact(classes).map(largest).collect()
-        };
-        let (theirs, own) = (answers(self), answers(&own));
+        let (theirs, own) = (self.answers(classes), own.answers(classes));
         Ok(theirs.iter().zip(&own).filter(|(a, b)| a == b).count() as f64 / own.len().max(1) as f64)
     }
+}
+
+/// How often each of the classes is answered: the logarithm of its mean probability, as if each had been answered once
+/// more than it was.
+fn log_prior(logits: &[f32], classes: usize) -> Vec<f64> {
+    let mut answered = vec![1.0; classes];
+    for row in logits.chunks_exact(classes) {
+        answered.iter_mut().zip(ops::log_softmax(row, 1.0)).for_each(|(sum, log)| *sum += libm::exp(log));
+    }
+    let all: f64 = answered.iter().sum();
+    answered.into_iter().map(|sum| libm::log(sum / all)).collect()
 }
 
 /// Moves a student's `params`, in the order of its layout, towards what the teachers say: Adam on
@@ -264,7 +281,7 @@ mod tests {
             let config = TrainingConfig::default();
             let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(n), threads: &threads, mask: None };
             train(&mut teacher, &half(n as u32), &mut params, &task, go_on).unwrap();
-            lesson.add(&mut teacher, &params, &examples, &threads).unwrap();
+            lesson.add(&mut teacher, &params, &examples, &threads, Logits::Plain).unwrap();
         }
         let mut student = Model::new(ModelKind::Softmax, &input).unwrap();
         let mut params = student.init(&Seed::from_u64(7));
@@ -280,6 +297,32 @@ mod tests {
         assert!(before < 0.4 && agreement > 0.93, "{before} became {agreement}");
         let accuracy = evaluate(&mut student, &test, &params, &threads).unwrap().accuracy();
         assert!(accuracy > 0.9, "{accuracy}");
+    }
+
+    #[test]
+    fn a_teacher_that_gives_one_answer_to_everything_is_not_heard_when_adjusted() {
+        let split = data::load(&DataConfig::default(), &Seed::from_u64(1)).unwrap();
+        let (train_on, test) = (Examples::all(split.train), Examples::all(split.test));
+        let threads = Threads::one();
+        let mut teacher = Model::new(ModelKind::Softmax, train_on.dataset().input()).unwrap();
+        let config = TrainingConfig { epochs: 10, ..TrainingConfig::default() };
+        let task = TrainTask { config: &config, round: 1, seed: Seed::from_u64(1), threads: &threads, mask: None };
+        let mut knows = teacher.init(&Seed::from_u64(1));
+        train(&mut teacher, &train_on, &mut knows, &task, &mut |_, _| ControlFlow::Continue(())).unwrap();
+        // Weights of zero; the last ten parameters are the biases, of which one is large.
+        let mut stubborn = vec![0.0; knows.len()];
+        *stubborn.last_mut().unwrap() = 6.0;
+        let mut right_of = |logits| {
+            let mut lesson = Lesson::new(&test);
+            for params in [&knows, &stubborn] {
+                lesson.add(&mut teacher, params, &test, &threads, logits).unwrap();
+            }
+            let answers = lesson.answers(10);
+            let right = answers.iter().zip(test.dataset().labels()).filter(|(a, b)| **a == **b as usize).count();
+            right as f64 / answers.len() as f64
+        };
+        let (plain, adjusted) = (right_of(Logits::Plain), right_of(Logits::Adjusted));
+        assert!(plain < 0.5 && adjusted > 0.95, "{plain} and {adjusted}");
     }
 
     /// Keeps the last, and how often it was given one.
@@ -306,7 +349,7 @@ mod tests {
         let mut model = Model::new(ModelKind::Softmax, &input).unwrap();
         let (teacher, start) = (model.init(&Seed::from_u64(1)), model.init(&Seed::from_u64(2)));
         let mut lesson = Lesson::new(&examples);
-        lesson.add(&mut model, &teacher, &examples, &threads).unwrap();
+        lesson.add(&mut model, &teacher, &examples, &threads, Logits::Plain).unwrap();
         let config = DistillationConfig { epochs: 4, batch: 30, ..DistillationConfig::default() };
         let task = DistillTask { config: &config, seed: Seed::from_u64(3), threads: &threads, mask: None };
         // Seven steps a pass; ends after so many.
