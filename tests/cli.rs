@@ -255,9 +255,11 @@ fn rounds_are_timed_of_one_federation_or_of_those_that_are_published() {
     assert_eq!(told("cohort"), [10, 1000, 100, 100]);
     assert_eq!(told("transport"), ["processes", "processes", "in-process", "in-process"]);
     assert!(told("seconds_median").iter().all(|seconds| seconds.as_f64() > Some(0.0)), "{all}");
-    for key in ["disk sync", "codec, checking", "codec, adding up", "coordinator"] {
+    for key in ["disk sync", "codec, checking", "codec, adding up"] {
         assert!(all[0]["server_seconds"][key].as_f64() > Some(0.0), "{key} in {all}");
     }
+    // What is left of a round, which may be nothing that a clock sees.
+    assert!(all[0]["server_seconds"]["coordinator"].as_f64() >= Some(0.0), "{all}");
 
     let command = told("command")[2].as_str().unwrap().to_owned();
     let one = dunlin(&command.split(' ').skip(1).chain(["--json"]).collect::<Vec<_>>());

@@ -4,30 +4,32 @@
 //! Callers hand it any number of messages and then [`Engine::settle`] it: all that was decided meanwhile shares one disk
 //! sync, and only then may answers be sent.
 
+mod distilling;
+mod error;
 mod open;
+mod summary;
 mod timings;
 
+pub use error::EngineError;
 pub use open::{Start, open};
 pub use timings::Timings;
 
-use crate::aggregate::{self, Aggregator, SlicedSum};
+use summary::Tally;
+
+use crate::aggregate::{Aggregator, SlicedSum};
 use crate::broadcast::Broadcast;
 use crate::coordinator::{ClosedRound, Coordinator, Effect, Offer, reaches_target};
-use crate::distill::{Distill, Done, Job, Request};
+use crate::distill::{Distill, Job};
 use crate::evaluate::Evaluate;
-use crate::global::{self, GlobalModel};
+use crate::global::GlobalModel;
 use crate::store::{Record, Store, StoreError};
 use crate::vet::{Rules, Vetted};
 use bytes::Bytes;
 use dunlin_codec::{StageBytes, is_plain_dense};
 use dunlin_core::message::{Receipt, Session, UpdateHeader, Welcome};
-use dunlin_core::recipe::{Evaluated, Width};
-use dunlin_core::report::{
-    Bytes as ByteCount, Distilled, FederatedEvaluation, Report, RoundSummary, RunEnd, SizeEvaluation,
-};
-use dunlin_core::{ClientId, Digest, Layout, Outcome, Recipe, Reject, Timestamp};
+use dunlin_core::report::{Bytes as ByteCount, Distilled, Report, RoundSummary};
+use dunlin_core::{ClientId, Digest, Layout, Recipe, Reject, Timestamp};
 use dunlin_nn::small::Slices;
-use dunlin_nn::train::Evaluation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -72,72 +74,6 @@ pub struct Engine {
     participants: BTreeSet<ClientId>,
     timings: Timings,
     report: Option<Report>,
-}
-
-/// Bytes of the round under way.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    bytes: ByteCount,
-    /// Of the accepted updates.
-    stages: StageBytes,
-    /// Of the downloads.
-    downlink: StageBytes,
-}
-
-/// Why a run cannot go on. Ours to mend, never a client's mistake.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The global model failed, most likely because training diverged.
-    #[error(transparent)]
-    Model(#[from] global::Error),
-    /// A checkpoint cannot be used.
-    #[error(transparent)]
-    Checkpoint(#[from] global::CheckpointError),
-    /// A packet in the store cannot be used.
-    #[error("the store: {0}")]
-    Packet(#[from] crate::packet::CutShort),
-    /// An update that was verified could not be added up.
-    #[error("adding up an accepted update: {0}")]
-    Aggregate(#[from] aggregate::Error),
-    /// The test set cannot be evaluated.
-    #[error("evaluation: {0}")]
-    Evaluate(#[from] dunlin_nn::Error),
-    /// Computing a published round again gave another model.
-    #[error(
-        "round {round} gives another model than when it was published ({got:?} for {expected:?}); was the binary or the recipe changed?"
-    )]
-    Replay {
-        /// The round.
-        round: u64,
-        /// The digest recorded.
-        expected: Digest,
-        /// The digest computed.
-        got: Digest,
-    },
-    /// The recipe distills, and nobody was given to do it.
-    #[error("distillation.kind is not \"none\", and this server was started without what distills")]
-    NoDistiller,
-    /// The distillation failed.
-    #[error("distillation: {0}")]
-    Distill(#[source] dunlin_nn::Error),
-    /// The run in the store was made from another recipe.
-    #[error("the run's recipe cannot be read: {0}")]
-    Recipe(#[from] dunlin_core::recipe::RecipeError),
-}
-
-impl EngineError {
-    /// The key of the recipe whose value is to blame, where one is.
-    #[must_use]
-    pub fn key(&self) -> Option<&'static str> {
-        match self {
-            Self::Model(error) => error.key(),
-            Self::Evaluate(error) | Self::Distill(error) => error.key(),
-            _ => None,
-        }
-    }
 }
 
 /// What [`Engine::settle`] leads to.
@@ -399,49 +335,6 @@ impl Engine {
         Ok(())
     }
 
-    /// [`Self::settle`] for a caller that has nothing else to do meanwhile: a distillation is done at once, here.
-    ///
-    /// # Errors
-    /// As [`Self::settle`] and [`Self::distilled`].
-    pub fn settle_at_once(&mut self, clock: &dyn Fn() -> Timestamp) -> Result<Settled, EngineError> {
-        let mut settled = self.settle(clock)?;
-        if let Some(job) = self.poll_job() {
-            self.distilled(job.run(&mut |_, _| {}))?;
-            let after = self.settle(clock)?;
-            settled.receipts.extend(after.receipts);
-            settled.summaries.extend(after.summaries);
-            settled.report = settled.report.or(after.report);
-        }
-        Ok(settled)
-    }
-
-    /// A distillation to be done, on whatever thread, before the round at hand is published. What becomes of it goes to
-    /// [`Self::distilled`].
-    pub fn poll_job(&mut self) -> Option<Job> {
-        self.job.take()
-    }
-
-    /// Takes what became of a job; the next [`Self::settle`] goes on with it.
-    ///
-    /// # Errors
-    /// When the distillation failed.
-    pub fn distilled(&mut self, done: Done) -> Result<(), EngineError> {
-        self.distiller = Some(done.distiller);
-        self.distilled = Some(done.result.map_err(EngineError::Distill)?);
-        Ok(())
-    }
-
-    /// The distillation that a round ends with.
-    fn distillation(&mut self, closed: &ClosedRound) -> Result<Option<Job>, EngineError> {
-        if !self.recipe.is_distilled(closed.number) {
-            return Ok(None);
-        }
-        let distiller = self.distiller.take().ok_or(EngineError::NoDistiller)?;
-        let frames = std::mem::take(&mut self.teachers).into_values().collect();
-        let request = Request::new(closed.number, self.model.broadcast_grid(), Arc::clone(&self.rules), frames);
-        Ok(Some(Job { distiller, request, student: self.model.stepped() }))
-    }
-
     fn publish(
         &mut self,
         closed: &ClosedRound,
@@ -506,104 +399,8 @@ impl Engine {
         Record::Abandoned { summary }
     }
 
-    fn evaluated(&mut self, round: u64, result: FederatedEvaluation, settled: &mut Settled) -> Option<Record> {
-        // Downloads of the evaluation belong to the round that it followed.
-        let tally = std::mem::take(&mut self.tally);
-        let summary = self.summaries.iter_mut().rev().find(|summary| summary.round == round)?;
-        summary.federated = Some(result);
-        summary.bytes += tally.bytes;
-        summary.downlink += tally.downlink;
-        settled.summaries.push(summary.clone());
-        Some(Record::Summary(summary.clone()))
-    }
-
-    fn evaluate_into(&mut self, summary: &mut RoundSummary) -> Result<(), EngineError> {
-        let Some(evaluator) = &mut self.evaluator else { return Ok(()) };
-        let timer = Instant::now();
-        let slices = self.model.slices();
-        let params = match self.recipe.rounds.evaluate {
-            Evaluated::Broadcast => self.model.broadcast_f32(),
-            Evaluated::Server => self.model.stepped(),
-        };
-        let result = evaluator.evaluate(&params)?;
-        summary.accuracy = Some(result.accuracy());
-        summary.loss = Some(result.loss());
-        if slices.iter().len() > 0 {
-            summary.sizes.push(size_evaluation(Width::WHOLE, params.len(), &result));
-        }
-        for slice in slices.iter() {
-            let mut part = params.clone();
-            slice.mask().gather(&mut part);
-            let result = evaluator.evaluate(&slice.mask().scatter(&part))?;
-            summary.sizes.push(size_evaluation(slice.width(), slice.len(), &result));
-        }
-        self.timings.evaluate += timer.elapsed();
-        Ok(())
-    }
-
-    fn summarize(&mut self, closed: &ClosedRound) -> RoundSummary {
-        let stats = &closed.stats;
-        let tally = std::mem::take(&mut self.tally);
-        let mut summary = RoundSummary {
-            round: closed.number,
-            version: closed.base.0,
-            cut_short: closed.cut_short,
-            eligible: stats.eligible,
-            chosen: stats.chosen,
-            choice: Some(stats.choice),
-            needed: stats.needed,
-            clients: stats.counted,
-            lost: stats.lost,
-            rejected: stats.rejects.values().sum(),
-            rejects: stats.rejects.iter().map(|(reject, count)| (reject.label().to_owned(), *count)).collect(),
-            examples: stats.examples,
-            train_loss: stats.train_loss,
-            bytes: tally.bytes,
-            downlink: tally.downlink,
-            seconds: self.round_started.elapsed().as_secs_f64(),
-            simulated_seconds: self.simulated.then(|| closed.closed.since(closed.opened) as f64 / 1000.0),
-            model_digest: self.newest().digest().to_string(),
-            ..RoundSummary::default()
-        };
-        summary.set_stages(tally.stages);
-        summary
-    }
-
     fn newest(&self) -> &Broadcast {
         self.unpublished.as_ref().unwrap_or(&self.broadcast)
-    }
-
-    fn push(&mut self, summary: RoundSummary, settled: &mut Settled) {
-        settled.summaries.push(summary.clone());
-        self.summaries.push(summary);
-    }
-
-    fn conclude(&mut self, outcome: Outcome) -> Result<Report, EngineError> {
-        let last = self.summaries.iter().rev().find(|summary| summary.published);
-        let known = last.and_then(|summary| summary.accuracy.zip(summary.loss));
-        let mut sizes = last.map(|summary| summary.sizes.clone()).unwrap_or_default();
-        let (accuracy, loss) = match known {
-            Some(known) => known,
-            None => {
-                let mut summary = RoundSummary::default();
-                self.evaluate_into(&mut summary)?;
-                sizes = summary.sizes;
-                (summary.accuracy.unwrap_or_default(), summary.loss.unwrap_or_default())
-            }
-        };
-        let grid = self.model.broadcast_grid();
-        let end = RunEnd {
-            accuracy,
-            loss,
-            sizes,
-            params: self.layout.len() as u64,
-            nonzero: grid.values().iter().filter(|&&value| value != 0).count() as u64,
-            clients: self.participants.len() as u32,
-            seconds: self.earlier_seconds + self.started.map_or(0.0, |started| started.elapsed().as_secs_f64()),
-            model_digest: self.broadcast.digest().to_string(),
-        };
-        let target = self.recipe.rounds.target_accuracy;
-        Ok(Report::from_rounds(&self.recipe.name, outcome, &self.summaries, target, &end))
     }
 
     /// A restart adds up again what came after the last checkpoint: as much as writing the state anew costs.
@@ -615,10 +412,6 @@ impl Engine {
     fn dense_bytes(&self) -> u64 {
         4 * self.layout.len() as u64
     }
-}
-
-fn size_evaluation(width: Width, params: usize, result: &Evaluation) -> SizeEvaluation {
-    SizeEvaluation { width, params: params as u64, accuracy: result.accuracy(), loss: result.loss() }
 }
 
 /// Dense updates that are added in one go through the sum, at most: more gain little.

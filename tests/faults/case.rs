@@ -21,6 +21,8 @@ pub(crate) enum Op {
     Cut(usize),
     /// A client that trains says that it advances.
     Progress(usize),
+    /// A client that is to train has no bytes left for an update of the round.
+    Decline(usize),
     /// A message to the server will arrive twice.
     Duplicate(usize),
     /// An upload from the past is sent again.
@@ -122,9 +124,10 @@ impl Case {
 fn op(rng: &mut Rng, faults: Faults) -> Op {
     let any = rng.random_range(0..1000);
     match (rng.random_range(0..1000), faults) {
+        (0..2, Faults::All) => Op::Decline(any),
         (0..380, _) => Op::Step(any),
-        (380..400, _) => Op::Progress(any),
-        (400..450, _) => Op::Cut(any),
+        (380..404, _) => Op::Progress(any),
+        (404..450, _) => Op::Cut(any),
         (450..700, _) => Op::Deliver(any),
         (700..820, _) => Op::DeliverUnsettled(any),
         (820..850, _) => Op::Drop(any),

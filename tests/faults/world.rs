@@ -65,6 +65,8 @@ pub(crate) struct World {
     advanced: u64,
     /// Who is not to be dropped for its silence.
     assured: Vec<Assured>,
+    /// Who will send no update for which round, whatever they said before.
+    declined: Vec<(ClientId, u64)>,
     /// The round opened last, and when.
     opened: (u64, u64),
     /// Uploads of the past.
@@ -139,6 +141,7 @@ impl World {
             resumed: 0,
             advanced: 0,
             assured: Vec::new(),
+            declined: Vec::new(),
             opened: (0, 0),
             history: Vec::new(),
             reached: (0, ModelVersion(0)),
@@ -217,6 +220,12 @@ impl World {
             }
         }
         panic!("nobody is asked to train");
+    }
+
+    /// One of the clients that are about to train.
+    fn one_that_trains(&self, choice: usize) -> Option<usize> {
+        let training: Vec<_> = (0..self.peers.len()).filter(|&peer| self.trains(peer)).collect();
+        training.get(choice % training.len().max(1)).copied()
     }
 
     /// Whether a client is about to train.
@@ -302,10 +311,17 @@ impl World {
                 }
             }
             Op::Progress(choice) => {
-                let trains = |&i: &usize| matches!(self.peers[i].participant.action(), Action::Train(_));
-                let training: Vec<_> = (0..self.peers.len()).filter(trains).collect();
-                if let Some(&peer) = training.get(choice % training.len().max(1)) {
+                if let Some(peer) = self.one_that_trains(choice) {
                     self.report_progress(peer);
+                }
+            }
+            Op::Decline(choice) => {
+                if let Some(peer) = self.one_that_trains(choice).map(|peer| &mut self.peers[peer])
+                    && peer.at == At::Work
+                    && let Action::Train(task) = peer.participant.action()
+                {
+                    self.declined.push((peer.id.clone(), task.round.number));
+                    peer.participant.on(Event::OutOfBytes { for_good: false });
                 }
             }
             Op::Duplicate(choice) => {

@@ -129,6 +129,7 @@ fn main() {
         let mut nonzeros = 0;
         let encoding = fastest(|| {
             let source = Update { u: &u, e: &e };
+            encoder.recycle(std::mem::take(&mut frame));
             let encoded = encoder.encode_source(&codec, &segments, &source, &mut Next(&mut next)).expect("finite");
             (frame, nonzeros) = (encoded.frame, encoded.nonzeros);
         });

@@ -8,11 +8,13 @@ mod publishing;
 use super::*;
 use crate::coordinator::PhaseName;
 use crate::distill::Request;
+use crate::global;
 use crate::store::{MemoryStore, Restored, RunRow};
 use dunlin_codec::{Codec, Encoder, EntropyCoder, Mask, Quantizer};
 use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, TrainTask};
-use dunlin_core::recipe::{LinkConfig, QuantizerKind};
-use dunlin_core::{Choice, ModelVersion, RoundId, RunId, TensorSpec, Token};
+use dunlin_core::recipe::{LinkConfig, Pattern, QuantizerKind, Width};
+use dunlin_core::report::FederatedEvaluation;
+use dunlin_core::{Choice, ModelVersion, Outcome, RoundId, RunId, TensorSpec, Token};
 use dunlin_nn::train::Evaluation;
 use std::sync::Mutex;
 
@@ -141,7 +143,11 @@ fn width_of(recipe: &Recipe, name: &str) -> Width {
 fn start(recipe: &Recipe, disk: &Disk) -> Start {
     Start {
         recipe: recipe.clone(),
-        layout: if recipe.size.is_empty() { layout() } else { sized_layout() },
+        layout: if recipe.size.is_empty() && recipe.pruning.pattern != Pattern::Channels {
+            layout()
+        } else {
+            sized_layout()
+        },
         initial: vec![0.0; LEN],
         store: Box::new(disk.clone()),
         evaluator: Some(Box::new(FirstParameter)),

@@ -203,6 +203,7 @@ impl World {
         let now = self.now;
         self.assured.retain(|assured| assured.until > now);
         let mut assured = std::mem::take(&mut self.assured);
+        assured.retain(|assured| !self.declined.contains(&(assured.client.clone(), assured.round)));
         assured.retain(|Assured { client, round, .. }| {
             let member = self.engine.coordinator.member(client);
             assert_ne!(member, Some(&Member::Lost), "{client} was dropped in round {round}, in which it advanced");

@@ -1,9 +1,41 @@
 //! What becomes of the values that travel: the words of a recipe, and what the codec makes of them.
 
-use super::LinkConfig;
 use crate::Layout;
-use dunlin_codec::{CommonGrid, Fit, Quantizer, Rate};
+use dunlin_codec::{CommonGrid, EntropyCoder, Fit, Quantizer, Rate};
 use serde::{Deserialize, Serialize};
+
+/// How model changes travel in one direction.
+///
+/// Its default is the uplink's; the downlink's differs, so a section that is read must have every key, and
+/// [`Recipe::from_toml`](super::Recipe::from_toml) fills in the default of the right direction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkConfig {
+    /// Share of the coordinates that are sent; 1 sends all.
+    pub density: f64,
+    /// What becomes of each value that is sent.
+    pub quantizer: QuantizerKind,
+    /// Bits per coordinate, of the quantizers that can have more or fewer.
+    pub bits: f64,
+    /// What rotated values are fitted to, and how those on a common grid are rounded.
+    pub fit: Fit,
+    /// Largest magnitude of a value on a common grid.
+    pub clip: f64,
+    /// Columns of the thin matrices of low rank.
+    pub rank: u8,
+    /// What codes the positions and symbols.
+    pub coder: EntropyCoder,
+    /// Share β of what was left behind that is tried again next time; 0 turns feedback off. The downlink's feedback
+    /// is the difference between the server's model and the broadcast one, so there 1 is the only other choice.
+    pub feedback: f64,
+    /// Rounds over which the density falls geometrically from `warmup_density` to `density`.
+    pub warmup_rounds: u64,
+    /// Density in the first round of the warm-up.
+    pub warmup_density: f64,
+    /// Factors on magnitudes when coordinates are chosen: how tensors' names begin, `=` and a factor, separated by
+    /// commas. All other tensors count once.
+    pub importance: String,
+}
 
 /// How values are rounded; some have a number in another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

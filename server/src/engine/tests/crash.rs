@@ -144,6 +144,27 @@ fn a_crash_at_any_commit_of_a_run_that_is_pruned_changes_nothing_in_the_result()
 }
 
 #[test]
+fn a_crash_at_any_commit_of_a_run_that_loses_whole_units_changes_nothing_in_the_result() {
+    for sets in [&[][..], &["importance=taylor"], &["scope=layer"]] {
+        let mut recipe = eventful();
+        recipe.rounds.count = 6;
+        let common = ["pattern=channels", "density=0.7", "first_round=2", "every=2", "steps=2"];
+        let sets: Vec<String> = common.iter().chain(sets).map(|set| format!("pruning.{set}")).collect();
+        recipe.pruning = Recipe::load(None, &sets).unwrap().pruning;
+        let (report, summaries) = survives_every_crash(&recipe, true);
+        let kept: Vec<_> = summaries.iter().filter_map(|summary| summary.kept).collect();
+        // Of two units in the middle one goes, with what leads there and away.
+        assert_eq!(
+            (report.outcome, kept.len(), kept[0], kept[5]),
+            (Outcome::Completed, 6, 12, 7),
+            "{sets:?}: {kept:?}"
+        );
+        // Nothing of it travels any more: three vectors and their headers.
+        assert!(summaries[5].bytes.up < summaries[0].bytes.up, "{sets:?}: {summaries:?}");
+    }
+}
+
+#[test]
 fn a_crash_at_any_commit_of_a_run_with_common_coordinates_changes_nothing_in_the_result() {
     for sets in [
         &["common.coordinates=random"][..],

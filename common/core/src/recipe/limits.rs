@@ -1,9 +1,63 @@
-//! How many bytes a client may send in a run, shared out over the rounds in which it may be asked.
+//! Bounds on what clients may claim and send, and how budgets of bytes are shared out over the rounds.
 
 use super::Recipe;
 use super::check::LEAST_FRAME_BYTES;
+use serde::{Deserialize, Serialize};
+
+/// Bounds on what a client may claim or send.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Most training examples that one update may stand for.
+    pub max_examples: u32,
+    /// Largest magnitude of one coordinate of an update.
+    pub max_update_abs: f32,
+    /// Most clients that may be registered.
+    pub max_clients: u32,
+    /// Packets kept for clients that missed rounds.
+    pub packet_ring: u32,
+    /// Longest frame of an update, in bytes, which the density is chosen for; 0 for the density of the recipe.
+    pub update_bytes: u64,
+    /// Bytes of all updates of the run together, shared out among those that are still to come; 0 for no such bound.
+    pub run_bytes: u64,
+    /// Bytes of all updates of one client in the run, of which it keeps account; 0 for no such bound.
+    pub client_bytes: u64,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            max_examples: 1_000_000,
+            max_update_abs: 16.0,
+            max_clients: 100_000,
+            packet_ring: 64,
+            update_bytes: 0,
+            run_bytes: 0,
+            client_bytes: 0,
+        }
+    }
+}
 
 impl Recipe {
+    /// Longest frame of an update, in bytes, in a round (1-based) before which updates of `spent` bytes were accepted; 0
+    /// when the recipe sets no bound.
+    #[must_use]
+    pub fn max_update_bytes(&self, round: u64, spent: u64) -> u64 {
+        let LimitsConfig { update_bytes, run_bytes, .. } = self.limits;
+        if self.pruning.statistic(round).is_some() {
+            return 0;
+        }
+        if run_bytes == 0 {
+            return update_bytes;
+        }
+        // All that are asked in this round may count, and of later ones as many as are wanted.
+        let later = self.rounds.count.saturating_sub(round) * u64::from(self.rounds.cohort);
+        let to_come = later + u64::from(self.cohort_size());
+        // Never nothing: that would be no bound.
+        let share = (run_bytes.saturating_sub(spent) / to_come).max(1);
+        if update_bytes == 0 { share } else { share.min(update_bytes) }
+    }
+
     /// Longest frame, in bytes, of an update in a round (from 1) by a client that has sent updates of `spent` bytes
     /// before, where the task allows `allowed`; 0 is no bound, of the task and of the result. `asks` is how often the
     /// client will be asked from now on, this time included, as far as the server can tell; 0 where it cannot.
