@@ -83,6 +83,8 @@ struct ClientState {
     /// How much of the model it has, once it has said so.
     width: Option<Width>,
     examples: u32,
+    /// It has said so of none: it has no data, or no bytes left.
+    offers_nothing: bool,
     last_seen: Timestamp,
     /// End of the check-in that the server holds open for it.
     held_until: Timestamp,
@@ -114,7 +116,10 @@ impl Coordinator {
             .into_iter()
             .map(|ClientRow { client, token, width }| {
                 let last_accepted = accepted.get(&client).copied();
-                let state = ClientState { token, width, examples, last_seen: now, held_until: now, last_accepted };
+                let (last_seen, held_until) = (now, now);
+                let offers_nothing = false;
+                let state =
+                    ClientState { token, width, examples, offers_nothing, last_seen, held_until, last_accepted };
                 (client, state)
             })
             .collect();
@@ -181,6 +186,7 @@ impl Coordinator {
                 state.token = token;
                 state.width = None;
                 state.examples = 0;
+                state.offers_nothing = false;
                 self.effects.push_back(Effect::Record(Record::Joined { client: client.clone(), token, width: None }));
             }
             state.last_seen = now;
@@ -188,8 +194,15 @@ impl Coordinator {
             if self.clients.len() >= self.config.max_clients as usize {
                 return Err(self.refuse(Reject::TooManyClients, None));
             }
-            let state =
-                ClientState { token, width: None, examples: 0, last_seen: now, held_until: now, last_accepted: None };
+            let state = ClientState {
+                token,
+                width: None,
+                examples: 0,
+                offers_nothing: false,
+                last_seen: now,
+                held_until: now,
+                last_accepted: None,
+            };
             self.clients.insert(client.clone(), state);
             self.effects.push_back(Effect::Record(Record::Joined { client: client.clone(), token, width: None }));
         }
@@ -207,6 +220,7 @@ impl Coordinator {
         let id = &check_in.session.client;
         let client = self.clients.get_mut(id).expect("an authenticated client is registered");
         client.examples = check_in.examples;
+        client.offers_nothing = check_in.examples == 0;
         client.held_until = now;
         if let Phase::Training(round) = &mut self.phase
             && check_in.declines == Some(round.number)

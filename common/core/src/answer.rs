@@ -124,8 +124,8 @@ answers! {
         TargetReached = 2, "target_reached", "the target accuracy was reached";
         /// Someone stopped it.
         Stopped = 3, "stopped", "stopped on request";
-        /// Too many rounds in a row were abandoned.
-        GaveUp = 4, "gave_up", "too many rounds in a row missed their quorum";
+        /// Too many rounds in a row were abandoned, or too few clients offer anything for another one.
+        GaveUp = 4, "gave_up", "too many rounds in a row missed their quorum, or too few clients have anything left to send";
     }
 }
 

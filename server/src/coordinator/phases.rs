@@ -75,6 +75,9 @@ impl Coordinator {
             self.config.quorum as usize
         };
         if eligible.len() < needed {
+            if self.round > 0 && self.at_most() < needed {
+                self.finish(Outcome::GaveUp);
+            }
             return;
         }
         self.round += 1;
@@ -103,6 +106,12 @@ impl Coordinator {
         let round = OpenRound::new(&self.config, self.round, self.version, eligible.len() as u32, members, now);
         self.phase = Phase::Evaluating { round, reports: BTreeMap::new() };
         self.generation += 1;
+    }
+
+    /// Clients that a round may ever have: all of the federation but those that offer nothing.
+    fn at_most(&self) -> usize {
+        let all = self.clients.len().max(self.config.recipe.data.clients as usize);
+        all - self.clients.values().filter(|client| client.offers_nothing).count()
     }
 
     /// Clients alive, in the order of their names.

@@ -110,3 +110,30 @@ fn a_member_that_declines_is_not_waited_for_nor_asked_again_in_the_round() {
         assert!(!world.cohort().contains(&second));
     }
 }
+
+#[test]
+fn a_run_gives_up_when_too_few_clients_have_anything_left_to_offer() {
+    let mut world = gathered(crowd(4));
+    world.complete_round();
+    assert_eq!(world.round(), 2);
+    let cohort = world.cohort();
+    let spent = |world: &mut World, member: usize| {
+        let round = world.round();
+        let check_in = CheckIn {
+            session: session(&cohort[member]),
+            examples: 0,
+            width: Width::WHOLE,
+            held: None,
+            wait_ms: 0,
+            declines: Some(round),
+        };
+        world.coordinator.check_in(world.now, &check_in).unwrap();
+        world.settle();
+    };
+    spent(&mut world, 0);
+    spent(&mut world, 1);
+    assert_eq!(world.coordinator.outcome(), None, "two are left, and a round may do with two");
+    spent(&mut world, 2);
+    // The open round has ended without an update, and for another one there is nobody.
+    assert_eq!(world.coordinator.outcome(), Some(Outcome::GaveUp));
+}
