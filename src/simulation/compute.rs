@@ -106,8 +106,11 @@ impl Bench {
         };
         let go_on = &mut |_, _| ControlFlow::Continue(());
         let mut update = match work::train_and_encode(&assignment, &mut *trainer, encoder, go_on) {
-            Err(error) if budget::is_used_up(&error, asked, task) => return Ok(Done::OutOfBytes { for_good: false }),
-            update => update?,
+            Ok(update) => update,
+            Err(error) => {
+                let used_up = budget::used_up(&self.recipe, spent, &error, asked, task);
+                return used_up.map(|for_good| Done::OutOfBytes { for_good }).ok_or(error);
+            }
         };
         drop(residual);
         // These very bytes are what its header is about.

@@ -95,8 +95,9 @@ pub(super) async fn train(
     (state, shared, prepared): (&mut dyn ClientState, &Arc<Shared>, Arc<Prepared>),
     (transport, session): (Transport, Session),
 ) -> Result<Trained, ClientError> {
-    let (asked, task) = (task, budget::within(&prepared.recipe, state.spent(), task));
-    if !prepared.recipe.has_client_bytes(state.spent()) {
+    let (recipe, spent) = (&prepared.recipe.clone(), state.spent());
+    let (asked, task) = (task, budget::within(recipe, spent, task));
+    if !recipe.has_client_bytes(spent) {
         return Ok(Trained::OutOfBytes { for_good: true });
     }
     let steps = Arc::new(Steps { done: Arc::clone(&shared.steps), ..Steps::default() });
@@ -138,8 +139,10 @@ pub(super) async fn train(
     let update = match result {
         Ok(update) => update,
         Err(WorkError::Trainer(TrainerError::Stopped)) => return Ok(Trained::Stopped),
-        Err(error) if budget::is_used_up(&error, asked, &task) => return Ok(Trained::OutOfBytes { for_good: false }),
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            let used_up = budget::used_up(recipe, spent, &error, asked, &task);
+            return used_up.map(|for_good| Trained::OutOfBytes { for_good }).ok_or_else(|| error.into());
+        }
     };
     let Some(gate) = &shared.gate else { return Ok(Trained::Update(Box::new(update), None)) };
     let pass = beats.during(gate.pass(client, task.round), &steps).await;
