@@ -230,6 +230,8 @@ impl Participant {
                 self.width = width;
                 self.held = held;
                 self.pending = pending;
+                // Of another run, if of any.
+                self.declines = None;
                 if self.pending.is_some() { Step::AskOffset } else { Step::CheckIn }
             }
             (Step::CheckIn, Event::Assigned(Ok(assignment))) => self.assigned(assignment),

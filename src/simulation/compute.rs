@@ -89,10 +89,10 @@ impl Bench {
         let failed = |error: StateError| WorkError::Trainer(dunlin_client::trainer::TrainerError::Failed(error.into()));
         let mut state = self.state(&job.client).map_err(failed)?;
         let spent = state.as_ref().map_or(0, ClientState::spent);
-        if !self.recipe.has_client_bytes(spent) {
+        let asked = task;
+        let Some(task) = &budget::within(&self.recipe, spent, asked) else {
             return Ok(Done::OutOfBytes { for_good: true });
-        }
-        let (asked, task) = (task, &budget::within(&self.recipe, spent, task));
+        };
         let residual =
             state.as_mut().map_or(Ok(None), |state| state.residual(job.model.mask().whole())).map_err(failed)?;
         let assignment = Assignment {

@@ -96,10 +96,10 @@ pub(super) async fn train(
     (transport, session): (Transport, Session),
 ) -> Result<Trained, ClientError> {
     let (recipe, spent) = (&prepared.recipe.clone(), state.spent());
-    let (asked, task) = (task, budget::within(recipe, spent, task));
-    if !recipe.has_client_bytes(spent) {
+    let asked = task;
+    let Some(task) = budget::within(recipe, spent, asked) else {
         return Ok(Trained::OutOfBytes { for_good: true });
-    }
+    };
     let steps = Arc::new(Steps { done: Arc::clone(&shared.steps), ..Steps::default() });
     let mut beats = Beats::new(transport, session, task.round);
     let Some(ready) = beats.during(shared.compute.ready(), &steps).await else { return Ok(Trained::Stopped) };

@@ -77,6 +77,13 @@ fn a_client_without_bytes_declines_the_round_and_offers_nothing_any_more_when_th
         participant.on(Event::OutOfBytes { for_good });
         let Action::CheckIn(check_in) = participant.action() else { panic!("{:?}", participant.action()) };
         assert_eq!((check_in.declines, check_in.examples), (Some(ROUND.number), examples));
+        // Another run has other rounds, and another budget.
+        participant.on(Event::Assigned(Err(Reject::UnknownRun)));
+        let welcome = Welcome { run: RunId([8; 8]), recipe: String::new(), layout: Digest([0; 32]) };
+        participant.on(Event::Joined(Ok(welcome)));
+        participant.on(Event::Ready { examples: 60, width: Width::WHOLE, held: None, pending: None });
+        let Action::CheckIn(check_in) = participant.action() else { panic!("{:?}", participant.action()) };
+        assert_eq!((check_in.declines, check_in.examples), (None, 60));
     }
 }
 

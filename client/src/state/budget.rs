@@ -14,11 +14,12 @@ pub fn account(recipe: &Recipe, state: &mut dyn ClientState) -> Result<(), State
     if recipe.limits.client_bytes > 0 { state.spend() } else { Ok(()) }
 }
 
-/// The task with a frame no longer than a client may send that has sent updates of `spent` bytes before.
+/// The task with a frame no longer than a client may send that has sent updates of `spent` bytes before; nothing if it may
+/// never send one again.
 #[must_use]
-pub fn within(recipe: &Recipe, spent: u64, task: &TrainTask) -> TrainTask {
+pub fn within(recipe: &Recipe, spent: u64, task: &TrainTask) -> Option<TrainTask> {
     let max_bytes = recipe.client_update_bytes(task.round.number, spent, task.max_bytes, task.asks);
-    TrainTask { max_bytes, ..task.clone() }
+    recipe.has_client_bytes(spent).then(|| TrainTask { max_bytes, ..task.clone() })
 }
 
 /// Whether an update could not be encoded because the client's budget, and not the task, leaves too little for it; if so,
@@ -49,8 +50,9 @@ mod tests {
         };
         let no_room = WorkError::Codec(dunlin_codec::Error::NoRoom { bytes: 500, least: 600 });
         let told = |spent, error: &WorkError, allowed| {
-            used_up(&recipe, spent, error, &task(allowed), &within(&recipe, spent, &task(allowed)))
+            used_up(&recipe, spent, error, &task(allowed), &within(&recipe, spent, &task(allowed)).unwrap())
         };
+        assert_eq!(within(&recipe, 9990, &task(0)), None);
         assert_eq!(told(8000, &no_room, 0), Some(false), "2000 bytes are left for four updates");
         assert_eq!(told(9500, &no_room, 0), Some(true), "500 bytes are left");
         assert_eq!(told(0, &no_room, 500), None, "the task allows 500");

@@ -77,7 +77,7 @@ impl Encoder {
     }
 
     /// Takes back a frame that nobody needs any more, for its memory: an encoder to which all of them come back asks for
-    /// none once it has its buffers, but for frames of whole vectors.
+    /// none once it has its buffers, but for the matrices of [`Quantizer::LowRank`].
     pub fn recycle(&mut self, frame: Vec<u8>) {
         if self.spare.len() < SPARE_MOST {
             self.spare.push(frame);

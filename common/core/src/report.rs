@@ -140,7 +140,7 @@ pub struct RoundSummary {
     pub needed: u32,
     /// Clients whose update was accepted.
     pub clients: u32,
-    /// Clients that were lost: no progress, or none before the deadline.
+    /// Clients that were lost: no progress, none before the deadline, or an update that they declined to send.
     pub lost: u32,
     /// Messages refused until it closed, since the round before it did.
     pub rejected: u32,

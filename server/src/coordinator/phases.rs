@@ -122,7 +122,7 @@ impl Coordinator {
     }
 
     /// What members of a round must know about the length of their frames. It depends on what is durable alone, so a
-    /// restart says the same.
+    /// restart says the same, unless somebody has joined since the round was opened: then nothing is foretold.
     pub(super) fn bound(&self, round: &mut OpenRound) {
         round.max_bytes = self.config.recipe.max_update_bytes(round.number, self.spent);
         // Whoever is away now will be back, or not: draws among others are not foretold.

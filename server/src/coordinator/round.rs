@@ -87,7 +87,7 @@ pub struct RoundStats {
     pub needed: u32,
     /// Clients whose update was accepted.
     pub counted: u32,
-    /// Clients that went silent.
+    /// Clients that went silent, or said that they would send nothing.
     pub lost: u32,
     /// Training examples behind the accepted updates.
     pub examples: u64,

@@ -54,6 +54,11 @@ struct World {
     log: Vec<Effect>,
 }
 
+/// A client with data asks for work, and has the whole model but no version of it.
+fn check_in_of(name: &str) -> CheckIn {
+    CheckIn { session: session(name), examples: EXAMPLES, width: Width::WHOLE, held: None, wait_ms: 0, declines: None }
+}
+
 impl World {
     /// A first start, before anybody has come.
     fn new(recipe: Recipe) -> Self {
@@ -100,15 +105,7 @@ impl World {
     }
 
     fn check_in(&mut self, name: &str) -> Assignment {
-        let check_in = CheckIn {
-            session: session(name),
-            examples: EXAMPLES,
-            width: Width::WHOLE,
-            held: None,
-            wait_ms: 0,
-            declines: None,
-        };
-        self.coordinator.check_in(self.now, &check_in).unwrap()
+        self.coordinator.check_in(self.now, &check_in_of(name)).unwrap()
     }
 
     fn arrive(&mut self, name: &str) -> Assignment {

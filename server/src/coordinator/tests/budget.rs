@@ -75,14 +75,7 @@ fn a_member_that_declines_is_not_waited_for_nor_asked_again_in_the_round() {
     let mut world = gathered(crowd(10));
     let cohort = world.cohort();
     let declines = |world: &mut World, member: &str, round: u64, examples: u32| {
-        let declining = CheckIn {
-            session: session(member),
-            examples,
-            width: Width::WHOLE,
-            held: None,
-            wait_ms: 30_000,
-            declines: Some(round),
-        };
+        let declining = CheckIn { examples, wait_ms: 30_000, declines: Some(round), ..check_in_of(member) };
         world.coordinator.check_in(world.now, &declining).unwrap()
     };
     let first = &cohort[0];
@@ -119,14 +112,7 @@ fn a_run_gives_up_when_too_few_clients_have_anything_left_to_offer() {
     let cohort = world.cohort();
     let spent = |world: &mut World, member: usize| {
         let round = world.round();
-        let check_in = CheckIn {
-            session: session(&cohort[member]),
-            examples: 0,
-            width: Width::WHOLE,
-            held: None,
-            wait_ms: 0,
-            declines: Some(round),
-        };
+        let check_in = CheckIn { examples: 0, declines: Some(round), ..check_in_of(&cohort[member]) };
         world.coordinator.check_in(world.now, &check_in).unwrap();
         world.settle();
     };

@@ -99,8 +99,7 @@ fn a_client_without_examples_is_not_chosen() {
         world.arrive(name);
     }
     world.join("d");
-    let empty =
-        CheckIn { session: session("d"), examples: 0, width: Width::WHOLE, held: None, wait_ms: 0, declines: None };
+    let empty = CheckIn { examples: 0, ..check_in_of("d") };
     assert_eq!(world.coordinator.check_in(world.now, &empty), Ok(wait(Waiting::NotEnoughClients, 500)));
     assert_eq!(world.check_in("d"), task(1, 1, 0, DEADLINE_MS));
 }
@@ -144,14 +143,7 @@ fn a_silent_client_is_not_chosen_again_but_one_whose_check_in_is_held_is() {
         let header = world.header(name, "F");
         world.send(&header).unwrap();
     }
-    let held = CheckIn {
-        session: session("a"),
-        examples: EXAMPLES,
-        width: Width::WHOLE,
-        held: None,
-        wait_ms: 30_000,
-        declines: None,
-    };
+    let held = CheckIn { wait_ms: 30_000, ..check_in_of("a") };
     assert_eq!(world.coordinator.check_in(world.now, &held), Ok(wait(Waiting::Reported, 500)));
     world.pass(IDLE_MS - 1);
     assert_eq!(world.progress("d"), Ok(()));

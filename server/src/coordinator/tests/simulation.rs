@@ -67,14 +67,7 @@ impl Federation {
     }
 
     fn check_in(&mut self, name: &'static str) {
-        let check_in = CheckIn {
-            session: session(name),
-            examples: EXAMPLES,
-            width: Width::WHOLE,
-            held: None,
-            wait_ms: 0,
-            declines: None,
-        };
+        let check_in = check_in_of(name);
         self.waiting.remove(name);
         match self.world.coordinator.check_in(self.world.now, &check_in) {
             Ok(Assignment::Train(task)) => drop(self.tasks.insert(name, task)),

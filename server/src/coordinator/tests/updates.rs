@@ -115,14 +115,7 @@ fn strangers_hear_why_they_are_not_known() {
         (session("x"), Reject::UnknownClient),
         (Session { token: token("x"), ..session("a") }, Reject::WrongSession),
     ] {
-        let check_in = CheckIn {
-            session: stranger.clone(),
-            examples: 1,
-            width: Width::WHOLE,
-            held: None,
-            wait_ms: 0,
-            declines: None,
-        };
+        let check_in = CheckIn { session: stranger.clone(), examples: 1, ..check_in_of("a") };
         let report =
             EvaluationReport { round: header.round, version: header.base, examples: 1, correct: 1, loss_sum: 0.0 };
         assert_eq!(world.coordinator.check_in(now, &check_in), Err(reject));
@@ -244,14 +237,7 @@ fn a_name_belongs_to_its_session_until_that_is_silent_for_long() {
 fn a_held_check_in_keeps_a_name() {
     let mut world = World::new(recipe());
     world.join("a");
-    let held = CheckIn {
-        session: session("a"),
-        examples: 1,
-        width: Width::WHOLE,
-        held: None,
-        wait_ms: 30_000,
-        declines: None,
-    };
+    let held = CheckIn { examples: 1, wait_ms: 30_000, ..check_in_of("a") };
     world.coordinator.check_in(world.now, &held).unwrap();
     world.pass(29_999);
     assert_eq!(world.coordinator.join(world.now, &client("a"), token("x")), Err(Reject::WrongSession));

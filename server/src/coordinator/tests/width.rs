@@ -13,14 +13,7 @@ fn sized() -> Recipe {
 }
 
 fn check_in_as(world: &mut World, name: &str, share: f64) -> Result<Assignment, Reject> {
-    let check_in = CheckIn {
-        session: session(name),
-        examples: EXAMPLES,
-        width: width(share),
-        held: None,
-        wait_ms: 0,
-        declines: None,
-    };
+    let check_in = CheckIn { width: width(share), ..check_in_of(name) };
     world.coordinator.check_in(world.now, &check_in)
 }
 
@@ -53,14 +46,7 @@ fn who_takes_a_name_over_may_have_another_width() {
     let heir = token("x");
     world.coordinator.join(world.now, &client("a"), heir).unwrap();
     assert_eq!(world.coordinator.width(&client("a")), Width::WHOLE);
-    let check_in = CheckIn {
-        session: Session { token: heir, ..session("a") },
-        examples: EXAMPLES,
-        width: Width::WHOLE,
-        held: None,
-        wait_ms: 0,
-        declines: None,
-    };
+    let check_in = CheckIn { session: Session { token: heir, ..session("a") }, ..check_in_of("a") };
     assert!(world.coordinator.check_in(world.now, &check_in).is_ok());
     world.settle();
     world.restart();
