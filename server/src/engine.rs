@@ -14,12 +14,12 @@ pub use error::EngineError;
 pub use open::{Start, open};
 pub use timings::Timings;
 
+use distilling::{Distillations, Taken};
 use summary::Tally;
 
 use crate::aggregate::{Aggregator, SlicedSum};
 use crate::broadcast::Broadcast;
 use crate::coordinator::{ClosedRound, Coordinator, Effect, Offer, reaches_target};
-use crate::distill::{Distill, Job};
 use crate::evaluate::Evaluate;
 use crate::global::GlobalModel;
 use crate::store::{Record, Store, StoreError};
@@ -27,7 +27,7 @@ use crate::vet::{Rules, Vetted};
 use bytes::Bytes;
 use dunlin_codec::{StageBytes, is_plain_dense};
 use dunlin_core::message::{Receipt, Session, UpdateHeader, Welcome};
-use dunlin_core::report::{Bytes as ByteCount, Distilled, Report, RoundSummary};
+use dunlin_core::report::{Bytes as ByteCount, Report, RoundSummary};
 use dunlin_core::{ClientId, Digest, Layout, Recipe, Reject, Timestamp};
 use dunlin_nn::small::Slices;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,16 +45,7 @@ pub struct Engine {
     sum: SlicedSum,
     store: Box<dyn Store>,
     evaluator: Option<Box<dyn Evaluate>>,
-    /// Absent where the recipe has no distillation, and while one is under way.
-    distiller: Option<Box<dyn Distill>>,
-    /// A distillation that nobody has begun yet.
-    job: Option<Job>,
-    /// The round that waits for its distillation.
-    distilling: Option<ClosedRound>,
-    /// What that has come to.
-    distilled: Option<(Vec<f32>, Distilled)>,
-    /// The accepted updates of the round under way, where it ends with a distillation.
-    teachers: BTreeMap<ClientId, Bytes>,
+    distillations: Distillations,
     broadcast: Arc<Broadcast>,
     /// The version after it, while its records are not durable yet.
     unpublished: Option<Arc<Broadcast>>,
@@ -221,18 +212,7 @@ impl Engine {
     /// goes on from it.
     pub fn settle(&mut self, clock: &dyn Fn() -> Timestamp) -> Result<Settled, EngineError> {
         let mut settled = Settled::default();
-        let mut batch = Vec::new();
-        if let Some((student, distilled)) = self.distilled.take()
-            && let Some(closed) = self.distilling.take()
-        {
-            self.model.replace(student)?;
-            batch = self.publish(&closed, Some(distilled), clock, &mut settled)?;
-        } else if self.coordinator.outcome().is_some()
-            && let Some(closed) = self.distilling.take()
-        {
-            // The run was stopped meanwhile.
-            batch.push(self.abandon(&ClosedRound { cut_short: true, ..closed }, &mut settled));
-        }
+        let mut batch = self.go_on(clock, &mut settled)?;
         loop {
             match self.coordinator.poll_effect() {
                 Some(Effect::Record(record)) => batch.push(record),
@@ -241,18 +221,7 @@ impl Engine {
                     match effect {
                         Effect::Record(_) => {}
                         // Nobody hears of it before what follows, often the next round's opening, is durable with it.
-                        Effect::Publish(closed) => {
-                            let timer = Instant::now();
-                            self.model.step(closed.number, &mut self.sum)?;
-                            self.timings.publish += timer.elapsed();
-                            match self.distillation(&closed)? {
-                                Some(job) => {
-                                    self.distilling = Some(closed);
-                                    self.job = Some(job);
-                                }
-                                None => batch = self.publish(&closed, None, clock, &mut settled)?,
-                            }
-                        }
+                        Effect::Publish(closed) => batch = self.close(closed, clock, &mut settled)?,
                         Effect::Abandon(closed) => batch.push(self.abandon(&closed, &mut settled)),
                         Effect::Evaluated { round, result } => {
                             batch.extend(self.evaluated(round, result, &mut settled));
@@ -270,6 +239,7 @@ impl Engine {
         if self.report.is_none()
             && let Some(outcome) = self.coordinator.outcome()
         {
+            self.end_distillations();
             let report = self.conclude(outcome)?;
             self.report = Some(report);
             settled.report.clone_from(&self.report);
@@ -290,7 +260,7 @@ impl Engine {
         self.store.commit(batch)?;
         self.timings.sync += timer.elapsed();
         if batch.iter().any(|record| matches!(record, Record::Published { .. }))
-            && let Some(distiller) = &mut self.distiller
+            && let Some(distiller) = &mut self.distillations.distiller
         {
             distiller.settled();
         }
@@ -303,7 +273,7 @@ impl Engine {
                     self.uncheckpointed.0 += frame.len() as u64;
                     self.participants.insert(header.client.clone());
                     if self.recipe.is_distilled(header.round.number) {
-                        self.teachers.insert(header.client.clone(), frame.clone());
+                        self.distillations.teachers.insert(header.client.clone(), frame.clone());
                     }
                     let receipt = self.coordinator.stored(clock(), &header);
                     settled.receipts.push((header.client, receipt));
@@ -338,7 +308,7 @@ impl Engine {
     fn publish(
         &mut self,
         closed: &ClosedRound,
-        distilled: Option<Distilled>,
+        taken: Taken,
         clock: &dyn Fn() -> Timestamp,
         settled: &mut Settled,
     ) -> Result<Vec<Record>, EngineError> {
@@ -351,7 +321,7 @@ impl Engine {
         let mut summary = self.summarize(closed);
         summary.published = true;
         summary.version = published.version.0;
-        summary.distilled = distilled;
+        summary.distilled = taken.distilled;
         summary.packet = published.packet.frame_bytes() + broadcast.announcement_bytes();
         summary.kept = self.recipe.pruning.is_on().then(|| self.model.mask().len() as u64);
         summary.model_digest = published.digest.to_string();
@@ -368,11 +338,7 @@ impl Engine {
             packet: published.packet.to_bytes(),
             summary: summary.clone(),
         }];
-        // A distillation takes too long to be done again by a restart.
-        if distilled.is_some() || self.checkpoint_due() {
-            records.push(Record::Checkpoint { version: published.version, state: self.model.checkpoint() });
-            self.uncheckpointed = (0, 0);
-        }
+        records.extend(self.checkpoint(taken));
         self.unpublished = Some(Arc::new(broadcast));
         self.push(summary, settled);
         self.timings.rounds += 1;
@@ -382,7 +348,7 @@ impl Engine {
 
     /// Makes ready for the updates of another round.
     fn turn_to(&mut self, round: u64) {
-        self.teachers.clear();
+        self.distillations.teachers.clear();
         if self.recipe.pruning.is_on() || self.recipe.common.is_on() {
             self.sum = self.model.sum(round);
             let rules = Rules::new(&self.recipe, &self.model.broadcast_grid(), round);

@@ -261,6 +261,20 @@ impl GlobalModel {
         Ok(())
     }
 
+    /// Adds to w, between the halves of [`Self::publish`] or before both, what is given for the whole model.
+    ///
+    /// # Errors
+    /// When it is not one value for each parameter, or w leaves its range.
+    pub fn add(&mut self, change: &[f32]) -> Result<(), Error> {
+        if change.len() != self.layout.len() {
+            return Err(Error::WrongLength { expected: self.layout.len(), got: change.len() });
+        }
+        for (w, index) in self.w.iter_mut().zip(self.broadcast.mask().indices()) {
+            *w += change[index];
+        }
+        check_range(&self.layout, self.mask(), &self.w)
+    }
+
     /// The second half of [`Self::publish`]: prunes where a step of that is due, and sends what w has moved.
     ///
     /// # Errors

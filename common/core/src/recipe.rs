@@ -125,6 +125,12 @@ impl Recipe {
         self.distillation.is_due(round) && self.pruning.statistic(round).is_none()
     }
 
+    /// Whether the round (1-based) after one that is distilled goes on meanwhile. After the last one there is none.
+    #[must_use]
+    pub fn is_distilled_beside(&self, round: u64) -> bool {
+        self.distillation.overlap && self.is_distilled(round) && round < self.rounds.count
+    }
+
     /// The downlink's density where none is written: the uplink's times the share of the clients in a cohort. A client is
     /// in that share of the rounds and receives a packet for each, so both directions then cost it alike. Below
     /// [`Self::LEAST_BALANCED`], at which little of the model would arrive, it does not fall; where the uplink sends all

@@ -4,6 +4,7 @@
 
 use candle_core::{Device, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use dunlin_codec::Mask;
 use dunlin_core::Seed;
 use dunlin_core::recipe::{Arithmetic, ModelConfig, ModelKind, OptimizerKind, TrainingConfig};
 use dunlin_nn::Threads;
@@ -78,6 +79,42 @@ fn models(c: &mut Criterion) {
     }
 }
 
+/// Models of which a mask leaves so many weights of each matrix, and dense ones (1.0), on images of MNIST.
+fn pruned(c: &mut Criterion) {
+    let data = noise(MNIST, 600);
+    for (kind, batch) in
+        [(ModelKind::Lenet300, 10), (ModelKind::Lenet300, 64), (ModelKind::Lenet5, 10), (ModelKind::Lenet5, 64)]
+    {
+        let mut group = c.benchmark_group("pruned");
+        group.sample_size(10).throughput(Throughput::Elements(600));
+        for density in [1.0, 0.25, 0.1, 0.05, 0.02] {
+            let mut model = Model::new(&kind, &MNIST).expect("a model");
+            let mut params = model.init(&Seed::from_u64(1));
+            let layout = model.layout().clone();
+            let is_left = |index: usize| {
+                let tensor = (0..layout.tensors().len()).find(|&tensor| layout.range(tensor).contains(&index));
+                let is_vector = tensor.is_some_and(|tensor| layout.tensors()[tensor].shape.len() == 1);
+                // A fraction of the golden ratio's multiples falls below any share that often.
+                is_vector || (index as f64 * 0.618_033_988_749_895).fract() < density
+            };
+            let mask = Mask::new(Arc::new(layout.segments()), is_left).expect("something is left");
+            mask.gather(&mut params);
+            params = mask.scatter(&params);
+            let training = TrainingConfig { batch, learning_rate: 0.01, ..TrainingConfig::default() };
+            let mask = (density < 1.0).then_some(&mask);
+            group.bench_function(BenchmarkId::new(format!("{kind} of batch {batch}"), density), |bench| {
+                bench.iter(|| {
+                    let (config, seed) = (&training, Seed::from_u64(2));
+                    let task = TrainTask { config, round: 1, seed, threads: &Threads::one(), mask };
+                    train(&mut model, &data, &mut params, &task, &mut |_, _| ControlFlow::Continue(()))
+                        .expect("training")
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
 fn optimizers(c: &mut Criterion) {
     let sgd = TrainingConfig { batch: 10, learning_rate: 1e-3, ..TrainingConfig::default() };
     let all = [
@@ -126,5 +163,5 @@ fn operations(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, models, optimizers, operations);
+criterion_group!(benches, models, pruned, optimizers, operations);
 criterion_main!(benches);

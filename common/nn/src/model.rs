@@ -7,6 +7,7 @@ mod device;
 mod input;
 mod plan;
 mod registry;
+mod sparse;
 mod steps;
 mod weights;
 
@@ -27,6 +28,7 @@ use candle_core::{CpuStorage, DType, InplaceOp1, Tensor, Var};
 use device::Remote;
 use dunlin_core::recipe::{Arithmetic, ModelConfig, ModelKind, Steps, WeightFormat};
 use dunlin_core::{Layout, Seed};
+use sparse::Patterns;
 use std::sync::Arc;
 use steps::LearnedSteps;
 use weights::Rounded;
@@ -44,6 +46,10 @@ pub struct Model {
     layout: Layout,
     /// Of the architecture's tensors; learned steps come behind them.
     init: Vec<Init>,
+    /// The tensors that layers multiply by, where the architecture says so.
+    weights: Vec<usize>,
+    /// Where the weights of tensors stand that hold only what is left of them.
+    patterns: Patterns,
     /// Whether each tensor of the layout is trained.
     trained: Vec<bool>,
     flat: Var,
@@ -128,7 +134,7 @@ impl Model {
         }
         let mut parameters = Parameters::default();
         architecture.parameters(input, &mut parameters)?;
-        let (mut specs, init) = parameters.into_parts();
+        let (mut specs, init, weights) = parameters.into_parts();
         specs.extend(LearnedSteps::specs(&config, &specs));
         let layout = Layout::new(specs)
             .map_err(|error| Error::config("model.kind", config.kind.to_string(), error.to_string()))?;
@@ -139,7 +145,22 @@ impl Model {
         let trained = vec![true; layout.tensors().len()];
         let rounded = if is_trivial { None } else { Rounded::new(config.weights, &layout, init.len(), dtype)? };
         let input = *input;
-        Ok(Self { config, input, architecture, is_taped, layout, init, trained, flat, views, rounded, remote: None })
+        let patterns = Patterns::new();
+        Ok(Self {
+            config,
+            input,
+            architecture,
+            is_taped,
+            layout,
+            init,
+            weights,
+            patterns,
+            trained,
+            flat,
+            views,
+            rounded,
+            remote: None,
+        })
     }
 
     /// The model with its computations on another device, where they are candle's own operations; parameters and
@@ -316,7 +337,7 @@ impl Model {
             let logits = self.pass(&mut Graph::composed(), &x, &remote.views()?)?;
             return Ok(logits.to_device(&Device::Cpu)?);
         }
-        self.on_this_thread(|| Ok(self.pass(&mut Graph::candle(), x, self.computed())?))
+        self.on_this_thread(|| Ok(self.pass(&mut Graph::candle().with_patterns(&self.patterns), x, self.computed())?))
     }
 
     /// Computes in the model's arithmetic, with no more threads than the one that calls.
@@ -383,7 +404,7 @@ impl Model {
         if self.rounded.is_none() {
             tape = tape.with_factors();
         }
-        let graph = with_noise(Graph::on(&mut tape), noise).with_member(member);
+        let graph = with_noise(Graph::on(&mut tape), noise).with_member(member).with_patterns(&self.patterns);
         let loss = self.loss(graph, x, computed, goal)?;
         let mut gradients = tape.backward(&loss)?;
         let factors = computed.iter().map(|view| gradients.take_factors(view)).collect();

@@ -27,6 +27,7 @@ mod resize;
 mod row_norm;
 mod saved;
 mod scale;
+mod sparse;
 mod split_linear;
 mod steps;
 mod tape;
@@ -57,9 +58,11 @@ pub(crate) use kernel::{ByteProducts, vectorised, with_arithmetic};
 #[cfg(test)]
 pub(crate) use kernel::{as_on_any_machine, fuses};
 pub(crate) use loss::{log_softmax, row_loss};
+pub(crate) use sparse::Pattern;
 pub(crate) use tape::Tape;
 pub(crate) use team::{Member, Team};
 pub(crate) use transpose::transpose;
+use transpose::transpose_part;
 
 use candle_core::{CpuStorage, Error, Layout, Result, Storage, Tensor, WithDType};
 use kernel::Float;

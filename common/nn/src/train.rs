@@ -87,6 +87,15 @@ pub fn train(
         let remedy = format!("the rows of {} are no images; \"none\" is right", data.dataset().name());
         return Err(Error::config("training.augment", format!("{:?}", augment.name()), remedy));
     }
+    if let Some(mask) = task.mask
+        && let Some(mut sparse) = model.sparse(mask)?
+    {
+        sparse.within.gather(params);
+        let task = TrainTask { mask: sparse.left.as_ref(), ..*task };
+        let result = train(&mut sparse.model, data, params, &task, progress);
+        *params = sparse.within.scatter(params);
+        return result;
+    }
     model.freeze(task.config.frozen())?;
     // Read only by the proximal term; without it, memory for a second model is not spent.
     let start = if task.config.proximal == 0.0 { Vec::new() } else { params.clone() };

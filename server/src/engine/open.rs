@@ -1,9 +1,9 @@
 //! The beginning of a run, or its continuation after a restart.
 
-use super::{Engine, EngineError, Tally, Timings};
+use super::{Distillations, Engine, EngineError, Tally, Timings};
 use crate::aggregate::{self, Aggregator, SlicedSum};
 use crate::coordinator::{Config, Coordinator, Resume};
-use crate::distill::Distill;
+use crate::distill::{Distill, Job, Request};
 use crate::evaluate::Evaluate;
 use crate::global::GlobalModel;
 use crate::packet::Packet;
@@ -12,6 +12,7 @@ use crate::vet::Rules;
 use dunlin_codec::Limits;
 use dunlin_core::message::UpdateHeader;
 use dunlin_core::{Digest, Layout, ModelVersion, Recipe, RunId, Seed, Timestamp};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -94,13 +95,21 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
             Ok::<_, EngineError>(bytes + frame.len() as u64)
         })
     };
-    let mut uncheckpointed = (0, 0);
+    let (mut uncheckpointed, mut pending) = ((0, 0), None);
     for row in &restored.replay {
         let (mut sum, rules) = (model.sum(row.round), Rules::new(&recipe, &model.broadcast_grid(), row.round));
         let rules = rules.with_slices(model.slices());
         uncheckpointed.0 += add(&mut sum, &rules, &row.updates)?;
         uncheckpointed.1 += 1;
-        let published = model.publish(row.round, &mut sum)?;
+        model.step(row.round, &mut sum)?;
+        // Of the rounds that a restart computes again, only the last can be one whose distillation nobody has taken up.
+        pending = recipe.is_distilled_beside(row.round).then(|| {
+            let frames: BTreeMap<_, _> =
+                row.updates.iter().map(|(header, frame)| (header.client.clone(), frame.clone())).collect();
+            let frames = frames.into_values().collect();
+            (Request::new(row.round, model.broadcast_grid(), Arc::new(rules), frames), model.stepped())
+        });
+        let published = model.send(row.round)?;
         if (published.version, published.digest) != (row.version, row.digest) {
             return Err(EngineError::Replay { round: row.round, expected: row.digest, got: published.digest });
         }
@@ -114,7 +123,7 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
     let rules = Arc::new(Rules::new(&recipe, &model.broadcast_grid(), round).with_slices(model.slices()));
     let config = Config::from_recipe(&recipe, Limits::for_segments(&layout.segments()).max_frame_bytes as u64);
     let mut tally = Tally::default();
-    let mut teachers = std::collections::BTreeMap::new();
+    let mut teachers = BTreeMap::new();
     if let Some(open) = &restored.open {
         for (header, frame) in open.updates.iter().filter(|_| recipe.is_distilled(round)) {
             teachers.insert(header.client.clone(), frame.clone());
@@ -131,6 +140,12 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
     debug_assert!(resume.version == model.version() || resume.version == ModelVersion(0));
     resume.version = model.version();
     let was_over = resume.outcome.is_some();
+    let mut distillations = Distillations { distiller, teachers, ..Distillations::default() };
+    if let Some((request, student)) = pending.filter(|_| !was_over) {
+        let distiller = distillations.distiller.take().ok_or(EngineError::NoDistiller)?;
+        distillations.beside = Some(student.clone());
+        distillations.job = Some(Job { distiller, request, student });
+    }
     let participants = restored.receipts.iter().map(|(client, _, _)| client.clone()).collect();
     let seed = Seed::from_u64(recipe.seed).derive("coordinator");
     let coordinator = Coordinator::new(config, run, seed, resume, now);
@@ -143,15 +158,11 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
         sum,
         store,
         evaluator,
-        distiller,
-        job: None,
-        distilling: None,
-        distilled: None,
-        teachers,
+        distillations,
         broadcast,
         unpublished: None,
         tally,
-        decoded: std::collections::BTreeMap::new(),
+        decoded: BTreeMap::new(),
         uncheckpointed,
         simulated,
         earlier_seconds: restored.summaries.iter().map(|summary| summary.seconds).sum(),

@@ -7,13 +7,13 @@ mod publishing;
 
 use super::*;
 use crate::coordinator::PhaseName;
-use crate::distill::Request;
+use crate::distill::{Distill, Request};
 use crate::global;
 use crate::store::{MemoryStore, Restored, RunRow};
 use dunlin_codec::{Codec, Encoder, EntropyCoder, Mask, Quantizer};
 use dunlin_core::message::{Assignment, CheckIn, EvaluationReport, TrainTask};
 use dunlin_core::recipe::{LinkConfig, Pattern, QuantizerKind, Width};
-use dunlin_core::report::FederatedEvaluation;
+use dunlin_core::report::{Distilled, FederatedEvaluation};
 use dunlin_core::{Choice, ModelVersion, Outcome, RoundId, RunId, TensorSpec, Token};
 use dunlin_nn::train::Evaluation;
 use std::sync::Mutex;

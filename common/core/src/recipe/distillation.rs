@@ -19,6 +19,8 @@ pub struct DistillationConfig {
     pub first_round: u64,
     /// Rounds from one distillation to the next.
     pub every: u64,
+    /// Whether the next round goes on meanwhile.
+    pub overlap: bool,
     /// Passes over the examples.
     pub epochs: u32,
     /// Examples in a batch.
@@ -98,6 +100,7 @@ impl Default for DistillationConfig {
             augment: Augment::None,
             first_round: 1,
             every: 1,
+            overlap: false,
             epochs: 2,
             batch: 64,
             learning_rate: 0.001,

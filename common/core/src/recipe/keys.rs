@@ -465,7 +465,7 @@ pub const KEYS: &[Key] = &[
         Form::Choice(&["none", "ensemble"]),
         "Whether the global model learns, at the end of a round, what the clients' models say: none takes their mean; \
          ensemble begins with the mean and learns the mean of their logits on examples of the server (FedDF, Lin et al. \
-         2020), while clients wait for the round to be published.",
+         2020).",
     ),
     key(
         "distillation.source",
@@ -490,6 +490,14 @@ pub const KEYS: &[Key] = &[
     ),
     key("distillation.first_round", "", Form::Whole(1, MANY), "First round at whose end the server distills."),
     key("distillation.every", "rounds", Form::Whole(1, MANY), "Rounds from one distillation to the next."),
+    key(
+        "distillation.overlap",
+        "",
+        Form::Flag,
+        "Whether the next round goes on meanwhile: false publishes what was distilled, and clients wait for it; true \
+         publishes the mean at once, and what the distillation has changed about it is added when the next round is \
+         published, which waits only if that is done first. The last round is always waited for.",
+    ),
     key("distillation.epochs", "", Form::Whole(1, MANY), "Passes over the examples."),
     key("distillation.batch", "examples", Form::Whole(1, MANY), "Examples in a batch."),
     key("distillation.learning_rate", "", POSITIVE, "Step size of Adam, whose state starts anew each time."),

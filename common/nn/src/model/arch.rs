@@ -88,16 +88,21 @@ impl Init {
 
 /// A list of tensors under construction.
 #[derive(Debug, Default)]
-pub struct Parameters(Vec<(TensorSpec, Init)>);
+pub struct Parameters {
+    list: Vec<(TensorSpec, Init)>,
+    /// Those that [`crate::ops::linear`] and convolutions of one group multiply by.
+    weights: Vec<usize>,
+}
 
 impl Parameters {
     /// A tensor, whose name is its own.
     pub fn add(&mut self, name: impl Into<String>, shape: &[usize], init: Init) {
-        self.0.push((TensorSpec::new(name, shape), init));
+        self.list.push((TensorSpec::new(name, shape), init));
     }
 
     /// `NAME.weight` [outputs, inputs] and `NAME.bias` \[outputs\].
     pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {
+        self.weights.push(self.list.len());
         self.add(format!("{name}.weight"), &[outputs, inputs], Init::Uniform { inputs });
         self.bias(name, inputs, outputs);
     }
@@ -105,6 +110,7 @@ impl Parameters {
     /// `NAME.weight` [outputs, channels, kernel, kernel], with the input channels that one output sees.
     pub fn conv(&mut self, name: &str, channels: usize, outputs: usize, kernel: usize) {
         let inputs = channels * kernel * kernel;
+        self.weights.push(self.list.len());
         self.add(format!("{name}.weight"), &[outputs, channels, kernel, kernel], Init::Uniform { inputs });
     }
 
@@ -130,8 +136,10 @@ impl Parameters {
         self.add(format!("{name}.bias"), &[channels], Init::Constant(0.0));
     }
 
-    pub(super) fn into_parts(self) -> (Vec<TensorSpec>, Vec<Init>) {
-        self.0.into_iter().unzip()
+    /// The tensors, how each starts, and which of them layers multiply by.
+    pub(super) fn into_parts(self) -> (Vec<TensorSpec>, Vec<Init>, Vec<usize>) {
+        let (specs, init) = self.list.into_iter().unzip();
+        (specs, init, self.weights)
     }
 }
 

@@ -5,16 +5,20 @@ mod depthwise;
 mod frame;
 mod grouped;
 mod pointwise;
+mod sparse;
 
 use super::composed;
 use super::kernel::Float;
-use super::{Graph, elements, for_float, with_elements};
+use super::sparse::spread;
+use super::{Graph, Pattern, elements, for_float, with_elements};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use dense::{DenseBackward, DenseForward};
 use depthwise::{DepthwiseBackward, DepthwiseForward};
 use grouped::{GroupedBackward, GroupedForward};
 use pointwise::{PointwiseBackward, PointwiseForward};
+use sparse::{SparseBackward, SparseForward};
+use std::sync::Arc;
 
 /// How a convolution moves over its image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,21 +55,29 @@ pub fn conv2d(
     if graph.composes(x) {
         return composed::conv2d(x, w, b, config);
     }
+    if let Some(pattern) = graph.pattern(w).filter(|_| config.stride != [1, 1]) {
+        let w = spread(graph, &pattern, w)?;
+        return conv2d(graph, x, &w, b, config);
+    }
     let wanted = Wanted {
         input: graph.needs_gradient(x),
         weights: graph.needs_gradient(w),
         bias: b.is_some_and(|b| graph.needs_gradient(b)),
     };
-    let op = Conv2d { config, wanted };
+    let pattern = graph.pattern(w);
+    let outputs = pattern.as_ref().map_or(w.dim(0)?, |pattern| pattern.shape()[0]);
+    let op = Conv2d { config, wanted, pattern };
     match b {
         Some(b) => graph.apply3(x, w, b, op),
-        None => graph.apply3(x, w, &Tensor::zeros(w.dim(0)?, w.dtype(), w.device())?, op),
+        None => graph.apply3(x, w, &Tensor::zeros(outputs, w.dtype(), w.device())?, op),
     }
 }
 
 struct Conv2d {
     config: Conv2dConfig,
     wanted: Wanted,
+    /// Where the weights stand, if they are what is left of them.
+    pattern: Option<Arc<Pattern>>,
 }
 
 /// The gradients that somebody asks for.
@@ -97,7 +109,8 @@ impl CustomOp3 for Conv2d {
         for_float!(x.dtype(), T => {
             let x = elements::<T>(x, x_layout)?;
             let mut y = Vec::with_capacity(extent.batch * extent.out_len());
-            extent.forward(elements(w, w_layout)?, elements(b, b_layout)?, self.config.relu).append(x, &mut y);
+            let filters = (elements(w, w_layout)?, self.pattern.as_deref());
+            extent.forward(filters, elements(b, b_layout)?, self.config.relu).append(x, &mut y);
             Ok((candle_core::WithDType::to_cpu_storage_owned(y), Shape::from(&extent.out_dims())))
         })
     }
@@ -114,7 +127,7 @@ impl CustomOp3 for Conv2d {
         for_float!(x.dtype(), T => {
             let gradients = with_elements::<T, _>(x, |x| with_elements(w, |w| with_elements(y, |y| {
                 with_elements(dy, |dy| {
-                    let mut pass = extent.backward(w, self.wanted);
+                    let mut pass = extent.backward((w, self.pattern.as_deref()), self.wanted);
                     pass.add(x, self.config.relu.then_some(y), dy);
                     Ok(pass.gradients())
                 })
@@ -129,7 +142,7 @@ impl CustomOp3 for Conv2d {
 
 impl Conv2d {
     fn extent(&self, x: &Shape, w: &Shape, b: &Shape) -> Result<Extent> {
-        let extent = Extent::new(self.config, x, w)?;
+        let extent = Extent::of(self.config, x, w, self.pattern.as_deref())?;
         if b.dims() != [extent.outputs] {
             candle_core::bail!("conv2d: w {w:?}, b {b:?}; want [o, c/groups, k, l], [o]");
         }
@@ -152,6 +165,9 @@ pub(super) struct Extent {
     out_height: usize,
     out_width: usize,
 }
+
+/// Pixels from which a product is efficient: as many as it walks at once in the gradient of the weights.
+const PIXELS: usize = 256;
 
 /// The gradients with respect to each operand.
 pub(super) struct Gradients<T> {
@@ -195,7 +211,24 @@ impl Extent {
         Ok(Self { batch, channels, height, width, outputs, kernel, padding, stride, groups, out_height, out_width })
     }
 
-    pub(super) fn forward<'a, T: Float>(&self, w: &'a [T], b: &'a [T], rectify: bool) -> Box<dyn Forward<T> + 'a> {
+    /// The same, with weights of which only some may be left.
+    pub(super) fn of(config: Conv2dConfig, x: &Shape, w: &Shape, pattern: Option<&Pattern>) -> Result<Self> {
+        let Some(pattern) = pattern else { return Self::new(config, x, w) };
+        if w.dims() != [pattern.len()] || config.groups != 1 {
+            candle_core::bail!("conv2d: w {w:?}, {config:?}; want [{}] and one group", pattern.len());
+        }
+        Self::new(config, x, &Shape::from(pattern.shape()))
+    }
+
+    pub(super) fn forward<'a, T: Float>(
+        &self,
+        (w, pattern): (&'a [T], Option<&'a Pattern>),
+        b: &'a [T],
+        rectify: bool,
+    ) -> Box<dyn Forward<T> + 'a> {
+        if let Some(pattern) = pattern {
+            return Box::new(SparseForward::new(self, (w, pattern), b, rectify));
+        }
         if self.is_pointwise() {
             return Box::new(PointwiseForward::new(self, w, b, rectify));
         }
@@ -206,7 +239,14 @@ impl Extent {
         }
     }
 
-    pub(super) fn backward<'a, T: Float>(&self, w: &'a [T], wanted: Wanted) -> Box<dyn Backward<T> + 'a> {
+    pub(super) fn backward<'a, T: Float>(
+        &self,
+        (w, pattern): (&'a [T], Option<&'a Pattern>),
+        wanted: Wanted,
+    ) -> Box<dyn Backward<T> + 'a> {
+        if let Some(pattern) = pattern {
+            return Box::new(SparseBackward::new(self, (w, pattern), wanted));
+        }
         if self.is_pointwise() {
             return Box::new(PointwiseBackward::new(self, w, wanted));
         }
@@ -229,6 +269,11 @@ impl Extent {
     /// Elements of an output image.
     pub(super) fn out_len(&self) -> usize {
         self.out_height * self.out_width * self.outputs
+    }
+
+    /// Images that are taken together, where they are not all.
+    pub(super) fn portion(&self) -> usize {
+        (PIXELS / self.out_area()).max(1)
     }
 
     /// Pixels of an output image.

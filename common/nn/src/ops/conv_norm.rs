@@ -3,11 +3,14 @@
 //! On a tape the two are one operation: the norm reads what the convolution has just written, and the gradient between
 //! them is never more than a few images long. By themselves each of them goes over a whole batch, which no cache holds.
 
+use super::Pattern;
 use super::conv::{Extent, Wanted};
 use super::norm::{Moments, Norm, NormBackward, NormForward};
+use super::sparse::spread;
 use super::tape::Fused;
 use super::{Conv2dConfig, Graph, conv2d, for_float, group_norm, group_norm_relu, kernel::Float, with_elements};
 use candle_core::{Result, Tensor};
+use std::sync::Arc;
 
 /// [`conv2d`] without bias, then [`group_norm`] and, if `config` says so, the rectifier: x [n, h, w, c],
 /// w [o, c/config.groups, k, l], gamma and beta \[o\].
@@ -27,14 +30,19 @@ pub fn conv_norm(
         let norm = if config.relu { group_norm_relu } else { group_norm };
         return norm(graph, &y, gamma, beta, groups);
     }
-    let extent = Extent::new(config, x.shape(), w.shape())?;
+    let pattern = graph.pattern(w);
+    if let Some(pattern) = pattern.as_ref().filter(|_| config.stride != [1, 1]) {
+        let w = spread(graph, pattern, w)?;
+        return conv_norm(graph, x, &w, [gamma, beta], config, groups);
+    }
+    let extent = Extent::of(config, x.shape(), w.shape(), pattern.as_deref())?;
     super::norm::expect(&extent.out_dims(), gamma.dims(), beta.dims(), groups)?;
     let wanted = Wanted { input: graph.needs_gradient(x), weights: graph.needs_gradient(w), bias: false };
     for_float!(x.dtype(), T => {
         let (y, op) = with_elements::<T, _>(x, |x| with_elements(w, |w| {
             with_elements(gamma, |gamma| with_elements(beta, |beta| {
                 let norm = Norm { area: extent.out_area(), groups, rectify: config.relu, gamma, beta };
-                Ok(ConvNorm::forward(extent, wanted, x, w, norm))
+                Ok(ConvNorm::forward(extent, wanted, x, (w, pattern), norm))
             }))
         }))?;
         let y = Tensor::from_vec(y, &extent.out_dims(), x.device())?;
@@ -45,6 +53,8 @@ pub fn conv_norm(
 struct ConvNorm<T> {
     extent: Extent,
     wanted: Wanted,
+    /// Where the weights stand, if they are what is left of them.
+    pattern: Option<Arc<Pattern>>,
     groups: usize,
     rectify: bool,
     /// What the convolution gave, and what the norm found in it.
@@ -53,19 +63,26 @@ struct ConvNorm<T> {
 }
 
 impl<T: Float> ConvNorm<T> {
-    fn forward(extent: Extent, wanted: Wanted, x: &[T], w: &[T], norm: Norm<'_, T>) -> (Vec<T>, Self) {
+    fn forward(
+        extent: Extent,
+        wanted: Wanted,
+        x: &[T],
+        (w, pattern): (&[T], Option<Arc<Pattern>>),
+        norm: Norm<'_, T>,
+    ) -> (Vec<T>, Self) {
         let no_bias = vec![T::zero(); extent.out_dims()[3]];
-        let mut convolution = extent.forward(w, &no_bias, false);
+        let mut convolution = extent.forward((w, pattern.as_deref()), &no_bias, false);
         let mut normalization = NormForward::new(norm);
         let len = extent.out_dims().iter().product();
         let (mut between, mut y) = (Vec::with_capacity(len), Vec::with_capacity(len));
-        for x in x.chunks(portion(&extent) * extent.in_len()) {
+        for x in x.chunks(extent.portion() * extent.in_len()) {
             let first = between.len();
             convolution.append(x, &mut between);
             normalization.append(&between[first..], &mut y);
         }
         let (groups, rectify) = (norm.groups, norm.rectify);
-        (y, Self { extent, wanted, groups, rectify, between, moments: normalization.moments() })
+        drop(convolution);
+        (y, Self { extent, wanted, pattern, groups, rectify, between, moments: normalization.moments() })
     }
 }
 
@@ -78,12 +95,12 @@ impl<T: Float> Fused for ConvNorm<T> {
                 with_elements(gamma, |gamma| {
                     with_elements(beta, |beta| {
                         with_elements(dy, |dy| {
-                            let mut convolution = extent.backward(w, self.wanted);
+                            let mut convolution = extent.backward((w, self.pattern.as_deref()), self.wanted);
                             let norm = Norm { area: extent.out_area(), groups, rectify, gamma, beta };
                             let mut normalization = NormBackward::new(norm, &self.moments);
-                            let len = portion(&extent) * extent.out_len();
+                            let len = extent.portion() * extent.out_len();
                             let mut between = Vec::with_capacity(len);
-                            let portions = x.chunks(portion(&extent) * extent.in_len());
+                            let portions = x.chunks(extent.portion() * extent.in_len());
                             for (x, (c, dy)) in portions.zip(self.between.chunks(len).zip(dy.chunks(len))) {
                                 between.clear();
                                 normalization.append(c, dy, &mut between);
@@ -105,11 +122,3 @@ impl<T: Float> Fused for ConvNorm<T> {
         ])
     }
 }
-
-/// Images that are taken together.
-fn portion(extent: &Extent) -> usize {
-    (PIXELS / extent.out_area()).max(1)
-}
-
-/// Pixels from which a product is efficient: as many as it walks at once in the gradient of the weights.
-const PIXELS: usize = 256;

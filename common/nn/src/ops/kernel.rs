@@ -8,6 +8,7 @@
 
 mod bytes;
 mod functions;
+mod lists;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod packed;
@@ -18,6 +19,7 @@ mod tile;
 mod x86;
 
 pub(crate) use bytes::ByteProducts;
+pub(super) use lists::{COLUMNS, Lists};
 pub(super) use product::{Start, Strided, Sum};
 
 use candle_core::WithDType;
@@ -26,10 +28,54 @@ use functions::Transcendental;
 use std::cell::Cell;
 
 /// What the layers compute in: `f32` trains, `f64` checks gradients and is never hurried.
-pub(super) trait Float: Multiply + Transcendental {}
+pub(super) trait Float: Multiply + Transcendental {
+    /// Runs a kernel with the vectors of this machine.
+    ///
+    /// # Safety
+    /// That of the kernel.
+    unsafe fn run<K: Kernel<Self>>(kernel: K);
+}
 
-impl Float for f32 {}
-impl Float for f64 {}
+impl Float for f32 {
+    unsafe fn run<K: Kernel<Self>>(kernel: K) {
+        // SAFETY: the instructions exist, and the caller vouches for the kernel.
+        unsafe {
+            match (Instructions::here(), ARITHMETIC.get()) {
+                #[cfg(target_arch = "x86_64")]
+                (Instructions::Avx512, Arithmetic::Fast) => x86::run_avx512::<x86::Avx512, K>(kernel),
+                #[cfg(target_arch = "x86_64")]
+                (Instructions::Avx512, Arithmetic::Portable) => {
+                    x86::run_avx512::<tile::Portable<x86::Avx512>, K>(kernel);
+                }
+                #[cfg(target_arch = "x86_64")]
+                (Instructions::Avx2, Arithmetic::Fast) => x86::run_avx2::<x86::Avx2, K>(kernel),
+                #[cfg(target_arch = "x86_64")]
+                (Instructions::Avx2, Arithmetic::Portable) => x86::run_avx2::<tile::Portable<x86::Avx2>, K>(kernel),
+                #[cfg(target_arch = "aarch64")]
+                (Instructions::Neon, Arithmetic::Fast) => kernel.run::<neon::Neon>(),
+                #[cfg(target_arch = "aarch64")]
+                (Instructions::Neon, Arithmetic::Portable) => kernel.run::<tile::Portable<neon::Neon>>(),
+                (Instructions::Portable, _) => kernel.run::<portable::Lanes<Self>>(),
+            }
+        }
+    }
+}
+
+impl Float for f64 {
+    unsafe fn run<K: Kernel<Self>>(kernel: K) {
+        // SAFETY: the caller vouches for the kernel.
+        unsafe { kernel.run::<portable::Lanes<Self>>() }
+    }
+}
+
+/// Loops over vectors, whatever these are.
+pub(super) trait Kernel<T> {
+    /// Runs it; inlined into a function that is compiled for the instructions.
+    ///
+    /// # Safety
+    /// The vectors' instructions exist, and all memory that the kernel describes does.
+    unsafe fn run<V: tile::FloatVector<Element = T>>(self);
+}
 
 /// What sums of products are taken of.
 pub(super) trait Multiply: WithDType {

@@ -3,6 +3,7 @@
 use super::composed;
 use super::elementwise::where_positive;
 use super::kernel::{Float, Start, Strided, Sum, vectorised};
+use super::sparse::sparse_linear;
 use super::split_linear::split_linear;
 use super::tape::Factored;
 use super::{Factors, Graph, add_columns, elements, for_float, transpose, with_elements};
@@ -26,6 +27,9 @@ pub fn linear_relu(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor) ->
 }
 
 fn apply(graph: &mut Graph<'_>, x: &Tensor, w: &Tensor, b: &Tensor, rectify: bool) -> Result<Tensor> {
+    if let Some(pattern) = graph.pattern(w) {
+        return sparse_linear(graph, &pattern, [x, w, b], rectify);
+    }
     if let Some(y) = split_linear(graph, [x, w, b], rectify)? {
         return Ok(y);
     }

@@ -4,10 +4,11 @@
 //! elements over one pool of threads for the whole process, behind a lock: trainings side by side would queue for it.
 //! The tape keeps first gradients as they are and stays on its thread.
 
-use super::{Factors, Member, for_float, vectorised, with_elements};
+use super::{Factors, Member, Pattern, for_float, vectorised, with_elements};
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Shape, Tensor, TensorId, WithDType};
 use dunlin_core::Seed;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// The operations of one forward pass, in order.
 pub(crate) struct Tape {
@@ -203,6 +204,8 @@ pub struct Graph<'a> {
     draws: u64,
     /// Whether operations are put together from candle's own wherever the operands are.
     composed: bool,
+    /// Of weights that are a vector of what is left of them, where those stand.
+    patterns: Option<&'a HashMap<TensorId, Arc<Pattern>>>,
 }
 
 impl<'a> Graph<'a> {
@@ -236,6 +239,16 @@ impl<'a> Graph<'a> {
     /// For a part of a batch, of which others have the rest.
     pub(crate) fn with_member(self, member: Option<&'a Member>) -> Self {
         Self { member, ..self }
+    }
+
+    /// With weights of which only some are left.
+    pub(crate) fn with_patterns(self, patterns: &'a HashMap<TensorId, Arc<Pattern>>) -> Self {
+        Self { patterns: Some(patterns), ..self }
+    }
+
+    /// Where the weights stand that are left, unless all are there.
+    pub(super) fn pattern(&self, w: &Tensor) -> Option<Arc<Pattern>> {
+        self.patterns.and_then(|patterns| patterns.get(&w.id())).cloned()
     }
 
     /// The thread's place among those that have the other parts of the batch, if there are any.

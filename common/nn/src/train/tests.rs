@@ -1,5 +1,7 @@
 //! Training: determinism, optimizers, and that it learns.
 
+mod pruned;
+
 use super::*;
 use crate::Threads;
 use crate::data::{self, Dataset};

@@ -201,6 +201,40 @@ fn a_crash_at_any_commit_of_a_run_that_is_distilled_changes_nothing_in_the_resul
 }
 
 #[test]
+fn a_crash_at_any_commit_of_a_run_that_goes_on_beside_its_distillations_changes_nothing_in_the_result() {
+    let of = |sets: &[&str], rounds: u64| {
+        let sets: Vec<String> = sets.iter().map(|&set| set.into()).collect();
+        let from = Recipe::load(None, &sets).unwrap();
+        let mut recipe = eventful();
+        recipe.rounds.count = rounds;
+        (recipe.distillation, recipe.pruning, recipe.common, recipe.uplink) =
+            (from.distillation, from.pruning, from.common, from.uplink);
+        recipe
+    };
+    let overlap = ["distillation.kind=ensemble", "data.server_share=0.1", "distillation.overlap=true"];
+    let pruning = ["pruning.density=0.5", "pruning.first_round=2", "pruning.every=2", "pruning.steps=2"];
+    let announced = ["common.coordinates=announced", "uplink.quantizer=common", "uplink.bits=6", "uplink.density=0.4"];
+    for (sets, expected) in [
+        (overlap.to_vec(), [false, true, true, true, true, true]),
+        // Of rounds 1, 4 and 7.
+        ([&overlap[..], &["distillation.every=3"]].concat(), [false, true, false, false, true, false]),
+        ([&overlap[..], &pruning].concat(), [false, true, true, true, true, true]),
+        // Rounds 1, 3 and 5 ask for gradients, so there are no teachers.
+        ([&overlap[..], &pruning, &["pruning.importance=gradient"]].concat(), [false, true, false, true, false, true]),
+        ([&overlap[..], &announced].concat(), [false, true, true, true, true, true]),
+    ] {
+        let (report, summaries) = survives_every_crash(&of(&sets, 6), true);
+        assert_eq!((report.outcome, report.rounds), (Outcome::Completed, 6), "{sets:?}");
+        let taken: Vec<_> = summaries.iter().map(|summary| summary.distilled.is_some()).collect();
+        assert_eq!(taken, expected, "{sets:?}");
+    }
+    let mut short = of(&overlap, 6);
+    short.rounds.target_accuracy = 0.5;
+    let (report, _) = survives_every_crash(&short, true);
+    assert_eq!(report.outcome, Outcome::TargetReached);
+}
+
+#[test]
 fn a_crash_at_any_commit_of_a_run_with_clients_of_several_sizes_changes_nothing_in_the_result() {
     for is_distilled in [false, true] {
         let mut recipe = eventful();

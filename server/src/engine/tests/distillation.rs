@@ -51,6 +51,77 @@ fn the_engine_goes_on_answering_and_publishes_what_the_job_has_made() {
     }
 }
 
+/// Two rounds of which the first is distilled while the second goes on.
+fn beside() -> Recipe {
+    let mut recipe = distilled();
+    recipe.distillation.first_round = 1;
+    recipe.distillation.every = 2;
+    recipe.distillation.overlap = true;
+    recipe.rounds.count = 2;
+    recipe
+}
+
+#[test]
+fn a_round_goes_on_beside_the_distillation_of_the_one_before_and_takes_it_up_at_its_end() {
+    for is_slow in [false, true] {
+        let mut desk = Desk::gathered(&beside(), &Disk::new());
+        let now = desk.now;
+        report_all(&mut desk, 0.25);
+        let settled = desk.engine.settle(&|| now).unwrap();
+        assert_eq!(settled.summaries.len(), 1, "the mean is published at once");
+        assert_eq!(desk.engine.broadcast().version(), ModelVersion(1));
+        let mut job = desk.engine.poll_job();
+        let done = if is_slow { None } else { job.take().map(|job| job.run(&mut |_, _| {})) };
+        if let Some(done) = done {
+            desk.engine.distilled(done).unwrap();
+            assert_eq!(desk.engine.settle(&|| now).unwrap(), Settled::default(), "it waits for the round");
+        }
+        for name in NAMES {
+            let answer = desk.check_in(name);
+            assert!(matches!(answer, Assignment::Train(_)), "{answer:?}");
+        }
+        report_all(&mut desk, 0.5);
+        let mut settled = desk.engine.settle(&|| now).unwrap();
+        if let Some(job) = job {
+            assert_eq!((settled.receipts.len(), settled.summaries.len()), (3, 0), "the round waits for it");
+            desk.engine.distilled(job.run(&mut |_, _| {})).unwrap();
+            settled = desk.engine.settle(&|| now).unwrap();
+        }
+        assert_eq!(settled.summaries[0].distilled.map(|distilled| distilled.teachers), Some(3));
+        for (i, &value) in desk.engine.params().iter().enumerate() {
+            let (weighted, plain) = if i < 3 { ((10 + 10 * i) as f32 / 60.0, 1.0 / 3.0) } else { (0.0, 0.0) };
+            // Both rounds' means, and half the way from the first one's to its teachers' mean.
+            let expected = 0.75 * weighted + 0.5 * 0.25 * (plain - weighted);
+            assert!((value - expected).abs() < 1e-6, "{i}: {value}, {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_distillation_beside_a_round_that_is_abandoned_waits_for_the_next() {
+    let mut recipe = beside();
+    (recipe.rounds.count, recipe.rounds.deadline_s) = (3, 5.0);
+    recipe.distillation.every = 10;
+    let mut desk = Desk::gathered(&recipe, &Disk::new());
+    report_all(&mut desk, 0.25);
+    desk.settle().unwrap();
+    for name in NAMES {
+        desk.check_in(name);
+    }
+    desk.settle().unwrap();
+    desk.now = desk.now.after_ms(6_000);
+    desk.engine.coordinator.tick(desk.now);
+    let summaries = desk.settle().unwrap().summaries;
+    assert_eq!((summaries[0].round, summaries[0].published), (2, false));
+    for name in NAMES {
+        desk.check_in(name);
+    }
+    desk.settle().unwrap();
+    report_all(&mut desk, 0.5);
+    let summaries = desk.settle().unwrap().summaries;
+    assert_eq!((summaries[0].round, summaries[0].distilled.map(|distilled| distilled.teachers)), (3, Some(3)));
+}
+
 #[test]
 fn a_run_that_is_stopped_meanwhile_ends_without_it() {
     let mut desk = Desk::gathered(

@@ -287,3 +287,12 @@ fn a_conflict_between_the_text_and_a_default_names_the_line() {
     let error = Recipe::from_toml("[data]\nclients = 5").unwrap_err().to_string();
     assert_eq!(error, "line 2: `rounds.cohort` is 10; it must be at most `data.clients`, which is 5");
 }
+
+#[test]
+fn what_was_learned_beside_a_round_is_of_no_use_to_weights_that_go_back() {
+    let overlap = ["distillation.kind=ensemble", "distillation.overlap=true", "data.server_share=0.1"];
+    let with = |sets: &[&str]| load("", &[&overlap, sets].concat()).map(|_| ()).map_err(|error| error.to_string());
+    assert_eq!(with(&["pruning.density=0.5"]), Ok(()));
+    let error = with(&["pruning.density=0.5", "pruning.rewind=ticket"]).unwrap_err();
+    assert!(error.contains("`distillation.overlap` is true; it must be false"), "{error}");
+}

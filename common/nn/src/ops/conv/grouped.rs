@@ -19,7 +19,7 @@ impl<'a, T: Float> GroupedForward<'a, T> {
     pub(super) fn new(extent: &Extent, w: &'a [T], bias: &'a [T], rectify: bool) -> Self {
         let group = extent.group();
         let parts = w.chunks_exact(w.len() / extent.groups).zip(bias.chunks_exact(group.outputs));
-        Self { extent: *extent, groups: parts.map(|(w, b)| group.forward(w, b, rectify)).collect() }
+        Self { extent: *extent, groups: parts.map(|(w, b)| group.forward((w, None), b, rectify)).collect() }
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) struct GroupedBackward<'a, T> {
 impl<'a, T: Float> GroupedBackward<'a, T> {
     pub(super) fn new(extent: &Extent, w: &'a [T], wanted: Wanted) -> Self {
         let group = extent.group();
-        let groups = w.chunks_exact(w.len() / extent.groups).map(|w| group.backward(w, wanted)).collect();
+        let groups = w.chunks_exact(w.len() / extent.groups).map(|w| group.backward((w, None), wanted)).collect();
         Self { extent: *extent, groups }
     }
 }

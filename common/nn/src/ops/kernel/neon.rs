@@ -1,7 +1,7 @@
 //! NEON vectors, which every 64-bit ARM processor has.
 #![expect(unsafe_code, reason = "implements loads and stores through pointers")]
 
-use super::tile::Vector;
+use super::tile::{FloatVector, Vector};
 use std::arch::aarch64::*;
 
 /// Four f32.
@@ -69,5 +69,23 @@ impl Vector for Neon {
         // Where the comparison holds, zeros; NaN compares as false and stays.
         // SAFETY: see the impl.
         Self(unsafe { vbslq_f32(vcltzq_f32(self.0), vdupq_n_f32(0.0), self.0) })
+    }
+}
+
+// SAFETY of all methods: as above.
+impl FloatVector for Neon {
+    #[inline(always)]
+    unsafe fn plus(self, other: Self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { vaddq_f32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn folded(self) -> f32 {
+        // SAFETY: see the impl.
+        unsafe {
+            let halves = vadd_f32(vget_low_f32(self.0), vget_high_f32(self.0));
+            vget_lane_f32::<0>(halves) + vget_lane_f32::<1>(halves)
+        }
     }
 }

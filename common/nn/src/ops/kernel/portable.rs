@@ -1,7 +1,7 @@
 //! Vectors in plain Rust: for other processors, for `f64`, and as the twin that the vector code is tested against.
 #![expect(unsafe_code, reason = "implements loads and stores through pointers")]
 
-use super::tile::Vector;
+use super::tile::{FloatVector, Vector};
 use candle_core::WithDType;
 
 /// Four elements, which every processor with vectors at all can hold in one register or two.
@@ -66,5 +66,21 @@ impl<T: WithDType> Vector for Lanes<T> {
     #[inline(always)]
     unsafe fn rectified(self) -> Self {
         Self(self.0.map(|x| if x < T::zero() { T::zero() } else { x }))
+    }
+}
+
+impl<T: WithDType> FloatVector for Lanes<T> {
+    #[inline(always)]
+    unsafe fn plus(self, other: Self) -> Self {
+        let mut sum = self.0;
+        for (sum, other) in sum.iter_mut().zip(other.0) {
+            *sum += other;
+        }
+        Self(sum)
+    }
+
+    #[inline(always)]
+    unsafe fn folded(self) -> T {
+        (self.0[0] + self.0[2]) + (self.0[1] + self.0[3])
     }
 }

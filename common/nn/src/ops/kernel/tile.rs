@@ -9,7 +9,7 @@ use candle_core::WithDType;
 
 /// A vector register and what the product does with it. All methods are inlined into a function that is compiled for
 /// the instructions they need.
-pub(super) trait Vector: Copy {
+pub(in super::super) trait Vector: Copy {
     type Element: WithDType;
     /// Elements in a vector.
     const LANES: usize;
@@ -27,6 +27,13 @@ pub(super) trait Vector: Copy {
     unsafe fn multiply_then_add(self, factor: Self, term: Self) -> Self;
     /// 0 where an element is negative; NaN stays.
     unsafe fn rectified(self) -> Self;
+}
+
+/// What a vector of floats does besides.
+pub(in super::super) trait FloatVector: Vector {
+    unsafe fn plus(self, other: Self) -> Self;
+    /// The sum of all elements: halves added to halves.
+    unsafe fn folded(self) -> Self::Element;
 }
 
 /// A vector whose products are rounded before they are added, as every processor can: with it, all compute the same bits,
@@ -74,6 +81,20 @@ impl<V: Vector> Vector for Portable<V> {
     unsafe fn rectified(self) -> Self {
         // SAFETY: see the impl.
         Self(unsafe { self.0.rectified() })
+    }
+}
+
+impl<V: FloatVector> FloatVector for Portable<V> {
+    #[inline(always)]
+    unsafe fn plus(self, other: Self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { self.0.plus(other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn folded(self) -> V::Element {
+        // SAFETY: see the impl.
+        unsafe { self.0.folded() }
     }
 }
 

@@ -1,8 +1,9 @@
 //! AVX-512 and AVX2 vectors, and the functions that are compiled for them.
 #![expect(unsafe_code, reason = "vector instructions are unsafe to call where they may not exist")]
 
+use super::Kernel;
 use super::bytes::Bytes;
-use super::tile::{self, Operands, Portable, Vector};
+use super::tile::{self, FloatVector, Operands, Portable, Vector};
 use std::arch::x86_64::*;
 
 /// # Safety
@@ -31,6 +32,22 @@ pub(super) unsafe fn portable_sum_of_products_avx512(operands: &Operands<f32>) {
     unsafe { tile::sum_of_products::<Portable<Avx512>>(operands) }
 }
 
+/// # Safety
+/// The processor has AVX-512F, and the kernel may be run.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn run_avx512<V: FloatVector, K: Kernel<V::Element>>(kernel: K) {
+    // SAFETY: the caller's.
+    unsafe { kernel.run::<V>() }
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA, and the kernel may be run.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run_avx2<V: FloatVector, K: Kernel<V::Element>>(kernel: K) {
+    // SAFETY: the caller's.
+    unsafe { kernel.run::<V>() }
+}
+
 #[target_feature(enable = "avx512f")]
 pub(super) fn with_avx512<R>(work: impl FnOnce() -> R) -> R {
     work()
@@ -53,7 +70,7 @@ pub(super) fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
 
 /// Sixteen f32; a mask says which of them are in memory, at no cost.
 #[derive(Clone, Copy)]
-struct Avx512(__m512);
+pub(super) struct Avx512(__m512);
 
 /// The lowest `count` bits.
 #[inline(always)]
@@ -105,9 +122,27 @@ impl Vector for Avx512 {
     }
 }
 
+// SAFETY of all methods: as above.
+impl FloatVector for Avx512 {
+    #[inline(always)]
+    unsafe fn plus(self, other: Self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn folded(self) -> f32 {
+        // SAFETY: see the impl; all that has AVX-512F has AVX2.
+        unsafe {
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0)));
+            Avx2(_mm256_add_ps(_mm512_castps512_ps256(self.0), high)).folded()
+        }
+    }
+}
+
 /// Eight f32.
 #[derive(Clone, Copy)]
-struct Avx2(__m256);
+pub(super) struct Avx2(__m256);
 
 /// Ones in the lowest `count` of eight lanes: loaded from this at offset 8 − count.
 const ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -162,6 +197,25 @@ impl Vector for Avx2 {
     unsafe fn rectified(self) -> Self {
         // SAFETY: see the impl.
         Self(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
+    }
+}
+
+// SAFETY of all methods: as above.
+impl FloatVector for Avx2 {
+    #[inline(always)]
+    unsafe fn plus(self, other: Self) -> Self {
+        // SAFETY: see the impl.
+        Self(unsafe { _mm256_add_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn folded(self) -> f32 {
+        // SAFETY: see the impl.
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
     }
 }
 
