@@ -530,6 +530,39 @@ fn a_model_is_made_small_judged_exported_and_made_large_again() {
 }
 
 #[test]
+fn a_distillation_that_is_killed_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    assert!(simulate(&["--set", "rounds.count=3", "--out", &path("run")]).status.success());
+    let (model, kept) = (path("run/model.safetensors"), path("student.safetensors.distillation"));
+    let distill = |to: &str, seed: &str| {
+        let student = ["--student", "2nn", "--channels", "20, 20", "--epochs", "150", "--seed", seed];
+        command(&[&["distill", &model, "--data", "digits", "--to", &path(to), "--json"], &student[..]].concat())
+    };
+    let whole = distill("whole.safetensors", "1").output().unwrap();
+    assert!(whole.status.success(), "{whole:?}");
+    let mut killed = distill("student.safetensors", "1").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !Path::new(&kept).exists() {
+        assert!(killed.try_wait().unwrap().is_none(), "it is kept before it ends");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let left = std::fs::read(&kept).unwrap();
+
+    let again = distill("student.safetensors", "1").output().unwrap();
+    assert!(text(&again.stderr).contains("going on from"), "{again:?}");
+    assert!(!Path::new(&kept).exists(), "nothing is left of it");
+    let student = |name: &str| std::fs::read(path(name)).unwrap();
+    assert!(student("student.safetensors") == student("whole.safetensors"), "it ends as one that was never left");
+    // What was kept of another one is no beginning.
+    std::fs::write(&kept, left).unwrap();
+    let other = distill("student.safetensors", "2").output().unwrap();
+    assert!(other.status.success() && !text(&other.stderr).contains("going on from"), "{other:?}");
+    assert!(student("student.safetensors") != student("whole.safetensors"));
+}
+
+#[test]
 fn a_recipe_may_end_with_a_student_of_another_architecture() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();

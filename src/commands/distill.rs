@@ -6,13 +6,14 @@ use super::summary::plain_table;
 use super::{Done, Failure, of_data};
 use clap::Args;
 use comfy_table::{Cell, CellAlignment};
-use dunlin::core::Seed;
 use dunlin::core::recipe::{DistillationConfig, Logits, ModelConfig, ModelKind};
+use dunlin::core::{Digest, Seed};
 use dunlin::nn::Threads;
 use dunlin::nn::data::Examples;
 use dunlin::nn::export::safetensors;
 use dunlin::nn::model::Model;
 use dunlin::nn::train::{DistillTask, Lesson, distill, evaluate};
+use dunlin::server::distill::Kept;
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -22,6 +23,9 @@ use std::process::ExitCode;
 ///
 /// The student learns the mean of the teachers' logits on the training part of a data set, whose labels need not be right,
 /// nor looked at (Hinton et al. 2015). Both are judged on the test part.
+///
+/// After each pass the student is kept beside the file to write, as FILE.distillation: the same command goes on from there
+/// after one that was stopped.
 #[derive(Args)]
 pub(crate) struct DistillArgs {
     /// The teachers: safetensors, or files of `dunlin compress`
@@ -99,9 +103,7 @@ pub(crate) fn run(args: &DistillArgs) -> Done {
     }
     let input = *train.dataset().input();
     let threads = Threads::one();
-    let mut lesson = Lesson::new(&train);
-    let logits = if args.adjusted { Logits::Adjusted } else { Logits::Plain };
-    let mut judged = Vec::new();
+    let mut teachers = Vec::new();
     for path in &args.teachers {
         let file = ModelFile::read(path)?;
         let mut teacher = file.model(&args.architecture, Some(&input))?;
@@ -111,9 +113,9 @@ pub(crate) fn run(args: &DistillArgs) -> Done {
             return Err(Failure::usage(format!("{path} takes {expected}, and {} has {actual}", args.data)));
         }
         let params = file.params(&teacher)?;
-        lesson.add(&mut teacher, &params, &train, &threads, logits).map_err(of_data)?;
         let accuracy = evaluate(&mut teacher, &test, &params, &threads).map_err(of_data)?.accuracy();
-        judged.push(Judged { file: path.display().to_string(), parameters: params.len() as u64, accuracy });
+        let judged = Judged { file: path.display().to_string(), parameters: params.len() as u64, accuracy };
+        teachers.push(Teacher { model: teacher, params, judged });
     }
     let config =
         ModelConfig { channels: args.channels.clone(), width: args.width, ..ModelConfig::from(args.student.clone()) };
@@ -128,13 +130,30 @@ pub(crate) fn run(args: &DistillArgs) -> Done {
         labels: args.labels,
         ..DistillationConfig::default()
     };
+    let logits = if args.adjusted { Logits::Adjusted } else { Logits::Plain };
+    let place = PathBuf::from(format!("{}.distillation", args.to.display()));
+    let key = key(&student, &config, (args.seed, logits), &teachers, &train);
+    let mut kept = match Kept::open(place.clone(), key) {
+        Some(kept) => {
+            output::note(&format!("going on from {}", place.display()));
+            kept
+        }
+        None => {
+            let mut lesson = Lesson::new(&train);
+            for Teacher { model, params, .. } in &mut teachers {
+                lesson.add(model, params, &train, &threads, logits).map_err(of_data)?;
+            }
+            Kept::begin(place.clone(), key, lesson, 0.0)
+        }
+    };
+    let (lesson, _) = kept.lesson();
     let task = DistillTask { config: &config, seed: seed.derive("distillation"), threads: &threads, mask: None };
     let spinner = crate::progress::spinner();
     let mut progress = |done, total| {
         spinner.set_message(format!("step {done} of {total}"));
         ControlFlow::Continue(())
     };
-    let loss = distill(&mut student, &train, &lesson, &mut params, &task, &mut (), &mut progress).map_err(of_data)?;
+    let loss = distill(&mut student, &train, &lesson, &mut params, &task, &mut kept, &mut progress).map_err(of_data)?;
     spinner.finish_and_clear();
     let agreement = lesson.agreement(&mut student, &params, &train, &threads).map_err(of_data)?;
     let accuracy = evaluate(&mut student, &test, &params, &threads).map_err(of_data)?.accuracy();
@@ -143,6 +162,8 @@ pub(crate) fn run(args: &DistillArgs) -> Done {
     let file = safetensors(student.layout(), &params, &about)?;
     std::fs::write(&args.to, &file)
         .map_err(|error| Failure::other(format!("cannot write {}: {error}", args.to.display())))?;
+    Kept::remove(&place);
+    let judged = teachers.into_iter().map(|teacher| teacher.judged).collect();
     let student = Judged { file: args.to.display().to_string(), parameters: params.len() as u64, accuracy };
     let result = Distilled { teachers: judged, student, agreement, loss };
     if args.json {
@@ -152,6 +173,41 @@ pub(crate) fn run(args: &DistillArgs) -> Done {
         output::note(&format!("wrote {}, {}", args.to.display(), bytes(file.len() as u64)));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+struct Teacher {
+    model: Model,
+    params: Vec<f32>,
+    judged: Judged,
+}
+
+/// Of all that the student depends on.
+fn key(
+    student: &Model,
+    config: &DistillationConfig,
+    (seed, logits): (u64, Logits),
+    teachers: &[Teacher],
+    data: &Examples,
+) -> Digest {
+    let mut all = format!("{:?} {config:?} {seed} {logits:?}", student.about()).into_bytes();
+    let floats = |all: &mut Vec<u8>, values: &[f32]| all.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    for Teacher { model, params, .. } in teachers {
+        all.extend(format!("{:?}", model.about()).bytes());
+        floats(&mut all, params);
+    }
+    // Row by row, since all of them as floats are many times what a data set takes.
+    let mut digest = Digest::of(&all);
+    let mut row = Vec::new();
+    for &index in data.indices() {
+        all.clear();
+        all.extend(digest.0);
+        row.clear();
+        data.dataset().append_row(index, &mut row);
+        floats(&mut all, &row);
+        all.extend(data.dataset().row_labels(index).iter().flat_map(|label| label.to_le_bytes()));
+        digest = Digest::of(&all);
+    }
+    digest
 }
 
 fn print(result: &Distilled) {

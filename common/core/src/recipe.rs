@@ -128,7 +128,7 @@ impl Recipe {
     /// Whether the round (1-based) after one that is distilled goes on meanwhile. After the last one there is none.
     #[must_use]
     pub fn is_distilled_beside(&self, round: u64) -> bool {
-        self.distillation.overlap && self.is_distilled(round) && round < self.rounds.count
+        self.distillation.overlap > 0.0 && self.is_distilled(round) && round < self.rounds.count
     }
 
     /// The downlink's density where none is written: the uplink's times the share of the clients in a cohort. A client is

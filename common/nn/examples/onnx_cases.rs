@@ -49,6 +49,19 @@ fn main() {
         write(dir, &name, &model, &params, &noise(ROWS * input.features()));
         println!("{name}");
     }
+    let (tokens, text) = (InputShape::tokens(17, 50, 3), InputShape::text(12, 30));
+    for kind in [ModelKind::CharLstm, ModelKind::CharGru, ModelKind::Transformer] {
+        for (name, input) in [("tokens", tokens), ("text", text), ("rows", InputShape::sequence(9, 6, 4))] {
+            let model = Model::new(kind.clone(), &input).expect("a model of the zoo");
+            let params = model.init(&Seed::from_u64(1));
+            let mut x = noise(ROWS * input.features());
+            if input.vocabulary > 0 {
+                x.iter_mut().for_each(|x| *x = (*x * input.vocabulary as f32).floor());
+            }
+            write_sequence(dir, &format!("{kind}-{name}"), &model, &params, &x);
+            println!("{kind}-{name}");
+        }
+    }
     for (name, model, params, rows) in trained() {
         write(dir, name, &model, &params, &rows);
         println!("{name}");
@@ -104,16 +117,35 @@ fn trained() -> Vec<(&'static str, Model, Vec<f32>, Vec<f32>)> {
     ]
 }
 
+fn tensors(model: &Model, params: &[f32]) -> Vec<Tensor> {
+    let specs = model.layout().tensors().iter().enumerate();
+    let tensor = |(i, spec): (usize, &TensorSpec)| Tensor {
+        name: spec.name.clone(),
+        shape: spec.shape.clone(),
+        values: Values::F32(params[model.layout().range(i)].to_vec()),
+    };
+    specs.map(tensor).collect()
+}
+
+/// A model of sequences, which is written in f32 alone; what to expect is what training computes.
+fn write_sequence(dir: &Path, name: &str, model: &Model, params: &[f32], x: &[f32]) {
+    let file = onnx::onnx(model, &tensors(model, params), None, &model.about()).expect("a model of sequences");
+    std::fs::write(dir.join(format!("{name}.onnx")), file).expect("a folder that can be written to");
+    let mut model = Model::new(model.kind().clone(), model.input()).expect("the same again");
+    model.load(params).expect("as many parameters");
+    let (input, logits) = (*model.input(), model.logits(x).expect("whole rows"));
+    let layout = Layout::new(vec![
+        TensorSpec::new("x", [ROWS, input.features()]),
+        TensorSpec::new("f32", [ROWS * input.targets, input.classes]),
+    ]);
+    let values = [x.to_vec(), logits].concat();
+    let file = export::safetensors(&layout.expect("two names"), &values, &BTreeMap::new()).expect("as many values");
+    std::fs::write(dir.join(format!("{name}.safetensors")), file).expect("a folder that can be written to");
+}
+
 fn write(dir: &Path, name: &str, model: &Model, params: &[f32], x: &[f32]) {
     let input = model.input();
-    let specs = model.layout().tensors().iter().enumerate();
-    let mut tensors: Vec<Tensor> = specs
-        .map(|(i, spec)| Tensor {
-            name: spec.name.clone(),
-            shape: spec.shape.clone(),
-            values: Values::F32(params[model.layout().range(i)].to_vec()),
-        })
-        .collect();
+    let mut tensors = tensors(model, params);
     let data = Dataset::new("cases", *input, x.to_vec(), vec![0; ROWS]).expect("rows of the model's shape");
     let ranges = calibrate(model, &tensors, &Examples::all(Arc::new(data))).expect("a model with a plan");
     let dense = Engine::new(model, &tensors, &Calibration::new(), Kernels::Dense).expect("a model with a plan");

@@ -28,7 +28,23 @@ pub fn safetensors(layout: &Layout, params: &[f32], about: &BTreeMap<String, Str
         (tensor.name.as_str(), view.expect("a layout's shapes multiply to its lengths"))
     });
     let about: HashMap<String, String> = about.clone().into_iter().collect();
-    serialize(views, Some(about)).map_err(io::Error::other)
+    Ok(in_order(&serialize(views, Some(about)).map_err(io::Error::other)?))
+}
+
+/// A safetensors file, as the library has just made it, with the names in its header in order: metadata are in another one
+/// each time, and the same model is to be the same file.
+pub(crate) fn in_order(file: &[u8]) -> Vec<u8> {
+    const OWN: &str = "the library has written it";
+    let (len, rest) = file.split_first_chunk::<8>().expect(OWN);
+    let (header, values) = rest.split_at(u64::from_le_bytes(*len) as usize);
+    let mut names: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header).expect(OWN);
+    if let Some(metadata) = names.get_mut("__metadata__") {
+        let words: BTreeMap<String, String> = serde_json::from_value(metadata.take()).expect(OWN);
+        *metadata = serde_json::to_value(words).expect(OWN);
+    }
+    let mut header = serde_json::to_vec(&names).expect(OWN);
+    header.resize(header.len().next_multiple_of(8), b' ');
+    [&(header.len() as u64).to_le_bytes()[..], &header, values].concat()
 }
 
 /// What a run leads to, as far as it is written for people and programs.
@@ -117,5 +133,19 @@ mod tests {
         assert_eq!(w.data(), params[..4].iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>());
         assert_eq!(file.tensor("b").unwrap().data(), 5.0f32.to_le_bytes());
         assert!(safetensors(&layout, &params[1..], &BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn the_same_model_is_the_same_file() {
+        let layout = Layout::new(vec![TensorSpec::new("w", [2]), TensorSpec::new("b", [1])]).unwrap();
+        let about: BTreeMap<String, String> = (0..9).map(|i| (format!("word {i}"), i.to_string())).collect();
+        let file = || safetensors(&layout, &[1.0, 2.0, 3.0], &about).unwrap();
+        assert!((0..20).all(|_| file() == file()));
+        let (_, read) = safetensors::SafeTensors::read_metadata(&file()).unwrap();
+        assert_eq!(read.metadata().as_ref().unwrap().len(), 9);
+        assert_eq!(
+            safetensors::SafeTensors::deserialize(&file()).unwrap().tensor("b").unwrap().data(),
+            3f32.to_le_bytes()
+        );
     }
 }

@@ -11,7 +11,7 @@ mod sparse;
 mod steps;
 mod weights;
 
-pub(crate) use arch::GROUPS as NORM_GROUPS;
+pub(crate) use arch::{ATTENTION_HEADS, GROUPS as NORM_GROUPS};
 pub use arch::{Architecture, Init, Parameters};
 pub use candle_core::Device;
 pub use device::device;

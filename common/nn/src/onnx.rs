@@ -6,6 +6,7 @@
 //! an InstanceNormalization of the groups, a factor and a term.
 
 mod proto;
+mod sequence;
 
 use crate::Error;
 use crate::infer::Calibration;
@@ -20,18 +21,18 @@ use proto::{
 use std::collections::BTreeMap;
 
 /// A model as an ONNX file: `input` is [batch, channels, height, width], or [batch, features] for models that take no
-/// images, `logits` is [batch, classes]. With ranges of their inputs by the name of the weight, convolutions and linear
-/// layers are of 8 bits; the words become the file's metadata.
+/// images, `logits` is [batch, classes], or [batch·steps, classes] where each step of a sequence has a label. With ranges of
+/// their inputs by the name of the weight, convolutions and linear layers are of 8 bits, which those of sequences are not;
+/// the words become the file's metadata.
 ///
 /// # Errors
-/// When the model has no plan, or a tensor or a range is missing.
+/// When the model has no plan and is none of sequences that come with this library, or a tensor or a range is missing.
 pub fn onnx(
     model: &Model,
     tensors: &[Tensor],
     ranges: Option<&Calibration>,
     about: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>, Error> {
-    let plan = model.plan()?;
     let mut graph = Graph { nodes: Vec::new(), initializers: Vec::new(), ranges };
     let mut by_parameter = Vec::new();
     for spec in model.layout().tensors() {
@@ -40,22 +41,28 @@ pub fn onnx(
             Error::malformed("the file", format!("it has no tensor {:?} of shape {:?}", spec.name, spec.shape))
         })?);
     }
-    for (index, step) in plan.steps.iter().enumerate() {
-        let operands: Vec<String> = step.operands.iter().map(|&value| name_of(&plan, value)).collect();
-        let parameters: Vec<&Tensor> = step.parameters.iter().map(|&parameter| by_parameter[parameter]).collect();
-        let from = step.operands[0].0.checked_sub(1).map_or(plan.input, |step| plan.steps[step].extent);
-        graph.step(step, from, &operands, &parameters, name_of(&plan, Value(index + 1)))?;
+    let mut input = Extent::Features(model.input().features());
+    if ranges.is_some() || !graph.sequence(model, &by_parameter) {
+        let plan = model.plan()?;
+        for (index, step) in plan.steps.iter().enumerate() {
+            let operands: Vec<String> = step.operands.iter().map(|&value| name_of(&plan, value)).collect();
+            let parameters: Vec<&Tensor> = step.parameters.iter().map(|&parameter| by_parameter[parameter]).collect();
+            let from = step.operands[0].0.checked_sub(1).map_or(plan.input, |step| plan.steps[step].extent);
+            graph.step(step, from, &operands, &parameters, name_of(&plan, Value(index + 1)))?;
+        }
+        input = plan.input;
     }
-    let input = match plan.input {
+    let input = match input {
         Extent::Image(extents) => extents.to_vec(),
         Extent::Features(len) => vec![len],
     };
+    let rows = if model.input().targets > 1 { "rows" } else { BATCH };
     let graph = GraphProto {
         node: graph.nodes,
         name: Some(model.kind().to_string()),
         initializer: graph.initializers,
-        input: vec![value_info(INPUT, &input)],
-        output: vec![value_info(OUTPUT, &[model.input().classes])],
+        input: vec![value_info(INPUT, BATCH, &input)],
+        output: vec![value_info(OUTPUT, rows, &[model.input().classes])],
     };
     let words =
         about.iter().map(|(key, value)| StringStringEntryProto { key: Some(key.clone()), value: Some(value.clone()) });
@@ -253,8 +260,8 @@ impl Graph<'_> {
     }
 }
 
-fn value_info(name: &str, extents: &[usize]) -> ValueInfoProto {
-    let batch = Dimension { dim_value: None, dim_param: Some("batch".to_owned()) };
+fn value_info(name: &str, first: &str, extents: &[usize]) -> ValueInfoProto {
+    let batch = Dimension { dim_value: None, dim_param: Some(first.to_owned()) };
     let extents = extents.iter().map(|&extent| Dimension { dim_value: Some(extent as i64), dim_param: None });
     let shape = TensorShapeProto { dim: std::iter::once(batch).chain(extents).collect() };
     let tensor_type = TensorType { elem_type: Some(TensorProto::FLOAT), shape: Some(shape) };
@@ -282,6 +289,7 @@ fn string(name: &str, value: &str) -> AttributeProto {
 }
 
 const INPUT: &str = "input";
+const BATCH: &str = "batch";
 const OUTPUT: &str = "logits";
 
 #[cfg(test)]

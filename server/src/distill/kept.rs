@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The file of one distillation.
-pub(super) struct Kept {
+pub struct Kept {
     path: PathBuf,
     content: Content,
 }
@@ -24,9 +24,15 @@ struct Content {
 }
 
 impl Kept {
-    /// What `dir` has of the distillation of this key. Nothing when there is none, or one that is damaged or another.
-    pub(super) fn open(dir: &Path, key: Digest) -> Option<Self> {
-        let path = path(dir);
+    /// Where a server keeps the one that is under way.
+    #[must_use]
+    pub fn path_in(dir: &Path) -> PathBuf {
+        dir.join("distillation")
+    }
+
+    /// What a file has of the distillation of this key. Nothing when there is none, or one that is damaged or another.
+    #[must_use]
+    pub fn open(path: PathBuf, key: Digest) -> Option<Self> {
         let file = match std::fs::read(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -41,21 +47,23 @@ impl Kept {
     }
 
     /// Begins the file of the distillation of this key.
-    pub(super) fn begin(dir: &Path, key: Digest, lesson: Lesson, before: f64) -> Self {
-        let kept = Self { path: path(dir), content: Content { key, lesson, before, halfway: None } };
+    #[must_use]
+    pub fn begin(path: PathBuf, key: Digest, lesson: Lesson, before: f64) -> Self {
+        let kept = Self { path, content: Content { key, lesson, before, halfway: None } };
         kept.write();
         kept
     }
 
     /// What the teachers said, and how far the student agreed at first.
-    pub(super) fn lesson(&self) -> (Lesson, f64) {
+    #[must_use]
+    pub fn lesson(&self) -> (Lesson, f64) {
         (self.content.lesson.clone(), self.content.before)
     }
 
-    /// The round is durable: nobody will ask for this distillation again.
-    pub(super) fn remove(dir: &Path) {
+    /// Nobody will ask for this distillation again.
+    pub fn remove(path: &Path) {
         // Without one there is nothing to do, and one that stays has another key than the next.
-        drop(std::fs::remove_file(path(dir)));
+        drop(std::fs::remove_file(path));
     }
 
     /// Renamed when it is whole. A distillation that cannot be kept goes on all the same.
@@ -80,8 +88,4 @@ impl Keep for Kept {
         self.content.halfway = Some(halfway);
         self.write();
     }
-}
-
-fn path(dir: &Path) -> PathBuf {
-    dir.join("distillation")
 }

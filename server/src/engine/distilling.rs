@@ -1,7 +1,9 @@
 //! Distillations: handed out as a job, and taken back as one more thing to settle.
 //!
-//! A round either waits for its distillation, or the next one goes on beside it. What the distillation has changed about
-//! the model is then added at the end of that next round, whenever it was done: so the result depends on no clock.
+//! A round either waits for its distillation, or the next one goes on beside it. A share of what the distillation has
+//! changed about the model is then added at the end of that next round, whenever it was done: so the result depends on no
+//! clock. It is a share because that round's clients, who began with a model that was not distilled, have changed a part of
+//! the same; with all of it the model goes beyond and comes back, from round to round (docs/BENCHMARKS.md).
 
 use super::{Engine, EngineError, Settled};
 use crate::coordinator::ClosedRound;
@@ -90,7 +92,8 @@ impl Engine {
                 self.distillations.waiting = Some(closed);
                 return Ok(Vec::new());
             };
-            student.iter_mut().zip(before).for_each(|(student, before)| *student -= before);
+            let share = self.recipe.distillation.overlap as f32;
+            student.iter_mut().zip(before).for_each(|(student, before)| *student = share * (*student - before));
             self.distillations.beside = None;
             self.model.add(&student)?;
             // The next one must be able to start again from this round's updates, which a later checkpoint would drop.

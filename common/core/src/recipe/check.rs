@@ -352,11 +352,11 @@ fn distillation(recipe: &Recipe) -> Option<Conflict> {
     } else if config.kind == Distillation::None {
         return None;
     }
-    if config.overlap && recipe.pruning.rewind != Rewind::None {
+    if config.overlap > 0.0 && recipe.pruning.rewind != Rewind::None {
         return conflict_of(
             &["distillation.overlap", "pruning.rewind"],
-            true,
-            "false, because weights go back to what they were, and what was learned from them meanwhile is of no use",
+            config.overlap,
+            "0, because weights go back to what they were, and what was learned from them meanwhile is of no use",
         );
     }
     if config.source == "server" && recipe.data.server_share == 0.0 {

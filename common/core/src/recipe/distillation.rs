@@ -19,8 +19,9 @@ pub struct DistillationConfig {
     pub first_round: u64,
     /// Rounds from one distillation to the next.
     pub every: u64,
-    /// Whether the next round goes on meanwhile.
-    pub overlap: bool,
+    /// How much of what a distillation changes is added a round later, where the next round goes on meanwhile; 0 where it
+    /// waits.
+    pub overlap: f64,
     /// Passes over the examples.
     pub epochs: u32,
     /// Examples in a batch.
@@ -100,7 +101,7 @@ impl Default for DistillationConfig {
             augment: Augment::None,
             first_round: 1,
             every: 1,
-            overlap: false,
+            overlap: 0.0,
             epochs: 2,
             batch: 64,
             learning_rate: 0.001,

@@ -493,10 +493,11 @@ pub const KEYS: &[Key] = &[
     key(
         "distillation.overlap",
         "",
-        Form::Flag,
-        "Whether the next round goes on meanwhile: false publishes what was distilled, and clients wait for it; true \
-         publishes the mean at once, and what the distillation has changed about it is added when the next round is \
-         published, which waits only if that is done first. The last round is always waited for.",
+        UNIT_INTERVAL,
+        "Whether the next round goes on meanwhile: with 0 what was distilled is published, and clients wait for it; above, \
+         the mean is published at once, and this share of what the distillation has changed about it is added when the next \
+         round is published, which waits only if that is done first. 0.5 is right where clients differ, since they have then \
+         corrected a part themselves. The last round is always waited for.",
     ),
     key("distillation.epochs", "", Form::Whole(1, MANY), "Passes over the examples."),
     key("distillation.batch", "examples", Form::Whole(1, MANY), "Examples in a batch."),

@@ -21,6 +21,7 @@ use rand::RngCore;
 use recurrent::Recurrent;
 use residual::Residual;
 use std::sync::Arc;
+pub(crate) use transformer::HEADS as ATTENTION_HEADS;
 use transformer::Transformer;
 
 /// What a model computes, apart from its parameters' values.

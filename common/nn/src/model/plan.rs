@@ -110,7 +110,7 @@ impl Model {
     pub fn plan(&self) -> Result<Plan, Error> {
         let mut planner = Planner::new(&self.layout, &self.input);
         let output = self.architecture.plan(&self.input, &mut planner).ok_or_else(|| {
-            let remedy = "it cannot be told as a list of steps, which is what is exported and run small; models of \
+            let remedy = "it cannot be told as a list of steps, which is what is run small and has 8-bit layers; models of \
                           images and tables can";
             Error::config("model.kind", self.config.kind.to_string(), remedy)
         })?;

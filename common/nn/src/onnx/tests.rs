@@ -99,10 +99,24 @@ fn levels_of_the_file_are_exported_as_they_are() {
 }
 
 #[test]
-fn models_of_sequences_are_refused_with_a_reason() {
-    for kind in [ModelKind::CharLstm, ModelKind::CharGru, ModelKind::Transformer] {
-        let (model, tensors) = model(kind.clone().into(), &InputShape::text(5, 20));
-        let error = onnx(&model, &tensors, None, &BTreeMap::new()).unwrap_err().to_string();
+fn models_of_sequences_are_exported_in_floats() {
+    let inputs = [InputShape::text(5, 20), InputShape::tokens(4, 20, 3), InputShape::sequence(6, 7, 2)];
+    for (kind, layers) in
+        [(ModelKind::CharLstm, "LSTM"), (ModelKind::CharGru, "GRU"), (ModelKind::Transformer, "Softmax")]
+    {
+        for input in inputs {
+            let (model, tensors) = model(kind.clone().into(), &input);
+            let graph = decoded(&onnx(&model, &tensors, None, &BTreeMap::new()).unwrap());
+            check(&graph);
+            let count = |wanted: &str| operators(&graph).iter().filter(|&&operator| operator == wanted).count();
+            assert_eq!((count(layers), count("Gemm")), (2, 1), "{kind}, {input:?}");
+            assert_eq!(count("Gather") > 0, input.vocabulary > 0 || input.targets == 1, "{kind}, {input:?}");
+            let values =
+                |graph: &GraphProto| graph.initializer.iter().map(|t| t.dims.iter().product::<i64>()).sum::<i64>();
+            assert!(values(&graph) >= model.layout().len() as i64, "{kind}: every parameter is there");
+        }
+        let (model, tensors) = model(kind.clone().into(), &inputs[0]);
+        let error = onnx(&model, &tensors, Some(&Calibration::new()), &BTreeMap::new()).unwrap_err().to_string();
         assert!(error.starts_with(&format!("model.kind = {kind}: it cannot be told as a list of steps")), "{error}");
     }
 }

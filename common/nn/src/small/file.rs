@@ -75,7 +75,7 @@ impl Weights {
             views.push((spec.name.as_str(), TensorView::new(Dtype::F32, spec.shape.clone(), bytes)?));
         }
         let about: HashMap<String, String> = self.about.clone().into_iter().collect();
-        Ok(serialize(views, Some(about))?)
+        Ok(crate::export::in_order(&serialize(views, Some(about))?))
     }
 
     /// The parameters in the order of a layout.

@@ -211,7 +211,7 @@ fn a_crash_at_any_commit_of_a_run_that_goes_on_beside_its_distillations_changes_
             (from.distillation, from.pruning, from.common, from.uplink);
         recipe
     };
-    let overlap = ["distillation.kind=ensemble", "data.server_share=0.1", "distillation.overlap=true"];
+    let overlap = ["distillation.kind=ensemble", "data.server_share=0.1", "distillation.overlap=0.5"];
     let pruning = ["pruning.density=0.5", "pruning.first_round=2", "pruning.every=2", "pruning.steps=2"];
     let announced = ["common.coordinates=announced", "uplink.quantizer=common", "uplink.bits=6", "uplink.density=0.4"];
     for (sets, expected) in [

@@ -56,7 +56,7 @@ fn beside() -> Recipe {
     let mut recipe = distilled();
     recipe.distillation.first_round = 1;
     recipe.distillation.every = 2;
-    recipe.distillation.overlap = true;
+    recipe.distillation.overlap = 0.5;
     recipe.rounds.count = 2;
     recipe
 }
@@ -90,8 +90,8 @@ fn a_round_goes_on_beside_the_distillation_of_the_one_before_and_takes_it_up_at_
         assert_eq!(settled.summaries[0].distilled.map(|distilled| distilled.teachers), Some(3));
         for (i, &value) in desk.engine.params().iter().enumerate() {
             let (weighted, plain) = if i < 3 { ((10 + 10 * i) as f32 / 60.0, 1.0 / 3.0) } else { (0.0, 0.0) };
-            // Both rounds' means, and half the way from the first one's to its teachers' mean.
-            let expected = 0.75 * weighted + 0.5 * 0.25 * (plain - weighted);
+            // Both rounds' means, and of half the way from the first one's to its teachers' mean a half.
+            let expected = 0.75 * weighted + 0.5 * 0.5 * 0.25 * (plain - weighted);
             assert!((value - expected).abs() < 1e-6, "{i}: {value}, {expected}");
         }
     }

@@ -290,9 +290,9 @@ fn a_conflict_between_the_text_and_a_default_names_the_line() {
 
 #[test]
 fn what_was_learned_beside_a_round_is_of_no_use_to_weights_that_go_back() {
-    let overlap = ["distillation.kind=ensemble", "distillation.overlap=true", "data.server_share=0.1"];
+    let overlap = ["distillation.kind=ensemble", "distillation.overlap=0.5", "data.server_share=0.1"];
     let with = |sets: &[&str]| load("", &[&overlap, sets].concat()).map(|_| ()).map_err(|error| error.to_string());
     assert_eq!(with(&["pruning.density=0.5"]), Ok(()));
     let error = with(&["pruning.density=0.5", "pruning.rewind=ticket"]).unwrap_err();
-    assert!(error.contains("`distillation.overlap` is true; it must be false"), "{error}");
+    assert!(error.contains("`distillation.overlap` is 0.5; it must be 0"), "{error}");
 }

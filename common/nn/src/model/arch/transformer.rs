@@ -17,7 +17,8 @@ use candle_core::Tensor;
 pub(super) struct Transformer;
 
 const WIDTH: usize = 128;
-const HEADS: usize = 4;
+/// Heads of each attention.
+pub(crate) const HEADS: usize = 4;
 const BLOCKS: usize = 2;
 /// Width of the hidden linear layer.
 const HIDDEN: usize = 4 * WIDTH;
