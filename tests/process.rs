@@ -17,7 +17,7 @@ const ALL: &[&str] = &["rounds.count=12", "data.clients=10", "rounds.cohort=10"]
 /// Four of ten are drawn for each round.
 const DRAWN: &[&str] = &["rounds.count=12", "data.clients=10", "rounds.cohort=4"];
 
-/// The model is made small on the way, in all ways that go together.
+/// The model is made small on the way, in all ways that go together, and rounds go on beside its distillations.
 const SMALL: &[&str] = &[
     "rounds.count=12",
     "data.clients=10",
@@ -31,6 +31,7 @@ const SMALL: &[&str] = &[
     "pruning.regrow=0.2",
     "distillation.kind=ensemble",
     "distillation.every=3",
+    "distillation.overlap=0.5",
     "uplink.density=0.1",
     "downlink.density=0.1",
 ];

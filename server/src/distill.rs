@@ -279,7 +279,7 @@ impl Distill for ServerSet {
         let Self { model, examples, config, seed, threads, recipe, dir } = self;
         let teachers = request.teachers() as u64;
         let key = request.key(*recipe, student);
-        let mut kept = dir.as_deref().and_then(|dir| Kept::open(Kept::path_in(dir), key));
+        let mut kept = dir.as_deref().and_then(|dir| Kept::open(Kept::of_round(dir), key));
         let (lesson, before) = if let Some(kept) = &kept {
             tracing::info!(round = request.round, "a distillation is taken up where it was left");
             kept.lesson()
@@ -291,7 +291,7 @@ impl Distill for ServerSet {
                 progress(index as u64 + 1, teachers + 1);
             }
             let before = lesson.agreement(model, student, examples, threads)?;
-            kept = dir.as_deref().map(|dir| Kept::begin(Kept::path_in(dir), key, lesson.clone(), before));
+            kept = dir.as_deref().map(|dir| Kept::begin(Kept::of_round(dir), key, lesson.clone(), before));
             (lesson, before)
         };
         let task = DistillTask {
@@ -313,7 +313,7 @@ impl Distill for ServerSet {
 
     fn settled(&mut self) {
         if let Some(dir) = &self.dir {
-            Kept::remove(&Kept::path_in(dir));
+            Kept::remove(&Kept::of_round(dir));
         }
     }
 }

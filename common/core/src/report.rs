@@ -175,7 +175,8 @@ pub struct RoundSummary {
     /// Parameters that are left of the model after the round, where the recipe prunes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<u64>,
-    /// The distillation at its end, where the recipe has one.
+    /// The distillation that its model has taken up, where the recipe has one: at its end, or beside the round of the one
+    /// before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distilled: Option<Distilled>,
     /// Real time from opening to publication, in seconds.

@@ -53,7 +53,8 @@ pub struct TrainResult {
 /// The gradient of a batch is the mean over its labels; it is first clipped to `clip_norm`, then
 /// `weight_decay · w` and `proximal · (w − w₀)`, with w₀ what `params` were at first (`FedProx`, Li et al. 2020,
 /// <https://arxiv.org/abs/1812.06127>), are added; after the step, `l1` shrinks the weights. The memory of `params`
-/// becomes the model's for as long as it is trained, and nothing is copied.
+/// becomes the model's for as long as it is trained, and nothing is copied, unless layers have lost so many weights that what is
+/// left of them trains by itself.
 ///
 /// The result depends on nothing but the arguments, the number of threads and whether the machine has fused multiply-add,
 /// and in portable arithmetic not on that.

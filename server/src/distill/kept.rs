@@ -24,10 +24,16 @@ struct Content {
 }
 
 impl Kept {
-    /// Where a server keeps the one that is under way.
+    /// Where a server keeps that of a round.
     #[must_use]
-    pub fn path_in(dir: &Path) -> PathBuf {
+    pub fn of_round(dir: &Path) -> PathBuf {
         dir.join("distillation")
+    }
+
+    /// Where it keeps that of the student with which a run ends.
+    #[must_use]
+    pub fn of_student(dir: &Path) -> PathBuf {
+        dir.join("student.distillation")
     }
 
     /// What a file has of the distillation of this key. Nothing when there is none, or one that is damaged or another.
@@ -69,7 +75,8 @@ impl Kept {
     /// Renamed when it is whole. A distillation that cannot be kept goes on all the same.
     fn write(&self) {
         let written = postcard::to_stdvec(&self.content).map_err(io::Error::other).and_then(|content| {
-            let new = self.path.with_extension("new");
+            let mut new = self.path.clone().into_os_string();
+            new.push(".new");
             std::fs::write(&new, [&Digest::of(&content).0[..], &content].concat())?;
             std::fs::rename(new, &self.path)
         });

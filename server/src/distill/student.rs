@@ -49,14 +49,14 @@ pub fn student(
         all.extend(teacher_params.iter().flat_map(|value| value.to_le_bytes()));
         Digest::of(&all)
     };
-    let mut kept = dir.and_then(|dir| Kept::open(Kept::path_in(dir), key));
+    let mut kept = dir.and_then(|dir| Kept::open(Kept::of_student(dir), key));
     let lesson = if let Some(kept) = &kept {
         tracing::info!("the student is taken up where it was left");
         kept.lesson().0
     } else {
         let mut lesson = Lesson::new(&examples);
         lesson.add(teacher, teacher_params, &examples, &threads, Logits::Plain)?;
-        kept = dir.map(|dir| Kept::begin(Kept::path_in(dir), key, lesson.clone(), 0.0));
+        kept = dir.map(|dir| Kept::begin(Kept::of_student(dir), key, lesson.clone(), 0.0));
         lesson
     };
     let config = recipe.distillation.of_student();
@@ -80,7 +80,7 @@ pub fn student(
         agreement,
     };
     if let Some(dir) = dir {
-        Kept::remove(&Kept::path_in(dir));
+        Kept::remove(&Kept::of_student(dir));
     }
     Ok(Some(Student { model, params, report }))
 }

@@ -174,7 +174,7 @@ fn a_student_of_another_architecture_learns_from_the_finished_model_and_is_taken
             .unwrap();
     }
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("distillation");
+    let file = dir.path().join("student.distillation");
     let mut make = |dir: Option<&Path>, progress: Progress<'_>| {
         student(&recipe, &split, (&mut teacher, &finished), dir, progress).unwrap().unwrap()
     };

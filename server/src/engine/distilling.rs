@@ -70,11 +70,14 @@ impl Engine {
     /// When the distillation failed.
     pub fn distilled(&mut self, done: Done) -> Result<(), EngineError> {
         self.distillations.distiller = Some(done.distiller);
-        self.distillations.done = Some(done.result.map_err(EngineError::Distill)?);
         if self.report.is_some() {
-            // The run has ended without it.
+            if let Err(error) = done.result {
+                tracing::warn!(%error, "a distillation that the run has ended without");
+            }
             self.end_distillations();
+            return Ok(());
         }
+        self.distillations.done = Some(done.result.map_err(EngineError::Distill)?);
         Ok(())
     }
 
@@ -97,8 +100,10 @@ impl Engine {
             self.distillations.beside = None;
             self.model.add(&student)?;
             // The next one must be able to start again from this round's updates, which a later checkpoint would drop.
-            taken.checkpoint =
-                beside.then(|| Record::Checkpoint { version: self.model.version(), state: self.model.checkpoint() });
+            taken.checkpoint = self
+                .recipe
+                .is_distilled(closed.number)
+                .then(|| Record::Checkpoint { version: self.model.version(), state: self.model.checkpoint() });
             taken.distilled = Some(distilled);
         }
         let timer = Instant::now();
@@ -113,7 +118,7 @@ impl Engine {
             self.distillations.job = Some(Job { distiller, request, student });
             if !beside {
                 self.distillations.waiting = Some(closed);
-                return Ok(Vec::new());
+                return Ok(taken.checkpoint.into_iter().collect());
             }
         }
         self.publish(&closed, taken, clock, settled)

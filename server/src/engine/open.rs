@@ -142,9 +142,10 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
     let was_over = resume.outcome.is_some();
     let mut distillations = Distillations { distiller, teachers, ..Distillations::default() };
     if let Some((request, student)) = pending.filter(|_| !was_over) {
-        let distiller = distillations.distiller.take().ok_or(EngineError::NoDistiller)?;
         distillations.beside = Some(student.clone());
-        distillations.job = Some(Job { distiller, request, student });
+        // Who only looks at a run has none; then no round is closed either.
+        let distiller = distillations.distiller.take();
+        distillations.job = distiller.map(|distiller| Job { distiller, request, student });
     }
     let participants = restored.receipts.iter().map(|(client, _, _)| client.clone()).collect();
     let seed = Seed::from_u64(recipe.seed).derive("coordinator");

@@ -497,7 +497,8 @@ pub const KEYS: &[Key] = &[
         "Whether the next round goes on meanwhile: with 0 what was distilled is published, and clients wait for it; above, \
          the mean is published at once, and this share of what the distillation has changed about it is added when the next \
          round is published, which waits only if that is done first. 0.5 is right where clients differ, since they have then \
-         corrected a part themselves. The last round is always waited for.",
+         corrected a part themselves. The last round waits for its own; what is under way when a target is reached, or the \
+         last round abandoned, is dropped.",
     ),
     key("distillation.epochs", "", Form::Whole(1, MANY), "Passes over the examples."),
     key("distillation.batch", "examples", Form::Whole(1, MANY), "Examples in a batch."),

@@ -191,8 +191,8 @@ impl<T: Float> Fused for SparseLinear<T> {
 }
 
 /// Where rows of so many elements begin.
-fn rows_of(lanes: usize, count: usize) -> Vec<u32> {
-    (0..count).map(|row| (row * lanes) as u32).collect()
+fn rows_of(lanes: usize, count: usize) -> Vec<usize> {
+    (0..count).map(|row| row * lanes).collect()
 }
 
 /// All weights, with zeros for those that are gone: for layers that have no way around them.

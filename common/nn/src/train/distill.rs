@@ -179,6 +179,15 @@ pub fn distill(
     if data.is_empty() || lesson.teachers == 0 {
         return Err(Error::NoExamples);
     }
+    if let Some(mask) = task.mask
+        && let Some(mut sparse) = student.sparse(mask)?
+    {
+        sparse.within.gather(params);
+        let task = DistillTask { mask: sparse.left.as_ref(), ..*task };
+        let result = distill(&mut sparse.model, data, lesson, params, &task, keep, progress);
+        *params = sparse.within.scatter(params);
+        return result;
+    }
     student.freeze(std::iter::empty())?;
     let fits = |kept: &Halfway| kept.params.len() == params.len() && kept.passes < task.config.epochs;
     let kept = keep.take().filter(fits);

@@ -123,6 +123,18 @@ fn a_distillation_beside_a_round_that_is_abandoned_waits_for_the_next() {
 }
 
 #[test]
+fn who_only_looks_at_a_run_beside_a_distillation_needs_nothing_that_distills() {
+    let disk = Disk::new();
+    let mut desk = Desk::gathered(&beside(), &disk);
+    report_all(&mut desk, 0.25);
+    let now = desk.now;
+    desk.engine.settle(&|| now).unwrap();
+    let looked_at = open(Start { distiller: None, ..start(&beside(), &disk) }, now).unwrap();
+    assert_eq!(looked_at.params(), desk.engine.params());
+    assert!(open(start(&beside(), &disk), now).unwrap().poll_job().is_some(), "who goes on with it does that again");
+}
+
+#[test]
 fn a_run_that_is_stopped_meanwhile_ends_without_it() {
     let mut desk = Desk::gathered(
         &Recipe { distillation: DistillationConfig { first_round: 1, ..distilled().distillation }, ..distilled() },

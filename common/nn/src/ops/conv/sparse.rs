@@ -39,15 +39,15 @@ impl Wide {
     }
 
     /// For each of a row of weights, where what it sees begins among [`Self::inputs`].
-    fn seen(&self) -> Vec<u32> {
-        let shifts = |channel| self.shifts().map(move |shift| (channel * self.len + shift) as u32);
+    fn seen(&self) -> Vec<usize> {
+        let shifts = |channel| self.shifts().map(move |shift| channel * self.len + shift);
         (0..self.extent.channels).flat_map(shifts).collect()
     }
 
     /// For each output and pixel of the kernel, where that begins among [`Self::gradients`] which have seen what is at the
     /// beginning of the images.
-    fn seeing(&self) -> Vec<u32> {
-        let shifts = |output| self.shifts().map(move |shift| (self.reach + output * self.len - shift) as u32);
+    fn seeing(&self) -> Vec<usize> {
+        let shifts = |output| self.shifts().map(move |shift| self.reach + output * self.len - shift);
         (0..self.extent.outputs).flat_map(shifts).collect()
     }
 

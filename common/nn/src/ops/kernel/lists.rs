@@ -57,7 +57,7 @@ impl Lists {
     pub(in super::super) fn multiply<T: Float>(
         &self,
         values: &[T],
-        (x, starts): (&[T], &[u32]),
+        (x, starts): (&[T], &[usize]),
         columns: usize,
         y: &mut [T],
     ) {
@@ -74,7 +74,7 @@ impl Lists {
     pub(in super::super) fn products<T: Float>(
         &self,
         y: &[T],
-        (x, starts): (&[T], &[u32]),
+        (x, starts): (&[T], &[usize]),
         columns: usize,
         products: &mut [T],
     ) {
@@ -84,10 +84,13 @@ impl Lists {
         unsafe { T::run(Products { lists: self, y, x, starts, columns, products }) }
     }
 
-    fn check(&self, columns: usize, (x, starts): (usize, &[u32]), y: usize) {
+    fn check(&self, columns: usize, (x, starts): (usize, &[usize]), y: usize) {
         assert!(columns.is_multiple_of(COLUMNS), "columns come in blocks");
         assert_eq!((starts.len(), y), (self.places, self.len() * columns), "a row for each place and list");
-        assert!(starts.iter().all(|&start| start as usize + columns <= x), "rows end before the memory does");
+        assert!(
+            starts.iter().all(|&start| x.checked_sub(columns).is_some_and(|last| start <= last)),
+            "rows end before the memory does"
+        );
     }
 }
 
@@ -95,7 +98,7 @@ struct Multiply<'a, T> {
     lists: &'a Lists,
     values: &'a [T],
     x: &'a [T],
-    starts: &'a [u32],
+    starts: &'a [usize],
     columns: usize,
     y: &'a mut [T],
 }
@@ -130,7 +133,7 @@ impl<T: Float> Kernel<T> for Multiply<'_, T> {
 unsafe fn sums<V: FloatVector, const N: usize>(
     entries: &[u32],
     values: &[V::Element],
-    (x, starts): (*const V::Element, &[u32]),
+    (x, starts): (*const V::Element, &[usize]),
     y: *mut V::Element,
 ) {
     // SAFETY: the caller's.
@@ -141,14 +144,14 @@ unsafe fn sums<V: FloatVector, const N: usize>(
             for (chain, sums) in sums.iter_mut().enumerate() {
                 let value = V::splat(*values.get_unchecked(k + chain));
                 let entry = *entries.get_unchecked(k + chain) as usize;
-                let row = x.add(*starts.get_unchecked(entry) as usize);
+                let row = x.add(*starts.get_unchecked(entry));
                 for (i, sum) in sums.iter_mut().enumerate() {
                     *sum = V::load(row.add(i * V::LANES), V::LANES).multiply_add(value, *sum);
                 }
             }
         }
         for (sums, k) in sums.iter_mut().zip(whole..entries.len()) {
-            let (value, row) = (V::splat(values[k]), x.add(starts[entries[k] as usize] as usize));
+            let (value, row) = (V::splat(values[k]), x.add(starts[entries[k] as usize]));
             for (i, sum) in sums.iter_mut().enumerate() {
                 *sum = V::load(row.add(i * V::LANES), V::LANES).multiply_add(value, *sum);
             }
@@ -166,7 +169,7 @@ struct Products<'a, T> {
     lists: &'a Lists,
     y: &'a [T],
     x: &'a [T],
-    starts: &'a [u32],
+    starts: &'a [usize],
     columns: usize,
     products: &'a mut [T],
 }
@@ -180,11 +183,7 @@ impl<T: Float> Kernel<T> for Products<'_, T> {
             for (&entry, product) in lists.entries[range.clone()].iter().zip(&mut products[range]) {
                 // SAFETY: `columns` elements follow each start in x, and each list has as many in y; entries have starts.
                 *product = unsafe {
-                    inner_product::<V>(
-                        y.as_ptr().add(list * columns),
-                        x.as_ptr().add(starts[entry as usize] as usize),
-                        columns,
-                    )
+                    inner_product::<V>(y.as_ptr().add(list * columns), x.as_ptr().add(starts[entry as usize]), columns)
                 };
             }
         }
