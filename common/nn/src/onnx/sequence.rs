@@ -8,7 +8,9 @@ use dunlin_core::recipe::ModelKind;
 impl Graph<'_> {
     /// Writes a model of sequences from its tensors in the order of the layout; false for a model that is none.
     pub(super) fn sequence(&mut self, model: &Model, tensors: &[&Tensor]) -> bool {
-        let mut net = Net { graph: self, model, tensors: tensors.iter() };
+        // Behind the architecture's own tensors lie the steps of one that rounds its weights.
+        let own = (0..tensors.len()).take_while(|&index| !model.is_step(index)).count();
+        let mut net = Net { graph: self, model, tensors: tensors[..own].iter() };
         match model.kind() {
             ModelKind::CharLstm => net.recurrent(&LSTM),
             ModelKind::CharGru => net.recurrent(&GRU),

@@ -5,7 +5,7 @@ use crate::data::{Dataset, Examples};
 use crate::infer::tests::{model, numbers, zoo};
 use crate::infer::{Range, calibrate};
 use crate::model::InputShape;
-use dunlin_core::recipe::ModelKind;
+use dunlin_core::recipe::{ModelConfig, ModelKind, Steps, WeightFormat};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -116,6 +116,11 @@ fn models_of_sequences_are_exported_in_floats() {
             assert!(values(&graph) >= model.layout().len() as i64, "{kind}: every parameter is there");
         }
         let (model, tensors) = model(kind.clone().into(), &inputs[0]);
+        let learned = ModelConfig { weights: WeightFormat::Int8, steps: Steps::Learned, ..kind.clone().into() };
+        let (with_steps, all) = crate::infer::tests::model(learned, &inputs[0]);
+        assert!(all.len() > tensors.len(), "{kind}");
+        let nodes = |model, tensors| decoded(&onnx(model, tensors, None, &BTreeMap::new()).unwrap()).node;
+        assert_eq!(nodes(&with_steps, &all), nodes(&model, &tensors), "{kind}: steps are no layers");
         let error = onnx(&model, &tensors, Some(&Calibration::new()), &BTreeMap::new()).unwrap_err().to_string();
         assert!(error.starts_with(&format!("model.kind = {kind}: it cannot be told as a list of steps")), "{error}");
     }
