@@ -91,11 +91,8 @@ pub fn train(
     if let Some(mask) = task.mask
         && let Some(mut sparse) = model.sparse(mask)?
     {
-        sparse.within.gather(params);
-        let task = TrainTask { mask: sparse.left.as_ref(), ..*task };
-        let result = train(&mut sparse.model, data, params, &task, progress);
-        *params = sparse.within.scatter(params);
-        return result;
+        return sparse
+            .with(params, |model, mask, params| train(model, data, params, &TrainTask { mask, ..*task }, progress));
     }
     model.freeze(task.config.frozen())?;
     // Read only by the proximal term; without it, memory for a second model is not spent.

@@ -104,9 +104,8 @@ fn restore(start: Start, run: RunId, restored: Restored, now: Timestamp) -> Resu
         model.step(row.round, &mut sum)?;
         // Of the rounds that a restart computes again, only the last can be one whose distillation nobody has taken up.
         pending = recipe.is_distilled_beside(row.round).then(|| {
-            let frames: BTreeMap<_, _> =
-                row.updates.iter().map(|(header, frame)| (header.client.clone(), frame.clone())).collect();
-            let frames = frames.into_values().collect();
+            // In the order of the clients' names, as the store has them.
+            let frames = row.updates.iter().map(|(_, frame)| frame.clone()).collect();
             (Request::new(row.round, model.broadcast_grid(), Arc::new(rules), frames), model.stepped())
         });
         let published = model.send(row.round)?;

@@ -18,9 +18,23 @@ pub(crate) struct SparseModel {
     /// The same architecture; weights of which few are left are vectors of those.
     pub(crate) model: Model,
     /// Its parameters among those of the whole model.
-    pub(crate) within: Mask,
+    within: Mask,
     /// What is left of it, where it still has coordinates that are gone: those of layers that lost too few.
-    pub(crate) left: Option<Mask>,
+    left: Option<Mask>,
+}
+
+impl SparseModel {
+    /// Works on this model with what is left of the whole one's parameters, and puts that back among zeros.
+    pub(crate) fn with<R>(
+        &mut self,
+        params: &mut Vec<f32>,
+        work: impl FnOnce(&mut Model, Option<&Mask>, &mut Vec<f32>) -> R,
+    ) -> R {
+        self.within.gather(params);
+        let result = work(&mut self.model, self.left.as_ref(), params);
+        *params = self.within.scatter(params);
+        result
+    }
 }
 
 impl Model {

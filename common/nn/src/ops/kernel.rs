@@ -103,26 +103,8 @@ impl Multiply for f32 {
     }
 
     unsafe fn sum_of_products(operands: &tile::Operands<Self>) {
-        // SAFETY: the instructions exist, and the caller vouches for the operands.
-        unsafe {
-            match (Instructions::here(), ARITHMETIC.get()) {
-                #[cfg(target_arch = "x86_64")]
-                (Instructions::Avx512, Arithmetic::Fast) => x86::sum_of_products_avx512(operands),
-                #[cfg(target_arch = "x86_64")]
-                (Instructions::Avx512, Arithmetic::Portable) => x86::portable_sum_of_products_avx512(operands),
-                #[cfg(target_arch = "x86_64")]
-                (Instructions::Avx2, Arithmetic::Fast) => x86::sum_of_products_avx2(operands),
-                #[cfg(target_arch = "x86_64")]
-                (Instructions::Avx2, Arithmetic::Portable) => x86::portable_sum_of_products_avx2(operands),
-                #[cfg(target_arch = "aarch64")]
-                (Instructions::Neon, Arithmetic::Fast) => tile::sum_of_products::<neon::Neon>(operands),
-                #[cfg(target_arch = "aarch64")]
-                (Instructions::Neon, Arithmetic::Portable) => {
-                    tile::sum_of_products::<tile::Portable<neon::Neon>>(operands);
-                }
-                (Instructions::Portable, _) => tile::sum_of_products::<portable::Lanes<Self>>(operands),
-            }
-        }
+        // SAFETY: the caller vouches for the operands.
+        unsafe { Self::run(operands) }
     }
 }
 
@@ -133,7 +115,7 @@ impl Multiply for f64 {
 
     unsafe fn sum_of_products(operands: &tile::Operands<Self>) {
         // SAFETY: the caller vouches for the operands.
-        unsafe { tile::sum_of_products::<portable::Lanes<Self>>(operands) }
+        unsafe { Self::run(operands) }
     }
 }
 

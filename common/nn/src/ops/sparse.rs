@@ -129,15 +129,9 @@ fn forward<T: Float>(
     })?;
     let mut y = one_after_another(&sums, lanes, rows);
     with_elements::<T, _>(b, |b| {
-        for row in y.chunks_exact_mut(outputs) {
-            row.iter_mut().zip(b).for_each(|(y, b)| *y += *b);
-        }
+        add_bias(&mut y, b, rectify);
         Ok(())
     })?;
-    if rectify {
-        // NaN stays.
-        y.iter_mut().filter(|y| **y < T::zero()).for_each(|y| *y = T::zero());
-    }
     let y = Tensor::from_vec(y, shape, x.device())?;
     let op = SparseLinear {
         pattern: Arc::clone(pattern),
@@ -187,6 +181,17 @@ impl<T: Float> Fused for SparseLinear<T> {
             });
             Ok(vec![dx.transpose()?, dw.transpose()?, Some(db)])
         })
+    }
+}
+
+/// Adds the bias of each output to rows of them, and rectifies them if asked for.
+pub(super) fn add_bias<T: Float>(rows: &mut [T], bias: &[T], rectify: bool) {
+    for row in rows.chunks_exact_mut(bias.len()) {
+        row.iter_mut().zip(bias).for_each(|(y, b)| *y += *b);
+    }
+    if rectify {
+        // NaN stays.
+        rows.iter_mut().for_each(|y| *y = if *y < T::zero() { T::zero() } else { *y });
     }
 }
 

@@ -182,11 +182,9 @@ pub fn distill(
     if let Some(mask) = task.mask
         && let Some(mut sparse) = student.sparse(mask)?
     {
-        sparse.within.gather(params);
-        let task = DistillTask { mask: sparse.left.as_ref(), ..*task };
-        let result = distill(&mut sparse.model, data, lesson, params, &task, keep, progress);
-        *params = sparse.within.scatter(params);
-        return result;
+        return sparse.with(params, |student, mask, params| {
+            distill(student, data, lesson, params, &DistillTask { mask, ..*task }, keep, progress)
+        });
     }
     student.freeze(std::iter::empty())?;
     let fits = |kept: &Halfway| kept.params.len() == params.len() && kept.passes < task.config.epochs;

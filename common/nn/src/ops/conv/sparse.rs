@@ -8,7 +8,7 @@
 use super::{Backward, Extent, Forward, Gradients, Wanted};
 use crate::ops::elementwise::where_positive;
 use crate::ops::kernel::{Float, vectorised};
-use crate::ops::sparse::side_by_side;
+use crate::ops::sparse::{add_bias, side_by_side};
 use crate::ops::{Pattern, add_columns, transpose_part};
 
 /// Padded images side by side.
@@ -131,13 +131,7 @@ impl<T: Float> Forward<T> for SparseForward<'_, T> {
             pattern.by_output.multiply(w, (&wide.inputs(x), &wide.seen()), wide.len, &mut results);
             wide.append_results(&results, y);
         }
-        for pixel in y[first..].chunks_exact_mut(extent.outputs) {
-            pixel.iter_mut().zip(bias).for_each(|(y, b)| *y += *b);
-        }
-        if rectify {
-            // NaN stays.
-            y[first..].iter_mut().for_each(|y| *y = if *y < T::zero() { T::zero() } else { *y });
-        }
+        add_bias(&mut y[first..], bias, rectify);
     }
 }
 

@@ -14,12 +14,16 @@ fn implementations() -> Vec<(&'static str, Implementation)> {
     {
         use super::super::x86;
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            list.push(("avx2", x86::sum_of_products_avx2));
-            list.push(("avx2, rounded twice", x86::portable_sum_of_products_avx2));
+            list.push(("avx2", |operands| unsafe { x86::run_avx2::<x86::Avx2, _>(operands) }));
+            list.push(("avx2, rounded twice", |operands| unsafe {
+                x86::run_avx2::<tile::Portable<x86::Avx2>, _>(operands);
+            }));
         }
         if is_x86_feature_detected!("avx512f") {
-            list.push(("avx512", x86::sum_of_products_avx512));
-            list.push(("avx512, rounded twice", x86::portable_sum_of_products_avx512));
+            list.push(("avx512", |operands| unsafe { x86::run_avx512::<x86::Avx512, _>(operands) }));
+            list.push(("avx512, rounded twice", |operands| unsafe {
+                x86::run_avx512::<tile::Portable<x86::Avx512>, _>(operands);
+            }));
         }
     }
     #[cfg(target_arch = "aarch64")]

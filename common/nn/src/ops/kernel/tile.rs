@@ -5,6 +5,7 @@
 //! so a convolution can point `a` straight into its image.
 #![expect(unsafe_code, reason = "vectors are loaded through pointers; the operands' extents are checked by `Sum::run`")]
 
+use super::{Float, Kernel};
 use candle_core::WithDType;
 
 /// A vector register and what the product does with it. All methods are inlined into a function that is compiled for
@@ -124,6 +125,14 @@ pub(in super::super) struct Operands<T> {
 pub(super) const DEPTH: usize = 256;
 /// Rows of `a` that are used again for each panel while they are in the second-level cache: 168·256·4 = 172 KiB.
 pub(super) const ROWS: usize = 168;
+
+impl<T: Float> Kernel<T> for &Operands<T> {
+    #[inline(always)]
+    unsafe fn run<V: FloatVector<Element = T>>(self) {
+        // SAFETY: the caller's.
+        unsafe { sum_of_products::<V>(self) }
+    }
+}
 
 /// Computes the whole result, tile by tile.
 ///

@@ -3,34 +3,8 @@
 
 use super::Kernel;
 use super::bytes::Bytes;
-use super::tile::{self, FloatVector, Operands, Portable, Vector};
+use super::tile::{self, FloatVector, Operands, Vector};
 use std::arch::x86_64::*;
-
-/// # Safety
-/// The processor has AVX-512F, and the operands are as [`tile::sum_of_products`] wants them.
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn sum_of_products_avx512(operands: &Operands<f32>) {
-    // SAFETY: the caller's.
-    unsafe { tile::sum_of_products::<Avx512>(operands) }
-}
-
-/// # Safety
-/// The processor has AVX2 and FMA, and the operands are as [`tile::sum_of_products`] wants them.
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn sum_of_products_avx2(operands: &Operands<f32>) {
-    // SAFETY: the caller's.
-    unsafe { tile::sum_of_products::<Avx2>(operands) }
-}
-
-/// [`sum_of_products_avx512`] with the bits that every processor gives.
-///
-/// # Safety
-/// As there.
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn portable_sum_of_products_avx512(operands: &Operands<f32>) {
-    // SAFETY: the caller's.
-    unsafe { tile::sum_of_products::<Portable<Avx512>>(operands) }
-}
 
 /// # Safety
 /// The processor has AVX-512F, and the kernel may be run.
@@ -51,16 +25,6 @@ pub(super) unsafe fn run_avx2<V: FloatVector, K: Kernel<V::Element>>(kernel: K) 
 #[target_feature(enable = "avx512f")]
 pub(super) fn with_avx512<R>(work: impl FnOnce() -> R) -> R {
     work()
-}
-
-/// [`sum_of_products_avx2`] with the bits that every processor gives.
-///
-/// # Safety
-/// As there.
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn portable_sum_of_products_avx2(operands: &Operands<f32>) {
-    // SAFETY: the caller's.
-    unsafe { tile::sum_of_products::<Portable<Avx2>>(operands) }
 }
 
 #[target_feature(enable = "avx2,fma")]
